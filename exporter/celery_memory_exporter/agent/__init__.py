@@ -1,0 +1,36 @@
+"""The agent: measures every task run inside the worker and reports once per interval over Celery's event stream.
+
+Turn it on without touching code::
+
+    celery -A proj worker -I celery_memory_exporter.autoload
+
+or in code, before the worker starts::
+
+    from celery_memory_exporter.agent import install
+    install(app)
+
+Reading order: ``install`` → ``worker`` (main process) → ``child`` (pool child) → ``meter`` (one run) → ``readings``.
+
+Only the standard library and Celery are imported here and below.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery_memory_exporter.agent.settings import Settings
+
+
+def install(app: Any, settings: Settings | None = None) -> None:
+    """Adds the agent to every worker that ``app`` starts from now on; a second call changes nothing.
+
+    Settings come from the environment (see ``Settings``) unless they are given. A setting that cannot be read is
+    logged once and its default taken: the agent never keeps a worker from starting.
+    """
+    from celery_memory_exporter.agent.worker import AgentStep, ReportStep  # Celery is imported late, with the worker
+
+    if AgentStep in app.steps["worker"]:
+        return
+    app.celery_memory_settings = settings or Settings.from_environment()
+    app.steps["worker"].add(AgentStep)
+    app.steps["consumer"].add(ReportStep)

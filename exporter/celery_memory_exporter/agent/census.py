@@ -1,0 +1,101 @@
+"""Counts every object that the garbage collector tracks in this process, by type, within a pause budget.
+
+Types are counted as type objects and named afterwards, which is four times cheaper than naming each object (objgraph does).
+Between two censuses only names are kept: holding type objects would keep classes alive that the application drops. No
+attribute of a foreign object is touched, since lazy proxies execute on access. Nothing is collected first; garbage that
+waits for the collector counts.
+
+The collector does not track strings, numbers, or dicts and tuples of only such: a leak of those does not show here.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections import Counter
+from typing import Any
+
+#: Distinct type names followed per process. An application that makes classes without end must not make us grow.
+MAX_TYPES = 2_000
+OTHER_TYPES = "other"
+#: First guess of what counting one object costs; the real cost is measured and kept.
+SECONDS_PER_OBJECT = 60e-9
+#: Of the time that passes, at most this share is spent counting.
+BUDGET = 0.01
+
+_qualname = type.__dict__["__qualname__"].__get__
+_module = type.__dict__["__module__"].__get__
+
+
+def type_name(kind: type) -> str:
+    """``module.qualified name``, read past whatever the class's own metaclass defines under these names."""
+    try:
+        module, name = _module(kind), _qualname(kind)
+    except Exception:  # a C type may have none; its plain name always exists
+        return str(type.__dict__["__name__"].__get__(kind))
+    return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else str(name)
+
+
+class Census:
+    """Counts of this process: now, at its start, and at the end of its warm-up."""
+
+    def __init__(self, least_seconds: float, pause_seconds: float) -> None:
+        self._least_seconds = least_seconds
+        self._pause_seconds = pause_seconds
+        self._cost = SECONDS_PER_OBJECT
+        self._started: dict[str, int] | None = None
+        self._warm: dict[str, int] | None = None
+        self._idle_due = self._busy_due = 0.0
+        self.objects = 0
+        self.counts: dict[str, int] = {}
+
+    def due(self, now: float, *, idle: bool) -> bool:
+        """Whether to count now (monotonic seconds). An idle process may be counted as often as the budget allows."""
+        return now >= (self._idle_due if idle else self._busy_due)
+
+    def take(self, *, warm: bool) -> None:
+        """Counts. ``warm`` tells that start-up is over: what exists then is no growth to rank types by."""
+        begun = time.thread_time()
+        self.counts = self._count()
+        if self._started is None:
+            self._started = self.counts
+        if warm and self._warm is None:
+            self._warm = self.counts
+        now = time.monotonic()
+        self._idle_due = now + (time.thread_time() - begun) / BUDGET
+        self._busy_due = max(self._idle_due, now + self._least_seconds)
+
+    def rows(self) -> dict[str, tuple[int, int, int]]:
+        """Per type: count, growth since the process started, and growth since its warm-up ended (what types are ranked by)."""
+        started = self._started or {}
+        reference = started if self._warm is None else self._warm
+        return {name: (count, count - started.get(name, 0), count - reference.get(name, 0)) for name, count in self.counts.items()}
+
+    def _count(self) -> dict[str, int]:
+        # CPU time, not wall time: on a crowded machine the scheduler's pauses are not ours, and would make us count less.
+        begun = time.thread_time()
+        objects = gc.get_objects()
+        self.objects = len(objects)
+        left = self._pause_seconds - (time.thread_time() - begun)
+        step = max(1, math.ceil(self.objects * self._cost / max(left, 0.001)))
+        begun = time.thread_time()
+        by_type = Counter(map(type, objects if step == 1 else objects[::step]))
+        measured = (time.thread_time() - begun) * step / max(1, self.objects)
+        # After a fork the first count also pays for copying pages; it must not make the next one count less.
+        self._cost = max(1e-9, min(measured, 2 * self._cost))
+        del objects
+        counts: dict[str, int] = {}
+        for kind, count in by_type.most_common():
+            name = type_name(kind)
+            if name not in counts and len(counts) >= MAX_TYPES:
+                name = OTHER_TYPES
+            counts[name] = counts.get(name, 0) + count * step
+        return counts
+
+
+def changed(rows: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+    """What has to be sent so that a receiver that has ``sent`` gets to know ``rows``: new values, and zeros for types gone."""
+    news = {name: row for name, row in rows.items() if sent.get(name) != row}
+    news.update({name: (0, 0, 0) for name in sent if name not in rows and sent[name] != (0, 0, 0)})
+    return news

@@ -1,0 +1,187 @@
+"""The agent in a prefork child: measures its runs and writes what they add up to into the pipe.
+
+* Each run writes its type's row at once, so a child that is killed loses only the run it dies in.
+* A row that found the pipe full is owed and sent later; rows are cumulative, so nothing is lost meanwhile.
+* Everything that is not about one run (live blocks, collections, the census) is told at most once a second.
+
+A child that waits for its next job is asleep in a system call, and Celery has no hook there; so a helper thread does what is left to do
+after a burst: owed rows, the last figures, the census. It touches nothing while a run is active, sleeps in C without allocating, and
+is ended around ``fork``, because a task that forks must find its process single-threaded as it is without the agent.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+import weakref
+from typing import Any
+
+from celery_memory_exporter import procfs
+from celery_memory_exporter.agent import census
+from celery_memory_exporter.agent.channel import Channel
+from celery_memory_exporter.agent.guard import Guard, guarded
+from celery_memory_exporter.agent.meter import Meter
+from celery_memory_exporter.agent.readings import Readings
+from celery_memory_exporter.agent.settings import Settings
+from celery_memory_exporter.agent.tally import TaskKey
+
+#: Between two tellings of the figures that are not about one run.
+TELL_SECONDS = 1.0
+#: Start-up is over after this many runs or seconds.
+WARM_RUNS = 30
+WARM_SECONDS = 60.0
+#: Object types per record: 24 × (a name of up to 120 ASCII characters and three numbers) stays below a record's size.
+TYPES_PER_RECORD = 24
+
+
+def interpreter_figures(readings: Readings, objects: int | None) -> dict[str, Any]:
+    """What only the process itself can know, by the names of ``ProcessReport``."""
+    return {
+        "python_blocks": sys.getallocatedblocks(),
+        "native_live_bytes": readings.native_live(),
+        "native_free_bytes": readings.native_free(),
+        "gc_objects": objects,
+        "gc_uncollectable": len(gc.garbage),
+        "gc_collections": readings.collections(),
+    }
+
+
+class ChildAgent:
+    """One per prefork child, made in ``worker_process_init``."""
+
+    def __init__(self, channel: Channel, settings: Settings, slot: int, memory_limit_bytes: int | None) -> None:
+        self.guard = Guard()
+        self._channel = channel
+        self._place = channel.claim(slot)
+        self._pid = os.getpid()
+        self._started = time.monotonic()
+        self._readings = Readings()
+        self._census = census.Census(settings.census_seconds, settings.census_pause_seconds)
+        self._sent_types: dict[str, tuple[int, int, int]] = {}
+        self._owed: set[TaskKey] = set()
+        self._told = 0.0
+        self._news = True
+        self._peak = self._readings.peak()
+        self._helper: Helper | None = None
+        self.meter = Meter(
+            self.guard,
+            self._readings,
+            max_tasks=settings.max_tasks,
+            peak_limit_bytes=memory_limit_bytes,
+            on_open=self._begin,
+            on_close=self._end,
+        )
+        channel.send(("hello", self._pid, slot, procfs.start_ticks()))
+        self._write_state(0.0, 0, "")
+        self._take_census()
+        self._tell()
+
+    # --- around a run -----------------------------------------------------------------------------------------------
+
+    def _begin(self, name: str, rss: int | None) -> None:
+        self._write_state(time.time(), rss or 0, name)
+
+    def _end(self, key: TaskKey) -> None:
+        # The kernel's mark was restarted for this run: the lifetime's peak is kept here.
+        self._peak = max(self._peak, self._readings.peak())
+        self._write_state(0.0, 0, "")
+        self._news = True
+        self._owed.add(key)
+        self._pay()
+        now = time.monotonic()
+        if now - self._told >= TELL_SECONDS:
+            if self._census.due(now, idle=False):
+                self._take_census()
+            self._tell()
+        if self._helper is None:
+            self._helper = Helper(self)
+
+    # --- what the helper does while the child waits -----------------------------------------------------------------
+
+    @guarded
+    def rest(self) -> None:
+        """Tells what the last runs left untold."""
+        if not (self._news and self.meter.idle):
+            return
+        with self.meter.housekeeping():
+            self._pay()
+            if self._census.due(time.monotonic(), idle=True):
+                self._take_census()
+                self._news = bool(self._owed)
+            self._tell()
+
+    @guarded
+    def end(self, exit_code: int) -> None:
+        """The last words of a child that ends by itself: everything owed, and how it ends."""
+        self.stop_helper()
+        self._pay()
+        self._tell()
+        self._channel.send(("bye", self._pid, exit_code))
+
+    def stop_helper(self) -> None:
+        """The next run starts another one."""
+        if self._helper is not None:
+            self._helper.stop()
+            self._helper = None
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _write_state(self, since: float, rss: int, task: str) -> None:
+        if self._place is not None:
+            self._channel.write(self._place, self._pid, since, rss, self._peak, task)
+
+    def _pay(self) -> None:
+        for key in list(self._owed):
+            row = self.meter.rows[key]
+            if not self._channel.send(("row", self._pid, *key, row.tobytes())):
+                return
+            exceptions = self.meter.exceptions.get(key)
+            if exceptions and not self._channel.send(("exceptions", self._pid, *key, exceptions)):
+                return
+            self._owed.discard(key)
+
+    def _tell(self) -> None:
+        self._told = time.monotonic()
+        figures = interpreter_figures(self._readings, self._census.objects)
+        figures["peak_rss_bytes"] = self._peak
+        own = (self.meter.overhead_seconds, self.guard.errors, self.meter.tasks_folded)
+        self._channel.send(("process", self._pid, figures, own))
+
+    def _take_census(self) -> None:
+        warm = self.meter.runs >= WARM_RUNS or (self.meter.runs > 0 and time.monotonic() - self._started >= WARM_SECONDS)
+        self._census.take(warm=warm)
+        news = list(census.changed(self._census.rows(), self._sent_types).items())
+        for start in range(0, len(news), TYPES_PER_RECORD):
+            part = {name[:120]: counts for name, counts in news[start : start + TYPES_PER_RECORD]}
+            if not self._channel.send(("types", self._pid, part)):
+                return  # what was not sent differs from what was, and goes with the next census
+            self._sent_types.update(part)
+
+
+class Helper:
+    """A thread that lets the agent work while the child waits."""
+
+    def __init__(self, agent: ChildAgent) -> None:
+        self._agent = weakref.ref(agent)
+        self._stop = threading.Lock()
+        self._stop.acquire()
+        self._thread = threading.Thread(target=self._run, name="celery-memory-agent", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        # A lock's time-out sleeps without an allocation that a run's readings could see.
+        while not self._stop.acquire(timeout=TELL_SECONDS):
+            agent = self._agent()
+            if agent is None:
+                return
+            if agent.meter.idle:
+                agent.rest()
+            del agent
+
+    def stop(self) -> None:
+        self._stop.release()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=1.0)

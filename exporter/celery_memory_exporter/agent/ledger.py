@@ -1,0 +1,158 @@
+"""The main process's books about its pool children: what each told, and the totals that outlive it. No I/O.
+
+Records arrive in the order that each child wrote them and are cumulative per child; a child's rows become part of the worker's own when
+it is gone, without what ended with it (live memory).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery_memory_exporter.agent import tally
+from celery_memory_exporter.agent.channel import Record
+from celery_memory_exporter.agent.tally import Row, TaskKey
+
+#: Per object type: count, growth since the process started, growth since it was warm.
+TypeRow = tuple[int, int, int]
+
+
+@dataclass(slots=True)
+class Costs:
+    """What the agent itself used and could not do in a process."""
+
+    seconds: float = 0.0
+    errors: int = 0
+    tasks_folded: int = 0
+
+    def add(self, other: Costs) -> None:
+        self.seconds += other.seconds
+        self.errors += other.errors
+        self.tasks_folded += other.tasks_folded
+
+
+@dataclass(slots=True)
+class Account:
+    """One living process: a pool child, or the main process itself."""
+
+    slot: int
+    start_ticks: int | None
+    rows: dict[TaskKey, Row] = field(default_factory=dict)
+    exceptions: dict[TaskKey, dict[str, int]] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    types: dict[str, TypeRow] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
+    exit_code: int | None = None
+
+
+class Ledger:
+    """Living children by pid, and what is left of those gone."""
+
+    def __init__(self, max_tasks: int) -> None:
+        self.children: dict[int, Account] = {}
+        self.started = 0
+        self.exited: Counter[str] = Counter()
+        self.lost: Counter[tuple[str, str]] = Counter()
+        self.costs = Costs()
+        self.folded = 0
+        self._max_tasks = max_tasks
+        self._rows: dict[TaskKey, Row] = {}
+        self._exceptions: dict[TaskKey, dict[str, int]] = {}
+
+    def open_account(self, pid: int, slot: int, start_ticks: int | None) -> None:
+        if pid not in self.children:
+            self.started += 1
+            self.children[pid] = Account(slot, start_ticks)
+
+    def apply(self, record: Record) -> None:
+        """Books one record. Of a child whose ``hello`` found the pipe full nothing is booked until the pool shows it."""
+        kind, pid, *rest = record
+        if kind == "hello":
+            self.open_account(pid, *rest)
+            return
+        account = self.children.get(pid)
+        if account is None:
+            return
+        if kind == "row":
+            name, queue, data = rest
+            account.rows[name, queue] = array("d", data)
+        elif kind == "exceptions":
+            name, queue, counts = rest
+            account.exceptions[name, queue] = counts
+        elif kind == "process":
+            account.figures, costs = rest
+            account.costs = Costs(*costs)
+        elif kind == "types":
+            account.types.update(rest[0])
+        elif kind == "bye":
+            account.exit_code = rest[0]
+
+    def close_account(self, pid: int, reason: str, running: str | None) -> None:
+        """A child is gone. ``running`` is the task it was in, when it did not end by itself."""
+        account = self.children.pop(pid)
+        self.exited[reason] += 1
+        if running:
+            key = (running, reason)
+            self.lost[key if key in self.lost or len(self.lost) < self._max_tasks else ("other", reason)] += 1
+        for task, row in account.rows.items():
+            kept = self._key(task)
+            self._rows[kept] = tally.total([row for row in (self._rows.get(kept), tally.without_mortal(row)) if row])
+        for task, counts in account.exceptions.items():
+            add_counts(self._exceptions.setdefault(self._key(task), {}), counts)
+        self.costs.add(account.costs)
+
+    def rows(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Row]:
+        """Per task type the sum over the gone, the living and ``extra`` accounts."""
+        grouped: dict[TaskKey, list[Row]] = {key: [row] for key, row in self._rows.items()}
+        for account in [*self.children.values(), *extra]:
+            for key, row in account.rows.items():
+                if key not in grouped and len(grouped) >= self._max_tasks:
+                    self.folded += 1
+                    key = tally.OTHER
+                grouped.setdefault(key, []).append(row)
+        return {key: tally.total(rows) for key, rows in grouped.items()}
+
+    def exceptions(self, extra: Iterable[Account] = ()) -> dict[TaskKey, dict[str, int]]:
+        summed = {key: dict(counts) for key, counts in self._exceptions.items()}
+        for account in [*self.children.values(), *extra]:
+            for key, counts in account.exceptions.items():
+                add_counts(summed.setdefault(key, {}), counts)
+        return summed
+
+    def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeRow]:
+        summed: dict[str, TypeRow] = {}
+        for account in [*self.children.values(), *extra]:
+            for name, (count, growth, recent) in account.types.items():
+                before = summed.get(name, (0, 0, 0))
+                summed[name] = (before[0] + count, before[1] + growth, before[2] + recent)
+        return summed
+
+    def _key(self, key: TaskKey) -> TaskKey:
+        """Children may each know other task types: the cap holds for the worker."""
+        return key if key in self._rows or len(self._rows) < self._max_tasks else tally.OTHER
+
+
+def add_counts(total: dict[str, int], counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        total[name] = total.get(name, 0) + count
+
+
+class TopTypes:
+    """Which object types are reported: at most ``size``, the fastest growing first.
+
+    A type comes in when it is among the first half of ``size`` and goes when it is no longer among the first ``size``: a series that
+    comes and goes with each scrape cannot be drawn.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._members: set[str] = set()
+
+    def choose(self, types: dict[str, TypeRow]) -> list[str]:
+        ranked = sorted(types, key=lambda name: (-types[name][2], -types[name][1], name))
+        best = set(ranked[: (self._size + 1) // 2])
+        self._members = best | (self._members & set(ranked[: self._size]))
+        return [name for name in ranked[: self._size] if name in self._members]

@@ -1,0 +1,107 @@
+"""What the agent adds up per task type: one fixed row of numbers, cumulative, cheap to update and to send.
+
+A row is an ``array`` of doubles: adding to it makes no object that stays, so the agent's own book-keeping does not show in the
+live blocks that it measures; a whole row goes through the pipe as bytes; rows of several processes add up column by column.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
+from operator import add
+from typing import TypeAlias
+
+from celery_memory_exporter.report import OUTCOMES, Bounds, Histogram, TaskReport
+
+#: Task name and queue.
+TaskKey: TypeAlias = "tuple[str, str]"
+Row: TypeAlias = "array[float]"
+
+#: Where runs of task types beyond the cap are summed.
+OTHER: TaskKey = ("other", "")
+
+MIB = 1024.0 * 1024.0
+
+#: The best-known exporter's buckets, so that its dashboards' quantiles read the same.
+RUNTIME_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
+#: Powers of four around zero: a page more or less is noise, 256 MiB in one run is an event.
+DELTA_BYTES = [-256 * MIB, -64 * MIB, -16 * MIB, -4 * MIB, -MIB, -MIB / 4, -MIB / 16, 0.0]
+DELTA_BYTES += [MIB / 16, MIB / 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB]
+PEAK_BYTES = [0.0, MIB / 16, MIB / 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB]
+BOUNDS = Bounds(runtime_seconds=RUNTIME_SECONDS, delta_bytes=DELTA_BYTES, peak_bytes=PEAK_BYTES)
+
+#: Columns. The first ones are the runs by outcome, in the order of ``OUTCOMES``.
+GROWTH = len(OUTCOMES)
+RELEASE = GROWTH + 1
+RUNTIME_SUM = GROWTH + 2
+DELTA_SUM = GROWTH + 3
+PEAK_SUM = GROWTH + 4
+RETAINED_BLOCKS = GROWTH + 5
+RETAINED_NATIVE = GROWTH + 6
+RETAINED_RUNS = GROWTH + 7
+RUNTIME = GROWTH + 8
+DELTA = RUNTIME + len(RUNTIME_SECONDS) + 1
+PEAK = DELTA + len(DELTA_BYTES) + 1
+WIDTH = PEAK + len(PEAK_BYTES) + 1
+
+#: What ends with the process that holds it, unlike every counter.
+MORTAL = (RETAINED_BLOCKS, RETAINED_NATIVE, RETAINED_RUNS)
+
+
+def new_row() -> Row:
+    return array("d", bytes(8 * WIDTH))
+
+
+def observe_runtime(row: Row, seconds: float) -> None:
+    row[RUNTIME_SUM] += seconds
+    row[RUNTIME + bisect_left(RUNTIME_SECONDS, seconds)] += 1
+
+
+def observe_delta(row: Row, size: float) -> None:
+    row[GROWTH if size > 0 else RELEASE] += abs(size)
+    row[DELTA_SUM] += size
+    row[DELTA + bisect_left(DELTA_BYTES, size)] += 1
+
+
+def observe_peak(row: Row, size: float) -> None:
+    row[PEAK_SUM] += size
+    row[PEAK + bisect_left(PEAK_BYTES, size)] += 1
+
+
+def total(rows: Iterable[Row]) -> Row:
+    """The column-wise sum."""
+    result = new_row()
+    for row in rows:
+        result = array("d", map(add, result, row))
+    return result
+
+
+def without_mortal(row: Row) -> Row:
+    """What stays of a process's row when the process is gone."""
+    rest = row[:]
+    for column in MORTAL:
+        rest[column] = 0.0
+    return rest
+
+
+def to_report(key: TaskKey, row: Row, exceptions: dict[str, int], *, native: bool, peak: bool) -> TaskReport:
+    """``native`` and ``peak`` tell whether this system can measure those at all."""
+
+    def histogram(start: int, bounds: list[float], sum_column: int) -> Histogram:
+        return Histogram([int(value) for value in row[start : start + len(bounds) + 1]], row[sum_column])
+
+    return TaskReport(
+        name=key[0],
+        queue=key[1],
+        runs={outcome: int(row[column]) for column, outcome in enumerate(OUTCOMES) if row[column]},
+        exceptions=exceptions,
+        runtime=histogram(RUNTIME, RUNTIME_SECONDS, RUNTIME_SUM),
+        delta=histogram(DELTA, DELTA_BYTES, DELTA_SUM),
+        growth_bytes=row[GROWTH],
+        release_bytes=row[RELEASE],
+        peak=histogram(PEAK, PEAK_BYTES, PEAK_SUM) if peak else None,
+        retained_blocks=row[RETAINED_BLOCKS],
+        retained_native_bytes=row[RETAINED_NATIVE] if native else None,
+        retained_runs=int(row[RETAINED_RUNS]),
+    )

@@ -1,0 +1,213 @@
+"""The command line: wiring only. ``serve`` names every part of the exporter in the order that data flows."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from celery_memory_exporter import __version__, config, procfs
+from celery_memory_exporter.config import Config, ConfigError
+from celery_memory_exporter.events import EventLoop, safe_url
+from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.metrics import FleetCollector
+from celery_memory_exporter.polling import ProcessPoller
+from celery_memory_exporter.server import Application, HttpServer, bind
+
+logger = logging.getLogger("celery_memory_exporter")
+
+#: ``--once``: how long to collect events before printing, in report intervals' default plus a second.
+ONCE_SECONDS = 16.0
+
+
+def serve(settings: Config) -> int:
+    """Runs until SIGTERM or SIGINT; the answer is the exit status."""
+    host, port = config.split_address(settings.listen.address)
+    try:
+        listener = bind(host, port)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return fail(f"cannot listen on {settings.listen.address}: {reason}; set another listen.address (--listen-address)")
+    stop = stop_event()
+    fleet = build_fleet(settings)
+    sources = build_sources(settings, fleet)
+    registry = build_registry(fleet)
+    http = HttpServer(Application(registry, lambda: unready(fleet)), listener)
+    for part in (*sources, http):
+        part.start()
+    logger.info("celery-memory-exporter %s listens on %s", __version__, settings.listen.address)
+    stop.wait()
+    logger.info("stopping")
+    for part in (http, *sources):
+        part.stop()
+    return 0
+
+
+def print_once(settings: Config, seconds: float) -> int:
+    """Collects for a while, prints one exposition on standard output, and ends."""
+    stop = stop_event()
+    fleet = build_fleet(settings)
+    sources = build_sources(settings, fleet)
+    for source in sources:
+        source.start()
+    if settings.broker.url:
+        logger.info("collecting reports for %.0f s", seconds)
+        stop.wait(seconds)
+    sys.stdout.write(generate_latest(build_registry(fleet)).decode())
+    for source in sources:
+        source.stop()
+    failed = unready(fleet)
+    return fail("; ".join(f"{source}: {reason}" for source, reason in failed.items())) if failed else 0
+
+
+def build_fleet(settings: Config) -> Fleet:
+    return Fleet(
+        boot_id=procfs.boot_id(),
+        limits=settings.limits.limits(),
+        expire_after=settings.expire_after_seconds,
+        heartbeat_timeout=settings.heartbeat_timeout_seconds,
+    )
+
+
+def build_sources(settings: Config, fleet: Fleet) -> list[ProcessPoller | EventLoop]:
+    """What the settings turn on."""
+    sources: list[ProcessPoller | EventLoop] = []
+    if settings.processes.enabled:
+        sources.append(
+            ProcessPoller(
+                fleet,
+                interval=settings.processes.interval_seconds,
+                shared_interval=settings.processes.shared_memory_interval_seconds,
+                shared_max_rss=settings.processes.shared_memory_max_rss_bytes,
+            )
+        )
+    if settings.broker.url:
+        sources.append(
+            EventLoop(
+                fleet,
+                url=settings.broker.url,
+                transport_options=settings.broker.transport_options,
+                exchange=settings.broker.event_exchange,
+                max_pause_seconds=settings.broker.reconnect_max_seconds,
+            )
+        )
+    else:
+        logger.warning(
+            "no broker is configured: only workers on this machine are seen, by their processes. "
+            "Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the agents' reports"
+        )
+    return sources
+
+
+def build_registry(fleet: Fleet) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(lambda: fleet.snapshot(time.monotonic())))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def unready(fleet: Fleet) -> dict[str, str]:
+    """Sources that do not work now."""
+    sources = fleet.snapshot(time.monotonic()).sources
+    return {name: "not connected" if name == "broker" else "cannot be read" for name, view in sources.items() if not view.up}
+
+
+def stop_event() -> threading.Event:
+    """Set by the first SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def fail(message: str) -> int:
+    print(f"celery-memory-exporter: {message}", file=sys.stderr)
+    return 1
+
+
+def check_config(settings: Config, path: Path | None) -> int:
+    broker = safe_url(settings.broker.url) if settings.broker.url else "none, the local process table only"
+    print(f"{path or 'defaults'}: valid")
+    print(f"  broker   {broker}")
+    print(f"  listen   {settings.listen.address}")
+    print(f"  process  {f'every {settings.processes.interval_seconds:g} s' if settings.processes.enabled else 'off'}")
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="celery-memory-exporter",
+        description="Prometheus metrics about the memory of Celery workers: who grows, which task type, what is left behind.",
+        epilog="In the worker, turn the agent on: celery -A proj worker -I celery_memory_exporter.autoload",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, doc in (
+        ("serve", "run the exporter: consume reports, read the process table, answer on /metrics"),
+        ("check-config", "read the configuration, say what is wrong with it, and end"),
+    ):
+        command = commands.add_parser(name, help=doc, description=doc.capitalize() + ".")
+        command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see config.example.yaml")
+        command.add_argument("--broker-url", metavar="URL", help="the workers' broker [CELERY_MEMORY_BROKER_URL]")
+        command.add_argument("--listen-address", metavar="HOST:PORT", help="default :9808 [CELERY_MEMORY_LISTEN_ADDRESS]")
+        command.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error [CELERY_MEMORY_LOG_LEVEL]")
+    serving = commands.choices["serve"]
+    serving.add_argument("--once", action="store_true", help="collect once, print the exposition, and end")
+    serving.add_argument(
+        "--once-seconds",
+        type=float,
+        default=ONCE_SECONDS,
+        metavar="S",
+        help="how long --once waits for reports (default %(default)g)",
+    )
+    demo = commands.add_parser(
+        "demo",
+        help="see a leaking task found: a real worker, no broker and no server to install",
+        description="Start a real worker with the agent, a leaking task among healthy ones, a steady load and the exporter, in a "
+        "temporary folder, and show what the exporter finds. Ctrl-C ends it and leaves nothing behind.",
+    )
+    demo.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end by itself and print the summary")
+    demo.add_argument("--listen-address", default="127.0.0.1:0", metavar="HOST:PORT", help="default: any free port on loopback")
+    return parser
+
+
+def overrides(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Key path -> value and where it comes from; the command line wins over the environment."""
+    result = {key: (environment[name], name) for name, key in config.ENVIRONMENT.items() if environment.get(name)}
+    for flag, key in (("broker_url", "broker.url"), ("listen_address", "listen.address"), ("log_level", "log.level")):
+        value = getattr(arguments, flag)
+        if value is not None:
+            result[key] = (value, f"--{flag.replace('_', '-')}")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    if arguments.command == "demo":
+        from celery_memory_exporter.demo import run
+
+        return run.demo(arguments.listen_address, arguments.seconds)
+    try:
+        settings = config.load(arguments.config, overrides(arguments, os.environ))
+    except ConfigError as error:
+        return fail(str(error))
+    logging.basicConfig(
+        level=settings.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("uvicorn").setLevel("WARNING")
+    if arguments.command == "check-config":
+        return check_config(settings, arguments.config)
+    return print_once(settings, arguments.once_seconds) if arguments.once else serve(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The broker loop: subscribes to Celery's event exchange and hands on what arrives, until told to stop.
+
+* Own queue bindings for ``memory.#`` and ``worker.#``: brokers with topics (RabbitMQ) send nothing else, and Redis' pattern
+  subscription neither.
+* A lost connection is made anew with capped exponential pauses; nothing that arrives can end the loop.
+* A message is refused by its size before it is parsed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import kombu
+from celery.events.event import get_exchange
+from kombu import Connection, Consumer, Queue, binding
+from kombu.utils.url import maybe_sanitize_url
+
+from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.report import EVENT_TYPE, MAX_MESSAGE_BYTES, DecodeError, decode
+
+logger = logging.getLogger(__name__)
+
+ROUTING_KEYS = ("memory.#", "worker.#")
+FIRST_PAUSE_SECONDS = 1.0
+#: How long one wait for an event lasts; the loop looks whether to stop in between.
+DRAIN_SECONDS = 1.0
+CONNECT_SECONDS = 5.0
+#: A broker that is gone without a word is noticed after two of these (AMQP; Redis has its own check).
+HEARTBEAT_SECONDS = 20.0
+#: A queue of ours that nobody reads any more goes by itself (RabbitMQ), and its messages before (as Celery's own event queues).
+QUEUE_EXPIRES_SECONDS = 60.0
+MESSAGE_TTL_SECONDS = 30.0
+
+
+def safe_url(url: str) -> str:
+    """The URL without its password, for logs and messages."""
+    try:
+        return str(maybe_sanitize_url(url))
+    except ValueError:
+        return f"{urlsplit(url).scheme}://…"
+
+
+class EventLoop:
+    """Feeds a fleet from one broker, in a thread of its own."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        url: str,
+        transport_options: dict[str, Any],
+        exchange: str,
+        max_pause_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fleet = fleet
+        self._url = url
+        self._transport_options = transport_options
+        self._exchange = exchange
+        self._max_pause_seconds = max_pause_seconds
+        self._monotonic = monotonic
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        self._logged_undecodable = False
+
+    def start(self) -> None:
+        self._fleet.apply_source("broker", up=False)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=DRAIN_SECONDS + CONNECT_SECONDS)
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            connected = False
+            try:
+                with self._connect() as connection:
+                    connected = True
+                    self._consume(connection)
+            except Exception as error:  # whatever a transport raises, the answer is to connect again
+                pause = FIRST_PAUSE_SECONDS if connected else min(self._max_pause_seconds, 2 * pause)
+                self._fleet.apply_source("broker", up=False)
+                if connected:
+                    self._fleet.apply_reconnect()
+                logger.warning("%s; trying again in %.0f s", explain(error, self._url), pause)
+                self._stopping.wait(pause)
+
+    def _connect(self) -> Connection:
+        options = {"socket_connect_timeout": CONNECT_SECONDS, **self._transport_options}
+        connection = Connection(self._url, connect_timeout=CONNECT_SECONDS, heartbeat=HEARTBEAT_SECONDS, transport_options=options)
+        try:
+            connection.connect()
+        except Exception:
+            connection.release()
+            raise
+        return connection
+
+    def _consume(self, connection: Connection) -> None:
+        exchange = get_exchange(connection, name=self._exchange)
+        queues = [
+            Queue(
+                f"celery-memory-exporter.{kombu.uuid()}",
+                exchange=exchange,
+                bindings=[binding(exchange, routing_key=key)],
+                routing_key=key,
+                auto_delete=True,
+                durable=False,
+                expires=QUEUE_EXPIRES_SECONDS,
+                message_ttl=MESSAGE_TTL_SECONDS,
+            )
+            for key in ROUTING_KEYS
+        ]
+        with Consumer(connection.default_channel, queues, on_message=self.on_message, no_ack=True):
+            logger.info("consuming %s from %s", ", ".join(ROUTING_KEYS), safe_url(self._url))
+            self._fleet.apply_source("broker", up=True)
+            beaten = self._monotonic()
+            while not self._stopping.is_set():
+                with contextlib.suppress(TimeoutError):
+                    connection.drain_events(timeout=DRAIN_SECONDS)
+                if connection.supports_heartbeats and self._monotonic() - beaten >= DRAIN_SECONDS:
+                    beaten = self._monotonic()
+                    connection.heartbeat_check()
+
+    # --- one message ------------------------------------------------------------------------------------------------
+
+    def on_message(self, message: Any) -> None:
+        """Handles one message of the event exchange, whatever it holds."""
+        size = len(message.body or b"")
+        if size > MAX_MESSAGE_BYTES:
+            self._fleet.reject_report("oversized")
+            logger.warning("a message of %d bytes is refused: an agent's report stays below %d", size, MAX_MESSAGE_BYTES)
+            return
+        try:
+            payload = message.decode()
+        except Exception as error:  # kombu raises what its serializers raise
+            self._fleet.reject_report("undecodable")
+            if not self._logged_undecodable:
+                self._logged_undecodable = True
+                logger.warning("a message that is no event is refused (logged once): %s", str(error)[:200])
+            return
+        for event in payload if isinstance(payload, list) else [payload]:
+            self.on_event(event)
+
+    def on_event(self, event: object) -> None:
+        kind = event.get("type") if isinstance(event, dict) else None
+        if not isinstance(event, dict) or not isinstance(kind, str):
+            self._fleet.reject_report("malformed")
+            return
+        timestamp = event.get("timestamp")
+        lag = max(0.0, time.time() - timestamp) if isinstance(timestamp, (int, float)) else None
+        self._fleet.apply_event(kind.partition("-")[0], lag)
+        if kind == EVENT_TYPE:
+            self._on_report(event)
+        elif kind.startswith("worker-"):
+            self._on_worker_event(event, kind)
+
+    def _on_report(self, event: dict[str, Any]) -> None:
+        try:
+            report = decode(event.get("report"))
+        except DecodeError as error:
+            self._fleet.reject_report(error.reason)
+            logger.warning("a report from %.120r is refused: %s", event.get("hostname"), error)
+            return
+        self._fleet.apply_report(report, self._monotonic())
+
+    def _on_worker_event(self, event: dict[str, Any], kind: str) -> None:
+        nodename, active = event.get("hostname"), event.get("active")
+        if isinstance(nodename, str) and 1 <= len(nodename) <= 255:
+            count = active if isinstance(active, int) and active >= 0 else None
+            self._fleet.apply_worker_event(nodename, kind, count, self._monotonic())
+
+
+def explain(error: BaseException, url: str) -> str:
+    """What went wrong with the broker and what to do, in one line without secrets."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    password = urlsplit(url).password
+    if password:
+        text = text.replace(password, "**")
+    lowered = text.lower()
+    if isinstance(error, (ImportError, KeyError)):
+        hint = "install the transport's library (celery[redis], celery[sqs], …) or check the URL's scheme"
+    elif any(word in lowered for word in ("auth", "password", "access_refused", "noperm", "wrongpass")):
+        hint = "check user and password in broker.url"
+    elif "refused" in lowered:
+        hint = "check that the broker runs there, and host and port in broker.url"
+    elif any(word in lowered for word in ("name or service", "resolve", "getaddrinfo", "temporary failure")):
+        hint = "check the host name in broker.url"
+    else:
+        hint = "check broker.url"
+    return f"broker {safe_url(url)}: {text[:300]}; {hint}"

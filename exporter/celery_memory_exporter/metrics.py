@@ -1,0 +1,209 @@
+"""Snapshot -> metric families, made anew for each scrape: no metric object holds state, so nothing gone is ever shown.
+
+What is unknown is absent. Counters and histograms are what the workers tell, cumulative since they started; a restarted worker's
+start at zero again, which ``rate()`` understands.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+
+import celery
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
+
+from celery_memory_exporter import __version__
+from celery_memory_exporter.bounds import Limits, merge_tasks
+from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, Family
+from celery_memory_exporter.report import Histogram, ProcessReport, TaskReport, WorkerReport
+from celery_memory_exporter.snapshot import Snapshot, WorkerView
+
+#: Bytes behind one live block, where only blocks are known. Measured: 99 in a bare Celery worker's heap, 82 in a heap of
+#: small dicts, by the size classes that sys._debugmallocstats() lists.
+MEAN_BLOCK_BYTES = 90
+
+#: Family by field of a process.
+PROCESS_FAMILIES = {
+    "rss_bytes": "celery_worker_memory_rss_bytes",
+    "anon_bytes": "celery_worker_memory_anon_bytes",
+    "shmem_bytes": "celery_worker_memory_shmem_bytes",
+    "swap_bytes": "celery_worker_memory_swap_bytes",
+    "peak_rss_bytes": "celery_worker_memory_peak_rss_bytes",
+    "python_blocks": "celery_worker_python_blocks",
+    "native_live_bytes": "celery_worker_native_live_bytes",
+    "native_free_bytes": "celery_worker_native_free_bytes",
+    "open_fds": "celery_worker_open_fds",
+    "max_fds": "celery_worker_max_fds",
+    "threads": "celery_worker_threads",
+    "zombies": "celery_worker_zombies",
+    "gc_objects": "celery_worker_gc_objects",
+    "gc_uncollectable": "celery_worker_gc_uncollectable_objects",
+}
+#: Family by outcome; a failure is counted by its exception.
+OUTCOME_FAMILIES = {
+    "succeeded": "celery_task_succeeded_total",
+    "retried": "celery_task_retried_total",
+    "rejected": "celery_task_rejected_total",
+}
+
+
+def empty_metric(family: Family) -> Metric:
+    """The family without samples. prometheus_client names counters and infos without their suffix."""
+    name = family.name.removesuffix("_total") if family.kind == "counter" else family.name
+    return Metric(name.removesuffix("_info") if family.kind == "info" else name, family.help, family.kind)
+
+
+class Rows:
+    """Samples by family, checked against the catalogue."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, list[Sample]] = {}
+
+    def add(self, name: str, values: tuple[str, ...], value: float | None) -> None:
+        """``values`` are the labels' in the catalogue's order. A value that is ``None`` is unknown and makes no sample."""
+        if value is not None:
+            self._append(name, name, values, (), value)
+
+    def add_histogram(self, name: str, values: tuple[str, ...], bounds: list[float], histogram: Histogram | None) -> None:
+        """Buckets, and their count and sum unless a bound is negative: then the sum could fall, and OpenMetrics forbids both."""
+        if histogram is None:
+            return
+        count = 0
+        for bound, each in zip([*bounds, float("inf")], histogram.counts, strict=True):
+            count += each
+            self._append(name, f"{name}_bucket", values, (("le", floatToGoString(bound)),), count)
+        if bounds[0] >= 0:
+            self._append(name, f"{name}_count", values, (), count)
+            self._append(name, f"{name}_sum", values, (), histogram.sum)
+
+    def metrics(self) -> Iterator[Metric]:
+        """In the catalogue's order; families without samples are left out."""
+        for family in FAMILIES:
+            if family.name in self._samples:
+                metric = empty_metric(family)
+                metric.samples = self._samples[family.name]
+                yield metric
+
+    def _append(self, family: str, name: str, values: tuple[str, ...], extra: tuple[tuple[str, str], ...], value: float) -> None:
+        labels = dict(zip(BY_NAME[family].labels, values, strict=True))
+        labels.update(extra)
+        self._samples.setdefault(family, []).append(Sample(name, labels, float(value)))
+
+
+class FleetCollector(Collector):
+    """Shows what ``snapshot`` answers, for a prometheus_client registry."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> Iterable[Metric]:
+        """All families, without a scrape: what makes ``name[]`` find them."""
+        return [empty_metric(family) for family in FAMILIES]
+
+    def collect(self) -> Iterable[Metric]:
+        rows = Rows()
+        snapshot = self._snapshot()
+        for worker in snapshot.workers:
+            add_worker(rows, worker)
+        add_self(rows, snapshot)
+        return rows.metrics()
+
+
+def add_worker(rows: Rows, worker: WorkerView) -> None:
+    report = worker.report
+    name = worker.nodename
+    told = (
+        (report.pool, str(report.concurrency), report.python_version, report.celery_version, report.agent_version) if report else ()
+    )
+    rows.add("celery_worker_info", (name, worker.hostname, *(told or ("",) * 5)), 1)
+    rows.add("celery_worker_up", (name, worker.hostname), worker.up)
+    rows.add("celery_worker_tasks_active", (name, worker.hostname), worker.active_tasks)
+    for process in worker.processes:
+        add_process(rows, name, process.figures)
+        if process.shared is not None:
+            rows.add("celery_worker_memory_pss_bytes", (name, process.figures.process), process.shared.pss_bytes)
+            rows.add("celery_worker_memory_uss_bytes", (name, process.figures.process), process.shared.uss_bytes)
+    rows.add("celery_worker_cgroup_memory_limit_bytes", (name,), worker.cgroup.limit_bytes)
+    rows.add("celery_worker_cgroup_memory_usage_bytes", (name,), worker.cgroup.usage_bytes)
+    rows.add("celery_worker_cgroup_memory_working_set_bytes", (name,), worker.cgroup.working_set_bytes)
+    rows.add("celery_worker_cgroup_oom_kills_total", (name,), worker.cgroup.oom_kills)
+    rows.add("celery_worker_children_started_total", (name,), worker.children_started)
+    if report is not None:
+        add_report(rows, worker, report)
+
+
+def add_process(rows: Rows, worker: str, figures: ProcessReport) -> None:
+    for field, family in PROCESS_FAMILIES.items():
+        rows.add(family, (worker, figures.process), getattr(figures, field))
+    for generation, collections in enumerate(figures.gc_collections or ()):
+        rows.add("celery_worker_gc_collections_total", (worker, figures.process, str(generation)), collections)
+
+
+def add_report(rows: Rows, worker: WorkerView, report: WorkerReport) -> None:
+    name = worker.nodename
+    for reason, count in sorted(report.children_exited.items()):
+        rows.add("celery_worker_children_exited_total", (name, reason), count)
+    for lost in report.lost:
+        rows.add("celery_task_lost_total", (name, lost.name, lost.reason), lost.count)
+    rows.add("celery_agent_overhead_seconds_total", (name,), report.overhead_seconds)
+    rows.add("celery_agent_reports_dropped_total", (name,), report.reports_dropped)
+    rows.add("celery_agent_errors_total", (name,), report.errors)
+    by_name = groupby(sorted(report.tasks, key=lambda task: task.name), key=lambda task: task.name)
+    for task_name, parts in by_name:
+        queues = list(parts)
+        for task in queues:
+            add_traffic(rows, worker, report, task)
+        add_task_memory(rows, worker, report, merge_tasks(task_name, "", queues, Limits()))
+    if worker.live:
+        rows.add("celery_worker_child_memory_limit_bytes", (name,), report.child_memory_limit_bytes)
+        for counted in report.objects:
+            rows.add("celery_worker_objects", (name, counted.type), counted.count)
+            rows.add("celery_worker_objects_growth", (name, counted.type), counted.growth)
+
+
+def add_traffic(rows: Rows, worker: WorkerView, report: WorkerReport, task: TaskReport) -> None:
+    labels = (worker.nodename, task.name, worker.hostname, task.queue)
+    for outcome, family in OUTCOME_FAMILIES.items():
+        rows.add(family, labels, task.runs.get(outcome, 0))
+    for exception, count in sorted(task.exceptions.items()):
+        rows.add("celery_task_failed_total", (*labels, exception), count)
+    rows.add_histogram("celery_task_runtime", labels, report.bounds.runtime_seconds, task.runtime)
+
+
+def add_task_memory(rows: Rows, worker: WorkerView, report: WorkerReport, task: TaskReport) -> None:
+    labels = (worker.nodename, task.name)
+    rows.add_histogram("celery_task_memory_delta_bytes", labels, report.bounds.delta_bytes, task.delta)
+    rows.add("celery_task_memory_growth_bytes_total", labels, task.growth_bytes)
+    rows.add("celery_task_memory_release_bytes_total", labels, task.release_bytes)
+    rows.add_histogram("celery_task_memory_peak_bytes", labels, report.bounds.peak_bytes, task.peak)
+    if worker.live:
+        rows.add("celery_task_memory_retained_bytes", labels, retained_bytes(task))
+        rows.add("celery_task_memory_retained_blocks", labels, task.retained_blocks)
+        rows.add("celery_task_memory_retained_runs", labels, task.retained_runs)
+
+
+def retained_bytes(task: TaskReport) -> float:
+    """Live bytes left behind: the C heap's exactly, Python's small objects by the mean size of a block."""
+    return (task.retained_native_bytes or 0.0) + task.retained_blocks * MEAN_BLOCK_BYTES
+
+
+def add_self(rows: Rows, snapshot: Snapshot) -> None:
+    prefix = "celery_memory_exporter_"
+    rows.add(f"{prefix}build_info", (__version__, platform.python_version(), celery.__version__), 1)
+    rows.add(f"{prefix}workers", (), len(snapshot.workers))
+    for source, view in sorted(snapshot.sources.items()):
+        rows.add(f"{prefix}source_up", (source,), view.up)
+        rows.add(f"{prefix}collect_duration_seconds", (source,), view.duration_seconds)
+    rows.add(f"{prefix}reports_received_total", (), snapshot.reports_received)
+    for reason, count in snapshot.reports_rejected.items():
+        rows.add(f"{prefix}reports_rejected_total", (reason,), count)
+    for group, count in sorted(snapshot.events_received.items()):
+        rows.add(f"{prefix}events_received_total", (group,), count)
+    rows.add(f"{prefix}event_lag_seconds", (), snapshot.event_lag_seconds)
+    rows.add(f"{prefix}broker_reconnects_total", (), snapshot.broker_reconnects)
+    for family, count in sorted(snapshot.dropped.items()):
+        rows.add(f"{prefix}series_dropped_total", (family,), count)

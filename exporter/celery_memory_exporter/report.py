@@ -1,0 +1,306 @@
+"""The wire format between agent and exporter: one ``WorkerReport`` per worker and interval, as an event's field.
+
+Standard library only, because the agent loads it inside the worker.
+
+Invariants:
+
+* every figure is cumulative since the worker's main process started (``Instance``), or a present state: a lost,
+  repeated or reordered report costs nothing;
+* what a process could not read is left out, never sent as zero;
+* ``decode`` trusts nothing: it answers with a complete ``WorkerReport`` or raises one ``DecodeError`` whose ``reason`` is a
+  metric label from the closed set ``REASONS``;
+* an agent may be newer than the exporter: unknown keys are ignored; what is read differently raises ``VERSION``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+VERSION = 1
+#: Event type on Celery's event stream; its group and so its routing key is ``memory.report``.
+EVENT_TYPE = "memory-report"
+
+#: A message above this is refused before it is parsed. A worker at every default cap sends some 200 kB.
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_LIST_ITEMS = 5_000
+MAX_STRING_LENGTH = 1_000
+#: An identity is never shortened, so a longer one is refused.
+MAX_NODENAME_LENGTH = 255
+#: Beyond what JSON readers in other languages hold exactly; no byte count of a real machine comes near.
+MAX_NUMBER = 2**62
+
+#: Why a report was refused. ``stale`` and ``duplicate`` are the fleet's to say, the others ``decode``'s and the receiver's.
+REASONS = ("oversized", "undecodable", "malformed", "version", "duplicate", "stale", "capacity")
+
+#: Outcomes of a run, in Celery's words; ``aborted`` is a run that ended by an exception Celery does not handle.
+OUTCOMES = ("succeeded", "failed", "retried", "rejected", "ignored", "aborted")
+
+#: Why a pool child ended.
+EXIT_REASONS = ("tasks", "memory", "oom", "signal", "shutdown", "error")
+
+
+class DecodeError(ValueError):
+    """A report that cannot be used. ``reason`` is one of ``REASONS``; the message says where and what."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """Which run of which worker this is: the main process's identity, never reused by another process."""
+
+    boot_id: str
+    pid_namespace: int | None
+    pid: int
+    start_ticks: int | None
+    #: Unix time on the worker's host; only compared with others of the same nodename, to tell old from new.
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Observations per bucket (not cumulative); the last count is of those above every bound."""
+
+    counts: list[int]
+    sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Upper bounds of the report's histograms, ascending."""
+
+    runtime_seconds: list[float]
+    delta_bytes: list[float]
+    peak_bytes: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """Cumulative figures of one task type on one queue, over all processes of the worker, gone ones included."""
+
+    name: str
+    queue: str
+    runs: dict[str, int]
+    exceptions: dict[str, int]
+    runtime: Histogram
+    #: RSS after minus before, of the runs that had their process to themselves.
+    delta: Histogram
+    growth_bytes: float
+    release_bytes: float
+    peak: Histogram | None
+    #: Live memory left behind in processes alive now by ``retained_runs`` runs: measured ones, without each process's first.
+    retained_blocks: float
+    retained_native_bytes: float | None
+    retained_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """Present state of one process of the worker: ``main`` or the slot number of a pool child."""
+
+    process: str
+    pid: int
+    start_ticks: int | None
+    rss_bytes: int | None = None
+    anon_bytes: int | None = None
+    shmem_bytes: int | None = None
+    swap_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    python_blocks: int | None = None
+    native_live_bytes: int | None = None
+    native_free_bytes: int | None = None
+    open_fds: int | None = None
+    max_fds: int | None = None
+    threads: int | None = None
+    zombies: int | None = None
+    gc_objects: int | None = None
+    gc_uncollectable: int | None = None
+    gc_collections: list[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectCount:
+    """Objects of one type that the garbage collector tracks, over all processes, and how many more than at their start."""
+
+    type: str
+    count: int
+    growth: int
+
+
+@dataclass(frozen=True, slots=True)
+class LostRuns:
+    """Runs whose child died under them."""
+
+    name: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    limit_bytes: int | None = None
+    usage_bytes: int | None = None
+    working_set_bytes: int | None = None
+    oom_kills: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """Everything the agent tells of one worker."""
+
+    worker: str
+    instance: Instance
+    #: Rises by one with each report of an instance.
+    sequence: int
+    interval_seconds: float
+    pool: str
+    concurrency: int
+    python_version: str
+    celery_version: str
+    agent_version: str
+    bounds: Bounds
+    processes: list[ProcessReport]
+    tasks: list[TaskReport]
+    objects: list[ObjectCount]
+    lost: list[LostRuns]
+    children_started: int
+    children_exited: dict[str, int]
+    child_memory_limit_bytes: int | None
+    cgroup: Cgroup
+    overhead_seconds: float
+    reports_dropped: int
+    errors: int
+    #: What the agent's own caps folded into ``other`` or left out, by what it was (``tasks``, ``object_types``, …).
+    dropped: dict[str, int] = field(default_factory=dict)
+    version: int = VERSION
+
+
+def encode(report: WorkerReport) -> dict[str, Any]:
+    """The report as plain values for Celery's JSON serializer; absent figures are left out."""
+    encoded: dict[str, Any] = dataclasses.asdict(
+        report, dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None}
+    )
+    return encoded
+
+
+def decode(raw: object) -> WorkerReport:
+    """Reads what ``encode`` made, after it came over the network.
+
+    Raises ``DecodeError`` with reason ``version`` for a report of another version and ``malformed`` for anything that
+    is not one: a missing key, a wrong type, a number that is not finite, negative where only positive makes sense, or too
+    large, a list or a string beyond the caps, a histogram that does not fit its bounds.
+    """
+    if isinstance(raw, dict) and raw.get("version", VERSION) != VERSION:
+        raise DecodeError("version", f"report version {str(raw['version'])[:40]!r}, this exporter reads {VERSION}")
+    report = _read_dataclass(WorkerReport, raw, "report")
+    _check(report)
+    return report
+
+
+T = TypeVar("T")
+
+
+@cache
+def _shape(cls: type[Any]) -> dict[str, tuple[Any, bool]]:
+    """Per field: its type and whether it may be left out."""
+    hints = typing.get_type_hints(cls)
+    shape = {}
+    for each in dataclasses.fields(cls):
+        has_default = each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
+        shape[each.name] = (hints[each.name], has_default or isinstance(hints[each.name], types.UnionType))
+    return shape
+
+
+def _read_dataclass(cls: type[T], raw: object, path: str) -> T:
+    if not isinstance(raw, dict):
+        raise _malformed(path, "an object", raw)
+    values = {}
+    for name, (kind, optional) in _shape(cls).items():
+        if raw.get(name) is not None:
+            values[name] = _read(kind, raw[name], f"{path}.{name}")
+        elif not optional:
+            raise DecodeError("malformed", f"{path}.{name}: missing")
+        elif isinstance(kind, types.UnionType):
+            values[name] = None
+    return cls(**values)
+
+
+def _read(kind: Any, raw: object, path: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType:
+        return _read(typing.get_args(kind)[0], raw, path)
+    if origin is list:
+        if not isinstance(raw, list) or len(raw) > MAX_LIST_ITEMS:
+            raise _malformed(path, f"a list of at most {MAX_LIST_ITEMS} items", raw)
+        (item,) = typing.get_args(kind)
+        return [_read(item, value, f"{path}[{index}]") for index, value in enumerate(raw)]
+    if origin is dict:
+        if not isinstance(raw, dict) or len(raw) > MAX_LIST_ITEMS:
+            raise _malformed(path, f"an object of at most {MAX_LIST_ITEMS} keys", raw)
+        return {_read(str, key, path): _read(int, value, f"{path}.{key}") for key, value in raw.items()}
+    if kind is str:
+        if not isinstance(raw, str) or len(raw) > MAX_STRING_LENGTH:
+            raise _malformed(path, f"a string of at most {MAX_STRING_LENGTH} characters", raw)
+        # A lone surrogate is valid in JSON and cannot be written to /metrics as UTF-8.
+        return raw.encode("utf-8", "replace").decode("utf-8")
+    if kind is int or kind is float:
+        return _read_number(kind, raw, path)
+    return _read_dataclass(kind, raw, path)
+
+
+def _read_number(kind: type[int] | type[float], raw: object, path: str) -> int | float:
+    if isinstance(raw, bool) or not isinstance(raw, int if kind is int else (int, float)):
+        raise _malformed(path, "an integer" if kind is int else "a number", raw)
+    number = typing.cast("int | float", raw)
+    if not (math.isfinite(number) and abs(number) <= MAX_NUMBER):
+        raise _malformed(path, "a finite number within 2**62", raw)
+    return number
+
+
+def _malformed(path: str, expected: str, found: object) -> DecodeError:
+    return DecodeError("malformed", f"{path}: expected {expected}, found {type(found).__name__} {str(found)[:40]!r}")
+
+
+#: The only figures of a report that may be below zero.
+SIGNED = frozenset({"growth", "sum", "retained_blocks", "retained_native_bytes"})
+
+
+def _check(report: WorkerReport) -> None:
+    """What the types alone do not say."""
+    if not 1 <= len(report.worker) <= MAX_NODENAME_LENGTH:
+        raise DecodeError("malformed", f"report.worker: {len(report.worker)} characters")
+    for name in ("runtime_seconds", "delta_bytes", "peak_bytes"):
+        bounds = getattr(report.bounds, name)
+        if not bounds or any(low >= high for low, high in itertools.pairwise(bounds)):
+            raise DecodeError("malformed", f"report.bounds.{name}: not ascending")
+    for task in report.tasks:
+        _check_histogram(task.runtime, report.bounds.runtime_seconds, f"runtime of {task.name}")
+        _check_histogram(task.delta, report.bounds.delta_bytes, f"delta of {task.name}")
+        if task.peak is not None:
+            _check_histogram(task.peak, report.bounds.peak_bytes, f"peak of {task.name}")
+    parts: list[Any] = [report, report.instance, report.cgroup]
+    parts += [*report.processes, *report.tasks, *report.objects, *report.lost]
+    for part in parts:
+        _check_positive(part)
+
+
+def _check_histogram(histogram: Histogram, bounds: list[float], what: str) -> None:
+    if len(histogram.counts) != len(bounds) + 1 or min(histogram.counts) < 0:
+        raise DecodeError("malformed", f"{what}: {len(histogram.counts)} counts do not fit {len(bounds)} bounds")
+
+
+def _check_positive(part: Any) -> None:
+    for name in _shape(type(part)):
+        value = getattr(part, name)
+        numbers = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
+        if name not in SIGNED and any(isinstance(each, (int, float)) and each < 0 for each in numbers):
+            raise DecodeError("malformed", f"{type(part).__name__}.{name}: below zero")

@@ -13,7 +13,7 @@ from celery.signals import worker_init
 from celery_memory_exporter.agent import install
 
 
-@worker_init.connect(weak=False)
+@worker_init.connect(weak=False)  # type: ignore[untyped-decorator]  # Celery has no type information
 def install_in_worker(sender: Any, **_: Any) -> None:
     """``sender`` is the worker that is about to be built."""
     install(sender.app)

@@ -1,4 +1,4 @@
-"""The command line: wiring only. ``serve`` names every part of the exporter in the order that data flows."""
+"""The command line: arguments and settings in, exit status out. ``exporter.Exporter`` wires the parts."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import generate_latest
-
-from celery_memory_exporter import __version__, config, procfs
+from celery_memory_exporter import __version__, config
 from celery_memory_exporter.config import Config, ConfigError
-from celery_memory_exporter.events import EventLoop, safe_url
-from celery_memory_exporter.fleet import Fleet
-from celery_memory_exporter.metrics import FleetCollector
-from celery_memory_exporter.polling import ProcessPoller
-from celery_memory_exporter.server import Application, HttpServer, bind
+from celery_memory_exporter.events import safe_url
+from celery_memory_exporter.exporter import Exporter
+from celery_memory_exporter.server import bind
 
 logger = logging.getLogger("celery_memory_exporter")
 
@@ -31,94 +25,33 @@ ONCE_SECONDS = 16.0
 
 def serve(settings: Config) -> int:
     """Runs until SIGTERM or SIGINT; the answer is the exit status."""
-    host, port = config.split_address(settings.listen.address)
+    stop = stop_event()
     try:
-        listener = bind(host, port)
+        listener = bind(*config.split_address(settings.listen.address))
     except OSError as error:
         reason = error.strerror or str(error)
         return fail(f"cannot listen on {settings.listen.address}: {reason}; set another listen.address (--listen-address)")
-    stop = stop_event()
-    fleet = build_fleet(settings)
-    sources = build_sources(settings, fleet)
-    registry = build_registry(fleet)
-    http = HttpServer(Application(registry, lambda: unready(fleet)), listener)
-    for part in (*sources, http):
-        part.start()
+    exporter = Exporter(settings, listener)
+    exporter.start()
     logger.info("celery-memory-exporter %s listens on %s", __version__, settings.listen.address)
     stop.wait()
     logger.info("stopping")
-    for part in (http, *sources):
-        part.stop()
+    exporter.stop()
     return 0
 
 
 def print_once(settings: Config, seconds: float) -> int:
-    """Collects for a while, prints one exposition on standard output, and ends."""
+    """Collects for a while, prints one exposition on standard output, and ends; 1 when a source did not work."""
     stop = stop_event()
-    fleet = build_fleet(settings)
-    sources = build_sources(settings, fleet)
-    for source in sources:
-        source.start()
+    exporter = Exporter(settings)
+    exporter.start()
     if settings.broker.url:
         logger.info("collecting reports for %.0f s", seconds)
         stop.wait(seconds)
-    sys.stdout.write(generate_latest(build_registry(fleet)).decode())
-    for source in sources:
-        source.stop()
-    failed = unready(fleet)
+    sys.stdout.write(exporter.exposition())
+    failed = exporter.unready()
+    exporter.stop()
     return fail("; ".join(f"{source}: {reason}" for source, reason in failed.items())) if failed else 0
-
-
-def build_fleet(settings: Config) -> Fleet:
-    return Fleet(
-        boot_id=procfs.boot_id(),
-        limits=settings.limits.limits(),
-        expire_after=settings.expire_after_seconds,
-        heartbeat_timeout=settings.heartbeat_timeout_seconds,
-    )
-
-
-def build_sources(settings: Config, fleet: Fleet) -> list[ProcessPoller | EventLoop]:
-    """What the settings turn on."""
-    sources: list[ProcessPoller | EventLoop] = []
-    if settings.processes.enabled:
-        sources.append(
-            ProcessPoller(
-                fleet,
-                interval=settings.processes.interval_seconds,
-                shared_interval=settings.processes.shared_memory_interval_seconds,
-                shared_max_rss=settings.processes.shared_memory_max_rss_bytes,
-            )
-        )
-    if settings.broker.url:
-        sources.append(
-            EventLoop(
-                fleet,
-                url=settings.broker.url,
-                transport_options=settings.broker.transport_options,
-                exchange=settings.broker.event_exchange,
-                max_pause_seconds=settings.broker.reconnect_max_seconds,
-            )
-        )
-    else:
-        logger.warning(
-            "no broker is configured: only workers on this machine are seen, by their processes. "
-            "Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the agents' reports"
-        )
-    return sources
-
-
-def build_registry(fleet: Fleet) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    registry.register(FleetCollector(lambda: fleet.snapshot(time.monotonic())))
-    ProcessCollector(registry=registry)
-    return registry
-
-
-def unready(fleet: Fleet) -> dict[str, str]:
-    """Sources that do not work now."""
-    sources = fleet.snapshot(time.monotonic()).sources
-    return {name: "not connected" if name == "broker" else "cannot be read" for name, view in sources.items() if not view.up}
 
 
 def stop_event() -> threading.Event:
@@ -195,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "demo":
         from celery_memory_exporter.demo import run
 
-        return run.demo(arguments.listen_address, arguments.seconds)
+        return run.demo(arguments.listen_address, arguments.seconds, stop_event())
     try:
         settings = config.load(arguments.config, overrides(arguments, os.environ))
     except ConfigError as error:

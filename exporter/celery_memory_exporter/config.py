@@ -1,7 +1,7 @@
 """Strict YAML -> frozen settings. What is not known is refused, with file, key path, what was found and what is allowed.
 
-Precedence: command line, then environment (``CELERY_MEMORY_…``, for the common few), then the file, then the defaults, which are this
-module's values and ``config.example.yaml``'s alike (a test says so).
+Precedence: command line, then environment (``CELERY_MEMORY_…``, for the common few), then the file, then the
+defaults, which are this module's values and ``config.example.yaml``'s alike (a test says so).
 """
 
 from __future__ import annotations

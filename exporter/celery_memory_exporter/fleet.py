@@ -1,14 +1,15 @@
 """What we believe about all workers now, out of three sources: agents' reports, worker events, and the local process table.
 
-``apply_…(…, now)`` writes, ``snapshot(now)`` reads; no I/O and no clock in here. ``now`` is monotonic seconds at receipt: a sender's
-clock never decides anything, save which of two runs of one worker is the later.
+``apply_…(…, now)`` writes, ``snapshot(now)`` reads; no I/O and no clock in here. ``now`` is monotonic seconds at
+receipt: a sender's clock never decides anything, save which of two runs of one worker is the later.
 
 Rules:
 
 * a report is taken if it is newer than what is held: higher sequence of the same instance, or an instance that started later.
   Everything in it is cumulative, so taking it means replacing;
-* the process table knows the machine better and sooner than the agent (5 s against 15 s): where both tell of one process, matched by
-  identity and never by name, the table's figures of the operating system win, and processes it no longer sees are gone;
+* the process table knows the machine better and sooner than the agent (5 s against 15 s): where both tell of one
+  process, matched by identity and never by name, the table's figures of the operating system win, and processes it no
+  longer sees are gone;
 * a worker's present state (its processes) is shown while something tells that it lives; its counters until it has been silent for
   ``expire_after`` seconds, and then nothing;
 * whatever is keyed from outside has a cap, and hitting it is counted in ``dropped``.
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from celery_memory_exporter.bounds import OTHER, Limits, bounded
 from celery_memory_exporter.processes import Identity, ProcessMemory, SharedMemory, WorkerProcesses
 from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import REASONS, Cgroup, ProcessReport, WorkerReport
+from celery_memory_exporter.report import REASONS, ProcessReport, WorkerReport
 from celery_memory_exporter.snapshot import ProcessView, Snapshot, SourceView, WorkerView
 
 #: A report is the present state for this many intervals; one may be lost and one late.
@@ -112,11 +113,11 @@ class Fleet:
             for worker in self._workers.values():
                 worker.table = None
             for nodename, processes in self._named(list(table)):
-                worker = self._admit(nodename, now)
-                if worker is not None:
-                    worker.table = processes
-                    worker.seen = now
-                    self._assign_slots(worker, processes)
+                shown = self._admit(nodename, now)
+                if shown is not None:
+                    shown.table = processes
+                    shown.seen = now
+                    self._assign_slots(shown, processes)
 
     def apply_shared_memory(self, shared: dict[Identity, SharedMemory]) -> None:
         """Replaces all PSS and USS figures, which come at their own slow pace."""
@@ -285,8 +286,8 @@ def _told(report: WorkerReport | None, seen: ProcessMemory) -> ProcessReport | N
     return next(matching, None)
 
 
-def _cgroup(report: WorkerReport | None, table: WorkerProcesses | None) -> CgroupMemory | Cgroup:
+def _cgroup(report: WorkerReport | None, table: WorkerProcesses | None) -> CgroupMemory:
     """From inside the worker's container if it tells, since its own files may not be seen from here."""
-    if report is not None and report.cgroup != Cgroup():
+    if report is not None and report.cgroup != CgroupMemory():
         return report.cgroup
     return table.cgroup if table is not None else CgroupMemory()

@@ -2,10 +2,11 @@
 
 Plain values out; psutil and ``/proc`` in. A process that vanished, or that another user's rights hide, is left out and is no error.
 
-What a worker is: a process that runs ``celery … worker`` (the script, ``python -m celery``, or the title that Celery gives itself where
-setproctitle is installed) and whose parent is not one. Its pool children are direct children with the same command line that ignore
-SIGINT, as Celery's pool initializer makes them; an embedded beat does not. A worker started by an application's own script has no
-telling command line: it is found when it has the agent, or setproctitle.
+What a worker is: a process that runs ``celery … worker`` (the script, ``python -m celery``, or the title that Celery
+gives itself where setproctitle is installed) and whose parent is not one. Its pool children are direct children with
+the same command line that ignore SIGINT, as Celery's pool initializer makes them; an embedded beat does not. A worker
+started by an application's own script has no telling command line: it is found when it has the agent, or
+setproctitle.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def nodename_of(arguments: Sequence[str], hostname: str) -> str:
 
 
 def hostname_of(pid: int, namespace_pids: tuple[int, ...]) -> str:
-    """The name that the process has for its host. Of a container it is found in the container's own files, where those may be read."""
+    """The process's name for its host: of a container it is in the container's own files, where those may be read."""
     own = socket.gethostname()
     if len(namespace_pids) <= 1:
         return own

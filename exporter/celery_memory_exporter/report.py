@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import types
 import typing
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
+
+from celery_memory_exporter.procfs import CgroupMemory
 
 VERSION = 1
 #: Event type on Celery's event stream; its group and so its routing key is ``memory.report``.
@@ -146,14 +147,6 @@ class LostRuns:
 
 
 @dataclass(frozen=True, slots=True)
-class Cgroup:
-    limit_bytes: int | None = None
-    usage_bytes: int | None = None
-    working_set_bytes: int | None = None
-    oom_kills: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerReport:
     """Everything the agent tells of one worker."""
 
@@ -175,7 +168,7 @@ class WorkerReport:
     children_started: int
     children_exited: dict[str, int]
     child_memory_limit_bytes: int | None
-    cgroup: Cgroup
+    cgroup: CgroupMemory
     overhead_seconds: float
     reports_dropped: int
     errors: int
@@ -210,7 +203,7 @@ T = TypeVar("T")
 
 
 @cache
-def _shape(cls: type[Any]) -> dict[str, tuple[Any, bool]]:
+def _shape(cls: Any) -> dict[str, tuple[Any, bool]]:
     """Per field: its type and whether it may be left out."""
     hints = typing.get_type_hints(cls)
     shape = {}
@@ -260,10 +253,10 @@ def _read(kind: Any, raw: object, path: str) -> Any:
 def _read_number(kind: type[int] | type[float], raw: object, path: str) -> int | float:
     if isinstance(raw, bool) or not isinstance(raw, int if kind is int else (int, float)):
         raise _malformed(path, "an integer" if kind is int else "a number", raw)
-    number = typing.cast("int | float", raw)
-    if not (math.isfinite(number) and abs(number) <= MAX_NUMBER):
+    # Not math.isfinite, which cannot take an integer beyond a float's range. NaN compares false.
+    if not abs(raw) <= MAX_NUMBER:
         raise _malformed(path, "a finite number within 2**62", raw)
-    return number
+    return raw
 
 
 def _malformed(path: str, expected: str, found: object) -> DecodeError:

@@ -1,7 +1,8 @@
 """The HTTP side: ``/metrics``, health, and a landing page. A scrape only reads what is there.
 
-uvicorn serves (TLS handshakes and slow clients each in their own task, which prometheus_client's own server cannot); the exposition is
-made in a thread, so that health answers while a scrape renders. Conventions: prometheus.io "Writing exporters", exporter-toolkit.
+uvicorn serves (TLS handshakes and slow clients each in their own task, which prometheus_client's own server cannot);
+the exposition is made in a thread, so that health answers while a scrape renders. Conventions: prometheus.io "Writing
+exporters", exporter-toolkit.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from celery_memory_exporter.processes import SharedMemory
 from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import Cgroup, ProcessReport, WorkerReport
+from celery_memory_exporter.report import ProcessReport, WorkerReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class WorkerView:
     report: WorkerReport | None
     active_tasks: int | None
     processes: tuple[ProcessView, ...]
-    cgroup: CgroupMemory | Cgroup
+    cgroup: CgroupMemory
     children_started: int | None
 
     @property

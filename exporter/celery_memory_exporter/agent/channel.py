@@ -12,6 +12,7 @@ the descriptor still is the pipe.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import marshal
 import mmap
@@ -57,10 +58,9 @@ class Channel:
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
-            try:
+            # An unprivileged user at the pipe-user-pages limit keeps the default 64 KiB: records are repeated.
+            with contextlib.suppress(OSError):
                 fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            except OSError:
-                pass  # an unprivileged user at the pipe-user-pages limit keeps the default 64 KiB: records are repeated
         stat = os.fstat(self._writer)
         self._identity = stat.st_dev, stat.st_ino
         self._states = mmap.mmap(-1, MAX_SLOTS * STATES_PER_SLOT * _slot.size)
@@ -89,9 +89,9 @@ class Channel:
         first = slot * STATES_PER_SLOT
         return min(range(first, first + STATES_PER_SLOT), key=lambda place: self._state(place).since)
 
-    def write(self, place: int, pid: int, since: float, rss: int, peak: int, task: str) -> None:
-        """``since`` is when the run of ``task`` began (Unix time), 0 when there is none."""
-        _slot.pack_into(self._states, place * _slot.size, pid, since, rss, peak, task.encode("utf-8", "replace")[:128])
+    def write(self, place: int, state: tuple[int, float, int, int], task: str) -> None:
+        """``state`` is the pid, the start of the run of ``task`` (Unix time, 0 when idle), its RSS, and the peak so far."""
+        _slot.pack_into(self._states, place * _slot.size, *state, task.encode("utf-8", "replace")[:128])
 
     # --- in the main process ----------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Channel:
         for place in range(first, first + STATES_PER_SLOT):
             state = self._state(place)
             if state.pid == pid:
-                self.write(place, 0, 0.0, 0, 0, "")
+                self.write(place, (0, 0.0, 0, 0), "")
                 return state
         return None
 

@@ -4,9 +4,10 @@
 * A row that found the pipe full is owed and sent later; rows are cumulative, so nothing is lost meanwhile.
 * Everything that is not about one run (live blocks, collections, the census) is told at most once a second.
 
-A child that waits for its next job is asleep in a system call, and Celery has no hook there; so a helper thread does what is left to do
-after a burst: owed rows, the last figures, the census. It touches nothing while a run is active, sleeps in C without allocating, and
-is ended around ``fork``, because a task that forks must find its process single-threaded as it is without the agent.
+A child that waits for its next job is asleep in a system call, and Celery has no hook there; so a helper thread does
+what is left to do after a burst: owed rows, the last figures, the census. It touches nothing while a run is active,
+sleeps in C without allocating, and is ended around ``fork``, because a task that forks must find its process
+single-threaded as it is without the agent.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class ChildAgent:
 
     def _write_state(self, since: float, rss: int, task: str) -> None:
         if self._place is not None:
-            self._channel.write(self._place, self._pid, since, rss, self._peak, task)
+            self._channel.write(self._place, (self._pid, since, rss, self._peak), task)
 
     def _pay(self) -> None:
         for key in list(self._owed):

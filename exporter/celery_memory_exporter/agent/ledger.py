@@ -1,7 +1,7 @@
 """The main process's books about its pool children: what each told, and the totals that outlive it. No I/O.
 
-Records arrive in the order that each child wrote them and are cumulative per child; a child's rows become part of the worker's own when
-it is gone, without what ended with it (live memory).
+Records arrive in the order that each child wrote them and are cumulative per child; a child's rows become part of the
+worker's own when it is gone, without what ended with it (live memory).
 """
 
 from __future__ import annotations
@@ -111,8 +111,9 @@ class Ledger:
             for key, row in account.rows.items():
                 if key not in grouped and len(grouped) >= self._max_tasks:
                     self.folded += 1
-                    key = tally.OTHER
-                grouped.setdefault(key, []).append(row)
+                    grouped.setdefault(tally.OTHER, []).append(row)
+                else:
+                    grouped.setdefault(key, []).append(row)
         return {key: tally.total(rows) for key, rows in grouped.items()}
 
     def exceptions(self, extra: Iterable[Account] = ()) -> dict[TaskKey, dict[str, int]]:
@@ -143,8 +144,8 @@ def add_counts(total: dict[str, int], counts: dict[str, int]) -> None:
 class TopTypes:
     """Which object types are reported: at most ``size``, the fastest growing first.
 
-    A type comes in when it is among the first half of ``size`` and goes when it is no longer among the first ``size``: a series that
-    comes and goes with each scrape cannot be drawn.
+    A type comes in when it is among the first half of ``size`` and goes when it is no longer among the first
+    ``size``: a series that comes and goes with each scrape cannot be drawn.
     """
 
     def __init__(self, size: int) -> None:

@@ -9,6 +9,7 @@ is harmless; writing to one is not, so ``KeptFile.write`` first looks whether th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -47,22 +48,19 @@ class KeptFile:
     def write(self, data: bytes) -> bool:
         if self._fd is None:
             return False
-        try:
+        # Closed by the task, or forbidden: either way the file is given up.
+        with contextlib.suppress(OSError):
             if self._identify() == self._identity:
                 os.write(self._fd, data)
                 return True
-        except OSError:
-            pass  # closed by the task, or forbidden: either way the file is given up below
         self._fd = None
         return False
 
     def close(self) -> None:
         """Only a descriptor that is still ours is closed."""
-        try:
+        with contextlib.suppress(OSError):  # the task closed it before us
             if self._fd is not None and self._identify() == self._identity:
                 os.close(self._fd)
-        except OSError:
-            pass  # the task closed it before us
         self._fd = None
 
 
@@ -71,9 +69,7 @@ class MallocInfo(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in (
-            ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]  # in C's order
-        )
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()  # in C's order
     ]
 
 

@@ -1,8 +1,8 @@
 """Sends reports over Celery's event stream, from the main process, on a connection of its own.
 
-Never through the worker's own dispatcher, which drops foreign event groups without ``-E``. The worker's loop runs this, so a broker
-that does not answer may cost it ``CONNECT_SECONDS`` once, then ever more seldom; a report that could not be sent is dropped: the next
-one says all it said.
+Never through the worker's own dispatcher, which drops foreign event groups without ``-E``. The worker's loop runs
+this, so a broker that does not answer may cost it ``CONNECT_SECONDS`` once, then ever more seldom; a report that
+could not be sent is dropped: the next one says all it said.
 """
 
 from __future__ import annotations

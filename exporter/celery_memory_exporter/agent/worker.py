@@ -1,7 +1,8 @@
 """The agent in the worker's main process: keeps the books of all processes and reports once per interval.
 
-Two bootsteps, because they live differently. ``AgentStep`` belongs to the worker: it is made before the pool forks, so that children
-inherit the channel. ``ReportStep`` belongs to the consumer, which Celery stops and starts at every reconnect: it has the timer.
+Two bootsteps, because they live differently. ``AgentStep`` belongs to the worker: it is made before the pool forks,
+so that children inherit the channel. ``ReportStep`` belongs to the consumer, which Celery stops and starts at every
+reconnect: it has the timer.
 
 With prefork the children measure; with solo, threads, gevent and eventlet tasks run in the main process, and it measures itself.
 """
@@ -28,7 +29,6 @@ from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.sender import ReportSender
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.report import (
-    Cgroup,
     Instance,
     LostRuns,
     ObjectCount,
@@ -188,7 +188,6 @@ class WorkerAgent:
         for account in [self._self, *self.ledger.children.values()]:
             costs.add(account.costs)
         costs.add(self.ledger.costs)
-        memory = procfs.cgroup_memory()
         return WorkerReport(
             worker=worker.hostname,
             instance=self._instance,
@@ -213,7 +212,7 @@ class WorkerAgent:
             children_started=self.ledger.started,
             children_exited=dict(self.ledger.exited),
             child_memory_limit_bytes=self.child_memory_limit_bytes,
-            cgroup=Cgroup(memory.limit_bytes, memory.usage_bytes, memory.working_set_bytes, memory.oom_kills),
+            cgroup=procfs.cgroup_memory(),
             overhead_seconds=costs.seconds,
             reports_dropped=reports_dropped,
             errors=costs.errors,

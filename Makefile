@@ -1,0 +1,39 @@
+# Every command a newcomer needs. `make` alone lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help demo test check golden clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.package: pyproject.toml
+	@tests/prepare.sh venv $(PYTHON) $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.package
+	$(BIN)/pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"
+	@$(BIN)/celery-memory-exporter demo $(ARGS)
+
+test: $(VENV)/.tests  ## run every test; installs the servers it needs where it may
+	@tests/prepare.sh servers
+	$(BIN)/pytest $(ARGS)
+	@tests/matrix.sh $(VENV)
+
+check: $(VENV)/.tests  ## ruff, ruff format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+golden: $(VENV)/.tests  ## rewrite the golden exposition after a wanted change
+	GOLDEN=write $(BIN)/pytest tests/test_metrics.py -k golden
+
+clean:  ## remove what the other commands made
+	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis artifacts

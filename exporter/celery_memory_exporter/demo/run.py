@@ -1,0 +1,167 @@
+"""``celery-memory-exporter demo``: a real prefork worker, a steady load, the exporter, and what it finds, in the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from celery_memory_exporter import config
+from celery_memory_exporter.config import Broker, Config, Listen, Processes
+from celery_memory_exporter.demo import view
+from celery_memory_exporter.exporter import Exporter
+from celery_memory_exporter.server import bind
+
+NODENAME = "demo@localhost"
+INTERVAL_SECONDS = 2.0
+#: How long the worker may take to come up on a slow machine.
+START_SECONDS = 45.0
+STOP_SECONDS = 10.0
+#: Tasks a second, and how many may wait: the load never piles up.
+LOAD_PER_SECOND = 20.0
+MAX_WAITING = 20
+
+
+def demo(listen_address: str, seconds: float | None, stop: threading.Event) -> int:
+    """Runs until ``stop`` is set or ``seconds`` are over; the answer is the exit status."""
+    try:
+        listener = bind(*config.split_address(listen_address))
+    except (OSError, ValueError) as error:
+        print(f"celery-memory-exporter: cannot listen on {listen_address}: {error}", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="celery-memory-demo-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        for part in ("messages", "control"):
+            (folder / part).mkdir()
+        os.environ["CELERY_MEMORY_DEMO_FOLDER"] = str(folder)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)  # kombu moves each message through the temporary folder
+        print(f"Starting a Celery worker with two children in {folder} …", flush=True)
+        # The exporter first: kombu cannot read a folder's bindings while another process writes them.
+        with running_exporter(folder, listener) as exporter, running_worker(folder) as worker:
+            history = view.History(NODENAME, f"http://{address_of(listener)}")
+            with running_load(folder, stop):
+                failed = watch(exporter, worker, history, seconds, stop)
+        if failed:
+            return worker_failed(folder, failed)
+    print(view.summary(history), flush=True)
+    return 0
+
+
+def watch(
+    exporter: Exporter, worker: subprocess.Popen[bytes], history: view.History, seconds: float | None, stop: threading.Event
+) -> str | None:
+    """Shows the table until the end; the answer is what went wrong with the worker, if anything did."""
+    waiting_since = time.monotonic()
+    while not stop.is_set():
+        if worker.poll() is not None:
+            return f"ended with status {worker.returncode}"
+        history.add(exporter.snapshot(), time.monotonic())
+        if not history.started and time.monotonic() - waiting_since > START_SECONDS:
+            return f"sent no report within {START_SECONDS:.0f} s"
+        if history.started:
+            print(view.table(history, clear=sys.stdout.isatty()), flush=True)
+        if seconds is not None and history.seconds >= seconds:
+            break
+        stop.wait(INTERVAL_SECONDS if history.started else 0.2)
+    return None
+
+
+def worker_failed(folder: Path, what: str) -> int:
+    print(f"celery-memory-exporter: the demo's worker {what}. The end of its log:", file=sys.stderr)
+    print("\n".join((folder / "worker.log").read_text(errors="replace").splitlines()[-20:]), file=sys.stderr)
+    return 1
+
+
+@contextlib.contextmanager
+def running_worker(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker as users start one, with the agent turned on by ``-I``; ended, with its children, at the end."""
+    command = [sys.executable, "-m", "celery", "-A", "celery_memory_exporter.demo.shop", "worker"]
+    command += ["-n", NODENAME, "-c", "2", "-l", "WARNING", "--without-gossip", "--without-mingle"]
+    command += ["-I", "celery_memory_exporter.autoload"]
+    environment = {
+        **os.environ,
+        "CELERY_MEMORY_INTERVAL_SECONDS": str(INTERVAL_SECONDS),
+        "CELERY_MEMORY_CENSUS_SECONDS": str(INTERVAL_SECONDS),
+        "C_FORCE_ROOT": "1",  # Celery refuses pickle as root; the demo uses JSON only
+    }
+    with (folder / "worker.log").open("wb") as log:
+        # Of its own session, so that Ctrl-C reaches the demo alone, which then ends the worker in order.
+        process = subprocess.Popen(  # noqa: S603  # our own command line
+            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Warm shutdown; whatever is left of the worker's session after that is killed."""
+    process.terminate()
+    try:
+        process.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        print("The worker does not stop; killing it.", file=sys.stderr)
+    with contextlib.suppress(ProcessLookupError):  # nothing is left, as it should be
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def running_exporter(folder: Path, listener: socket.socket) -> Iterator[Exporter]:
+    from celery_memory_exporter.demo import shop
+
+    settings = Config(
+        broker=Broker(url=shop.BROKER_URL, transport_options=shop.transport_options(folder)),
+        listen=Listen(address=address_of(listener)),
+        processes=Processes(interval_seconds=INTERVAL_SECONDS),
+    )
+    exporter = Exporter(settings, listener)
+    exporter.start()
+    try:
+        while exporter.unready():
+            time.sleep(0.05)
+        yield exporter
+    finally:
+        exporter.stop()
+
+
+def address_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@contextlib.contextmanager
+def running_load(folder: Path, stop: threading.Event) -> Iterator[None]:
+    """Sends tasks at a steady rate from a thread, as a web application would."""
+    done = threading.Event()
+    thread = threading.Thread(target=send_load, args=(folder, lambda: done.is_set() or stop.is_set()), name="load", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def send_load(folder: Path, stopped: Callable[[], bool]) -> None:
+    from celery_memory_exporter.demo import shop
+
+    number = 0
+    while not stopped():
+        if sum(1 for _ in (folder / "messages").iterdir()) < MAX_WAITING:
+            number += 1
+            shop.process_and_cache_data.delay(f"order-{number}")
+            shop.process_and_cache_data_bounded.delay(f"order-{number}")
+            shop.send_greeting.delay(f"customer {number}")
+            if number % 5 == 0:
+                shop.process_batch.delay(20_000)
+        time.sleep(3 / LOAD_PER_SECOND)

@@ -1,0 +1,85 @@
+"""The exporter as one object: sources, fleet, exposition and server, wired in the order that data flows."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from celery_memory_exporter import procfs
+from celery_memory_exporter.config import Config
+from celery_memory_exporter.events import EventLoop
+from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.metrics import FleetCollector
+from celery_memory_exporter.polling import ProcessPoller
+from celery_memory_exporter.server import Application, HttpServer
+from celery_memory_exporter.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
+
+
+class Exporter:
+    """``start`` and ``stop`` once each. Without a listening socket there is no server."""
+
+    def __init__(self, settings: Config, listener: socket.socket | None = None) -> None:
+        self._fleet = Fleet(
+            boot_id=procfs.boot_id(),
+            limits=settings.limits.limits(),
+            expire_after=settings.expire_after_seconds,
+            heartbeat_timeout=settings.heartbeat_timeout_seconds,
+        )
+        self._registry = CollectorRegistry()
+        self._registry.register(FleetCollector(self.snapshot))
+        ProcessCollector(registry=self._registry)
+        self._parts: list[ProcessPoller | EventLoop | HttpServer] = []
+        if settings.processes.enabled:
+            self._parts.append(self._process_poller(settings))
+        if settings.broker.url:
+            self._parts.append(self._event_loop(settings, settings.broker.url))
+        else:
+            logger.warning(
+                "no broker is configured: only workers on this machine are seen, by their processes. "
+                "Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the agents' reports"
+            )
+        if listener is not None:
+            self._parts.append(HttpServer(Application(self._registry, self.unready), listener))
+
+    def start(self) -> None:
+        for part in self._parts:
+            part.start()
+
+    def stop(self) -> None:
+        for part in reversed(self._parts):
+            part.stop()
+
+    def snapshot(self) -> Snapshot:
+        return self._fleet.snapshot(time.monotonic())
+
+    def exposition(self) -> str:
+        """What ``/metrics`` answers now, in the text format."""
+        return generate_latest(self._registry).decode()
+
+    def unready(self) -> dict[str, str]:
+        """Sources that do not work now, each with what is the matter."""
+        words = {"broker": "not connected"}
+        return {name: words.get(name, "cannot be read") for name, view in self.snapshot().sources.items() if not view.up}
+
+    def _process_poller(self, settings: Config) -> ProcessPoller:
+        return ProcessPoller(
+            self._fleet,
+            interval=settings.processes.interval_seconds,
+            shared_interval=settings.processes.shared_memory_interval_seconds,
+            shared_max_rss=settings.processes.shared_memory_max_rss_bytes,
+        )
+
+    def _event_loop(self, settings: Config, url: str) -> EventLoop:
+        return EventLoop(
+            self._fleet,
+            url=url,
+            transport_options=settings.broker.transport_options,
+            exchange=settings.broker.event_exchange,
+            max_pause_seconds=settings.broker.reconnect_max_seconds,
+        )

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The agent's tests on every other Python from 3.10 on this machine, with the newest Celery, and once with the oldest supported one.
+# Usage: matrix.sh VENV (the environment that has had its run already)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+done_with=$("$1/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+pythons() {
+    local version candidate
+    for version in 3.10 3.11 3.12 3.13 3.14; do
+        for candidate in "$HOME/.pyenv/versions/$version".*/bin/python "python$version"; do
+            if "$candidate" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2>/dev/null | grep -qx "$version"; then
+                echo "$version $candidate"
+                break
+            fi
+        done
+    done
+}
+
+run() {
+    local name=$1 python=$2
+    shift 2
+    local directory=.venvs/$name
+    echo "== agent on $name"
+    if [[ ! -e $directory/.ready ]]; then
+        rm -rf "$directory"
+        "$python" -m venv "$directory"
+        "$directory/bin/pip" install --quiet --editable '.[test]' "$@"
+        touch "$directory/.ready"
+    fi
+    "$directory/bin/pytest" --quiet tests/agent tests/integration/test_agent.py
+}
+
+oldest=
+while read -r version python; do
+    [[ -n $oldest ]] || oldest="$version $python"
+    [[ $version == "$done_with" ]] || run "python$version-celery-newest" "$python"
+done < <(pythons)
+if [[ -n $oldest ]]; then
+    read -r version python <<<"$oldest"
+    run "python$version-celery5.3" "$python" 'celery==5.3.*'
+fi

@@ -217,7 +217,7 @@ def _read_dataclass(cls: type[T], raw: object, path: str) -> T:
     if not isinstance(raw, dict):
         raise _malformed(path, "an object", raw)
     values = {}
-    for name, (kind, optional) in _shape(cls).items():
+    for name, (kind, optional) in _shape(cls).items():  # type: ignore[arg-type]  # mypy: a class is hashable
         if raw.get(name) is not None:
             values[name] = _read(kind, raw[name], f"{path}.{name}")
         elif not optional:
@@ -292,7 +292,7 @@ def _check_histogram(histogram: Histogram, bounds: list[float], what: str) -> No
 
 
 def _check_positive(part: Any) -> None:
-    for name in _shape(type(part)):
+    for name in _shape(type(part)):  # type: ignore[arg-type]  # the same
         value = getattr(part, name)
         numbers = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
         if name not in SIGNED and any(isinstance(each, (int, float)) and each < 0 for each in numbers):

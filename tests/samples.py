@@ -1,0 +1,119 @@
+"""Values to test with: one report, one process table, each part replaceable."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from celery_memory_exporter.processes import Identity, ProcessMemory, WorkerProcesses
+from celery_memory_exporter.procfs import CgroupMemory, Status
+from celery_memory_exporter.report import (
+    Bounds,
+    Histogram,
+    Instance,
+    LostRuns,
+    ObjectCount,
+    ProcessReport,
+    TaskReport,
+    WorkerReport,
+)
+
+BOOT = "0b7c2f34-boot"
+NAMESPACE = 4026531836
+MIB = 1024 * 1024
+BOUNDS = Bounds(runtime_seconds=[0.1, 1.0], delta_bytes=[-1024.0, 0.0, 1024.0], peak_bytes=[0.0, 1024.0])
+
+
+def task(name: str = "shop.leak", queue: str = "celery", **changes: Any) -> TaskReport:
+    report = TaskReport(
+        name=name,
+        queue=queue,
+        runs={"succeeded": 8, "failed": 2},
+        exceptions={"ValueError": 2},
+        runtime=Histogram([5, 2, 1], 3.5),
+        delta=Histogram([0, 6, 3, 1], 9000.0),
+        growth_bytes=12_000.0,
+        release_bytes=3_000.0,
+        peak=Histogram([6, 3, 1], 20_000.0),
+        retained_blocks=140.0,
+        retained_native_bytes=4_096.0,
+        retained_runs=7,
+    )
+    return dataclasses.replace(report, **changes)
+
+
+def process(name: str, pid: int, **changes: Any) -> ProcessReport:
+    report = ProcessReport(
+        process=name,
+        pid=pid,
+        start_ticks=pid * 10,
+        rss_bytes=50 * MIB,
+        anon_bytes=40 * MIB,
+        shmem_bytes=0,
+        swap_bytes=0,
+        peak_rss_bytes=60 * MIB,
+        python_blocks=300_000,
+        native_live_bytes=12 * MIB,
+        native_free_bytes=MIB,
+        open_fds=20,
+        max_fds=1024,
+        threads=2,
+        zombies=0,
+        gc_objects=65_000,
+        gc_uncollectable=0,
+        gc_collections=[180, 16, 2],
+    )
+    return dataclasses.replace(report, **changes)
+
+
+def instance(pid: int = 100, **changes: Any) -> Instance:
+    return dataclasses.replace(
+        Instance(boot_id=BOOT, pid_namespace=NAMESPACE, pid=pid, start_ticks=pid * 10, started_at=1_000.0), **changes
+    )
+
+
+def report(**changes: Any) -> WorkerReport:
+    value = WorkerReport(
+        worker="celery@web1",
+        instance=instance(),
+        sequence=3,
+        interval_seconds=15.0,
+        pool="prefork",
+        concurrency=2,
+        python_version="3.11.7",
+        celery_version="5.7.0",
+        agent_version="0.1.0",
+        bounds=BOUNDS,
+        processes=[process("main", 100), process("0", 101), process("1", 102, rss_bytes=70 * MIB)],
+        tasks=[task(), task("shop.fine", runs={"succeeded": 4}, exceptions={})],
+        objects=[ObjectCount("shop.MyCacheEntry", 160, 160), ObjectCount("dict", 20_000, -5)],
+        lost=[LostRuns("shop.big", "oom", 1)],
+        children_started=3,
+        children_exited={"oom": 1},
+        child_memory_limit_bytes=200 * MIB,
+        cgroup=CgroupMemory(limit_bytes=512 * MIB, usage_bytes=300 * MIB, working_set_bytes=250 * MIB, oom_kills=1),
+        overhead_seconds=0.25,
+        reports_dropped=0,
+        errors=0,
+    )
+    return dataclasses.replace(value, **changes)
+
+
+def seen(pid: int, *, inner: int | None = None, rss: int = 55 * MIB, peak: int | None = None) -> ProcessMemory:
+    status = Status(
+        rss_bytes=rss,
+        anon_bytes=45 * MIB,
+        shmem_bytes=0,
+        swap_bytes=0,
+        peak_rss_bytes=peak or rss,
+        threads=1,
+        state="S",
+        namespace_pids=(pid,) if inner is None else (pid, inner),
+        ignored_signals=2,
+    )
+    identity = Identity(inner or pid, (inner or pid) * 10, NAMESPACE)
+    return ProcessMemory(pid, identity, status, open_fds=18, max_fds=1024, zombies=0)
+
+
+def table(nodename: str = "celery@web1", main: int = 100, children: tuple[int, ...] = (101, 102)) -> WorkerProcesses:
+    return WorkerProcesses(nodename, seen(main), tuple(seen(child) for child in children), CgroupMemory(limit_bytes=1024 * MIB))

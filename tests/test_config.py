@@ -1,0 +1,119 @@
+"""Strict configuration: the example is the defaults, and each mistake has its message."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from celery_memory_exporter.config import Config, ConfigError, load, split_address
+
+EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
+
+
+def test_the_example_loads_to_exactly_the_defaults() -> None:
+    assert load(EXAMPLE, {}) == Config()
+
+
+def test_the_example_documents_every_key() -> None:
+    def keys(cls: object, path: str = "") -> set[str]:
+        found = set()
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            value = getattr(cls, field.name)
+            found |= keys(value, f"{path}{field.name}.") if dataclasses.is_dataclass(value) else {f"{path}{field.name}"}
+        return found
+
+    def written(raw: dict[str, object], path: str = "") -> set[str]:
+        found = set()
+        for key, value in raw.items():
+            nested = isinstance(value, dict) and value
+            found |= written(value, f"{path}{key}.") if nested else {f"{path}{key}"}  # type: ignore[arg-type]
+        return found
+
+    assert written(yaml.safe_load(EXAMPLE.read_text())) == keys(Config())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("brokers: {}", "brokers: unknown key; allowed here: broker, expire_after_seconds, heartbeat_timeout_seconds, limits, "),
+        (
+            "broker: {uri: x}",
+            "broker.uri: unknown key; allowed here: event_exchange, reconnect_max_seconds, transport_options, url",
+        ),
+        ("broker: redis://h", "broker: found str 'redis://h', allowed is a mapping"),
+        ("broker: {url: 'not a url'}", "broker.url: found a value that is not shown here, allowed is a kombu URL such as redis://"),
+        (
+            "broker: {transport_options: [1]}",
+            "broker.transport_options: found list '[1]', allowed is a mapping of option names to values",
+        ),
+        ("listen: {address: 9808}", "listen.address: found int '9808', allowed is host:port, [IPv6]:port or :port, in quotes"),
+        (
+            "listen: {address: 'h:99999'}",
+            "listen.address: found str 'h:99999', allowed is host:port, [IPv6]:port or :port, with a port",
+        ),
+        ("processes: {enabled: 1}", "processes.enabled: found int '1', allowed is true or false"),
+        ("processes: {interval_seconds: 0}", "processes.interval_seconds: found int '0', allowed is a number between 0.5 and 300"),
+        (
+            "processes: {interval_seconds: .nan}",
+            "processes.interval_seconds: found float 'nan', allowed is a number between 0.5 and 300",
+        ),
+        ("limits: {workers: 1.5}", "limits.workers: found float '1.5', allowed is an integer between 1 and 100000"),
+        ("limits: {workers: true}", "limits.workers: found bool 'True', allowed is an integer between 1 and 100000"),
+        ("log: {level: loud}", "log.level: found str 'loud', allowed is one of debug, info, warning, error"),
+        ("log: {level: info}\nlog: {level: debug}", "is no valid YAML: the key 'log' is given twice"),
+        ("- a\n- b", "found list at the top, allowed is a mapping of sections"),
+        ("a: [", "is no valid YAML: while parsing a flow node"),
+    ],
+)
+def test_each_mistake_has_its_message(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert str(caught.value).startswith(f"{file}: {message}"), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file or directory"):
+        load(tmp_path / "none.yaml", {})
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "broker:\n"])
+def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert load(file, {}) == Config()
+
+
+def test_an_override_wins_over_the_file_and_is_checked_with_its_own_name(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("broker: {url: 'redis://a', event_exchange: mine}")
+    settings = load(file, {"broker.url": ("amqp://b", "--broker-url")})
+    assert (settings.broker.url, settings.broker.event_exchange) == ("amqp://b", "mine")
+    with pytest.raises(ConfigError, match=r"^CELERY_MEMORY_LOG_LEVEL: found str 'x', allowed is one of"):
+        load(file, {"log.level": ("x", "CELERY_MEMORY_LOG_LEVEL")})
+
+
+def test_a_password_never_shows() -> None:
+    settings = load(None, {"broker.url": ("redis://:hunter2@h/0", "--broker-url")})
+    assert "hunter2" not in repr(settings)
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"broker.url": ("redis:/:hunter2@h/0", "--broker-url")})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [(":9808", ("", 9808)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:80", ("::1", 80)), ("web.local:9", ("web.local", 9))],
+)
+def test_addresses(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize("address", ["9808", "::1:80", "host", "host:", "a b:80", ":65536", ""])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        split_address(address)

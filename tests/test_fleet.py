@@ -1,0 +1,213 @@
+"""What the fleet believes, by values."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.snapshot import WorkerView
+from hypothesis import given
+from hypothesis import strategies as st
+from tests import samples
+
+
+def make_fleet(**limits: Any) -> Fleet:
+    return Fleet(boot_id=samples.BOOT, limits=Limits(**limits), expire_after=600, heartbeat_timeout=300)
+
+
+def only(fleet: Fleet, now: float = 0.0) -> WorkerView:
+    (worker,) = fleet.snapshot(now).workers
+    return worker
+
+
+def rss(worker: WorkerView) -> dict[str, int | None]:
+    return {each.figures.process: each.figures.rss_bytes for each in worker.processes}
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_shows_the_worker() -> None:
+    fleet = make_fleet()
+    assert fleet.apply_report(samples.report(), 10.0) is None
+    worker = only(fleet, 11.0)
+    assert (worker.nodename, worker.hostname, worker.up, worker.live) == ("celery@web1", "web1", True, True)
+    assert set(rss(worker)) == {"main", "0", "1"}
+
+
+def test_a_repeated_report_is_a_counted_duplicate() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(), 10.0)
+    assert fleet.apply_report(samples.report(), 11.0) == "duplicate"
+    snapshot = fleet.snapshot(11.0)
+    assert snapshot.reports_received == 2
+    assert snapshot.reports_rejected["duplicate"] == 1
+
+
+@given(st.permutations(range(6)), st.lists(st.integers(0, 5), max_size=6))
+def test_reports_lost_repeated_and_reordered_end_in_the_latest(order: list[int], repeated: list[int]) -> None:
+    fleet = make_fleet()
+    reports = [samples.report(sequence=number, children_started=number) for number in range(6)]
+    for number in [*order, *repeated]:
+        fleet.apply_report(reports[number], 0.0)
+    assert only(fleet).children_started == 5
+
+
+def test_a_restarted_worker_replaces_its_predecessor_whatever_the_sequence() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(sequence=900), 0.0)
+    again = samples.report(sequence=1, instance=samples.instance(200, started_at=2_000.0), children_started=1)
+    assert fleet.apply_report(again, 1.0) is None
+    assert fleet.apply_report(samples.report(sequence=901), 2.0) == "stale"
+    assert only(fleet).children_started == 1
+
+
+def test_an_old_report_is_no_present_state_but_its_counters_stay_until_it_expires() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(), 0.0)
+    assert only(fleet, 46.0).live
+    late = only(fleet, 47.0)
+    assert (late.up, late.live, late.processes) == (False, False, ())
+    assert late.report is not None
+    assert late.report.tasks
+    assert fleet.snapshot(601.0).workers == ()
+
+
+def test_workers_beyond_the_cap_are_refused_and_counted() -> None:
+    fleet = make_fleet(workers=1)
+    fleet.apply_report(samples.report(), 0.0)
+    assert fleet.apply_report(samples.report(worker="celery@web2"), 0.0) == "capacity"
+    snapshot = fleet.snapshot(0.0)
+    assert snapshot.reports_rejected["capacity"] == 1
+    assert snapshot.dropped["celery_worker_info"] == 1
+
+
+# --- worker events --------------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_alone_shows_a_worker_until_it_times_out() -> None:
+    fleet = make_fleet()
+    fleet.apply_worker_event("celery@far", "worker-heartbeat", 3, 0.0)
+    assert (only(fleet, 299.0).up, only(fleet, 299.0).active_tasks) == (True, 3)
+    assert (only(fleet, 301.0).up, only(fleet, 301.0).active_tasks) == (False, None)
+
+
+def test_a_worker_that_says_goodbye_is_down_at_once() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(), 0.0)
+    fleet.apply_worker_event("celery@web1", "worker-offline", None, 1.0)
+    assert (only(fleet, 1.0).up, only(fleet, 1.0).processes) == (False, ())
+
+
+# --- the process table ----------------------------------------------------------------------------------------------
+
+
+def test_without_agent_and_events_the_table_shows_the_worker() -> None:
+    fleet = make_fleet()
+    fleet.apply_processes([samples.table()], 0.0)
+    worker = only(fleet)
+    assert worker.up
+    assert rss(worker) == {"main": 55 * samples.MIB, "0": 55 * samples.MIB, "1": 55 * samples.MIB}
+    assert worker.children_started == 2
+
+
+def test_a_recycled_child_takes_the_slot_that_is_free() -> None:
+    fleet = make_fleet()
+    fleet.apply_processes([samples.table(children=(101, 102, 103))], 0.0)
+    fleet.apply_processes([samples.table(children=(101, 103, 110))], 5.0)
+    worker = only(fleet, 5.0)
+    assert {each.figures.pid: each.figures.process for each in worker.processes} == {100: "main", 101: "0", 103: "2", 110: "1"}
+    assert worker.children_started == 4
+
+
+def test_two_workers_of_one_host_stay_apart_even_with_one_name() -> None:
+    fleet = make_fleet()
+    fleet.apply_processes([samples.table(main=100, children=()), samples.table(main=200, children=())], 0.0)
+    assert [worker.nodename for worker in fleet.snapshot(0.0).workers] == ["celery@web1", "celery@web1#2"]
+
+
+def test_agent_and_table_of_one_worker_become_one_with_the_agents_slots_and_the_tables_memory() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(processes=[samples.process("main", 100), samples.process("7", 101)]), 0.0)
+    fleet.apply_processes([samples.table("celery@name-on-the-command-line", children=(101,))], 1.0)
+    worker = only(fleet, 1.0)
+    child = next(each.figures for each in worker.processes if each.figures.process == "7")
+    assert worker.nodename == "celery@web1"
+    assert child.rss_bytes == 55 * samples.MIB
+    assert child.python_blocks == 300_000
+    assert child.peak_rss_bytes == 60 * samples.MIB, "the agent restarts the kernel's mark and keeps the peak itself"
+
+
+def test_the_order_in_which_agent_and_table_are_heard_does_not_matter() -> None:
+    views = []
+    for first in (True, False):
+        fleet = make_fleet()
+        if first:
+            fleet.apply_report(samples.report(), 0.0)
+        fleet.apply_processes([samples.table("celery@other-name")], 0.0)
+        fleet.apply_report(samples.report(), 0.0)
+        fleet.apply_processes([samples.table("celery@other-name")], 1.0)
+        views.append(rss(next(w for w in fleet.snapshot(1.0).workers if w.nodename == "celery@web1")))
+    assert views[0] == views[1]
+
+
+def test_a_child_that_the_table_no_longer_sees_is_gone_before_the_next_report() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(), 0.0)
+    fleet.apply_processes([samples.table(children=(101,))], 1.0)
+    assert set(rss(only(fleet, 1.0))) == {"main", "0"}
+
+
+def test_a_worker_in_a_container_is_matched_by_the_pid_it_has_inside() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(worker="celery@container", instance=samples.instance(1)), 0.0)
+    table = samples.table("celery@host")
+    inside = samples.WorkerProcesses("celery@host", samples.seen(4000, inner=1), (), table.cgroup)
+    fleet.apply_processes([inside], 1.0)
+    assert only(fleet, 1.0).nodename == "celery@container"
+
+
+def test_the_same_pid_on_another_machine_is_another_process() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(instance=samples.instance(boot_id="another")), 0.0)
+    fleet.apply_processes([samples.table()], 1.0)
+    names = [worker.nodename for worker in fleet.snapshot(1.0).workers]
+    assert names == ["celery@web1", "celery@web1#2"]
+
+
+def test_a_table_that_is_no_longer_read_gives_way_to_the_agent() -> None:
+    fleet = make_fleet()
+    fleet.apply_processes([samples.table()], 0.0)
+    fleet.apply_report(samples.report(), 40.0)
+    assert rss(only(fleet, 41.0))["1"] == 70 * samples.MIB
+
+
+def test_the_cgroup_is_the_agents_where_it_tells() -> None:
+    fleet = make_fleet()
+    fleet.apply_processes([samples.table()], 0.0)
+    assert only(fleet).cgroup.limit_bytes == 1024 * samples.MIB
+    fleet.apply_report(samples.report(), 0.0)
+    assert only(fleet).cgroup.limit_bytes == 512 * samples.MIB
+
+
+# --- bounds ---------------------------------------------------------------------------------------------------------
+
+
+def test_workers_that_come_and_go_leave_nothing_behind() -> None:
+    fleet = make_fleet()
+    for number in range(500):
+        fleet.apply_report(samples.report(worker=f"celery@pod-{number}"), float(number))
+    assert len(fleet.snapshot(500.0).workers) == 500
+    assert fleet.snapshot(2_000.0).workers == ()
+
+
+def test_event_groups_are_bounded() -> None:
+    fleet = make_fleet(object_types=2)
+    for group, lag in itertools.product(("task", "worker", "evil1", "evil2"), (None, 0.5)):
+        fleet.apply_event(group, lag)
+    snapshot = fleet.snapshot(0.0)
+    assert snapshot.events_received == {"task": 2, "worker": 2, "other": 4}
+    assert snapshot.event_lag_seconds == pytest.approx(0.5)

@@ -1,0 +1,135 @@
+"""Snapshot -> exposition. The golden file holds it all for one fixed fleet; `make golden` rewrites it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from celery_memory_exporter import metrics
+from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.catalogue import BY_NAME, FAMILIES
+from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.metrics import FleetCollector, Rows
+from celery_memory_exporter.processes import SharedMemory
+from celery_memory_exporter.snapshot import Snapshot
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests import samples
+from tests.conftest import IN_CI
+
+GOLDEN = Path(__file__).parent / "data" / "golden.txt"
+
+
+def fixed_fleet() -> Snapshot:
+    """Three workers: agent and table, table alone, agent alone and in the past; and an exporter that has seen things."""
+    fleet = Fleet(boot_id=samples.BOOT, limits=Limits(tasks=2), expire_after=600, heartbeat_timeout=300)
+    fleet.apply_report(samples.report(worker="celery@past", instance=samples.instance(boot_id="other")), 0.0)
+    tasks = [samples.task(), samples.task(queue="slow"), samples.task('odd"name\n\\'), samples.task("beyond the cap")]
+    fleet.apply_report(samples.report(tasks=tasks), 100.0)
+    fleet.apply_report(samples.report(), 100.0)
+    fleet.reject_report("undecodable")
+    fleet.apply_processes([samples.table(), samples.table("celery@bare", 300, (301,))], 100.0)
+    fleet.apply_shared_memory({samples.seen(101).identity: SharedMemory(30 * samples.MIB, 20 * samples.MIB)})
+    fleet.apply_worker_event("celery@bare", "worker-heartbeat", 1, 100.0)
+    fleet.apply_event("worker", 0.25)
+    fleet.apply_event("memory", 0.5)
+    fleet.apply_source("broker", up=True)
+    fleet.apply_source("processes", up=True, duration=0.0125)
+    fleet.apply_reconnect()
+    return fleet.snapshot(101.0)
+
+
+def registry() -> CollectorRegistry:
+    result = CollectorRegistry()
+    result.register(FleetCollector(fixed_fleet))
+    return result
+
+
+@pytest.fixture
+def exposition(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Without what differs between machines."""
+    monkeypatch.setattr(metrics.platform, "python_version", lambda: "3.11.7")
+    monkeypatch.setattr(metrics.celery, "__version__", "5.7.0")
+    monkeypatch.setattr(metrics, "__version__", "0.1.0")
+    return generate_latest(registry()).decode()
+
+
+def test_golden_exposition(exposition: str) -> None:
+    if os.environ.get("GOLDEN") == "write":
+        GOLDEN.write_text(exposition)
+    assert exposition == GOLDEN.read_text(), "run `make golden` if this is what you want"
+
+
+def test_the_golden_fleet_shows_every_family_of_the_catalogue() -> None:
+    shown = {line.split()[2] for line in GOLDEN.read_text().splitlines() if line.startswith("# TYPE")}
+    assert shown == set(BY_NAME)
+
+
+def test_no_series_is_shown_twice(exposition: str) -> None:
+    series = [line.rpartition(" ")[0] for line in exposition.splitlines() if not line.startswith("#")]
+    assert len(series) == len(set(series))
+
+
+def test_both_formats_parse_and_tell_the_same(exposition: str) -> None:
+    text = {sample.name: sample.value for family in text_string_to_metric_families(exposition) for sample in family.samples}
+    open_text = openmetrics.generate_latest(registry()).decode()
+    opened = {sample.name: sample.value for family in parse_openmetrics(open_text) for sample in family.samples}
+    assert {name: opened[name] for name in opened if "build_info" not in name} == {
+        name: text[name] for name in opened if "build_info" not in name
+    }
+
+
+def test_promtool_has_no_complaint(exposition: str) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        assert not IN_CI, "CI has to have promtool (Debian's prometheus)"
+        pytest.skip("promtool is not installed (Debian's prometheus)")
+    checked = subprocess.run([promtool, "check", "metrics"], input=exposition, text=True, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def test_names_follow_the_rules() -> None:
+    for family in FAMILIES:
+        assert re.fullmatch(r"celery_[a-z0-9_]+", family.name)
+        assert (family.kind == "counter") == family.name.endswith("_total"), family.name
+        assert (family.kind == "info") == family.name.endswith("_info"), family.name
+        assert not {"type", "le", "quantile", "job", "instance", "service", "env", "zone"} & set(family.labels), family.name
+        assert family.help.endswith("."), family.name
+
+
+def test_name_finds_each_family_without_a_scrape() -> None:
+    scrapes = []
+    collector = FleetCollector(lambda: scrapes.append(1) or fixed_fleet())  # type: ignore[func-returns-value]
+    result = CollectorRegistry()
+    result.register(collector)
+    assert scrapes == []
+    restricted = generate_latest(result.restricted_registry(["celery_task_succeeded_total", "celery_worker_up"])).decode()
+    assert {line.split()[2] for line in restricted.splitlines() if line.startswith("# TYPE")} == {
+        "celery_task_succeeded_total",
+        "celery_worker_up",
+    }
+
+
+def test_unknown_is_absent() -> None:
+    rows = Rows()
+    rows.add("celery_worker_memory_rss_bytes", ("celery@web1", "main"), None)
+    rows.add_histogram("celery_task_memory_peak_bytes", ("celery@web1", "shop.leak"), [0.0], None)
+    assert list(rows.metrics()) == []
+
+
+def test_a_value_without_its_labels_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        Rows().add("celery_worker_memory_rss_bytes", ("celery@web1",), 1)
+
+
+def test_retained_bytes_are_native_bytes_and_blocks() -> None:
+    assert metrics.retained_bytes(samples.task(retained_native_bytes=1000.0, retained_blocks=10.0)) == 1900.0
+    assert metrics.retained_bytes(samples.task(retained_native_bytes=None, retained_blocks=10.0)) == 900.0

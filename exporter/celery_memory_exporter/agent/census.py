@@ -19,7 +19,7 @@ from typing import Any
 #: Distinct type names followed per process. An application that makes classes without end must not make us grow.
 MAX_TYPES = 2_000
 OTHER_TYPES = "other"
-#: First guess of what counting one object costs; the real cost is measured and kept.
+#: First guess of what counting one object costs; the real cost is measured, and believed when it is higher only step by step.
 SECONDS_PER_OBJECT = 60e-9
 #: Of the time that passes, at most this share is spent counting.
 BUDGET = 0.01
@@ -77,13 +77,15 @@ class Census:
         begun = time.thread_time()
         objects = gc.get_objects()
         self.objects = len(objects)
-        left = self._pause_seconds - (time.thread_time() - begun)
-        step = max(1, math.ceil(self.objects * self._cost / max(left, 0.001)))
+        left = max(0.001, self._pause_seconds - (time.thread_time() - begun))
+        # The first one is taken before any task runs and may take its time: in a new child it also pays for copying the pages
+        # that it shares with the main process, which says nothing of what the later ones cost.
+        first = self._started is None
+        step = 1 if first else max(1, math.ceil(self.objects * self._cost / left))
         begun = time.thread_time()
         by_type = Counter(map(type, objects if step == 1 else objects[::step]))
-        measured = (time.thread_time() - begun) * step / max(1, self.objects)
-        # After a fork the first count also pays for copying pages; it must not make the next one count less.
-        self._cost = max(1e-9, min(measured, 2 * self._cost))
+        if not first:
+            self._cost = max(1e-9, min((time.thread_time() - begun) * step / max(1, self.objects), 2 * self._cost))
         del objects
         counts: dict[str, int] = {}
         for kind, count in by_type.most_common():

@@ -120,7 +120,7 @@ class ChildAgent:
         self.stop_helper()
         self._pay()
         self._tell()
-        self._channel.send(("bye", self._pid, exit_code))
+        self._channel.send(("bye", self._pid, exit_code, self._peak))
 
     def stop_helper(self) -> None:
         """The next run starts another one."""

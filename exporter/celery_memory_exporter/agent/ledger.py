@@ -45,7 +45,9 @@ class Account:
     figures: dict[str, Any] = field(default_factory=dict)
     types: dict[str, TypeRow] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
+    #: Told by a child that ends by itself.
     exit_code: int | None = None
+    peak_bytes: int = 0
 
 
 class Ledger:
@@ -88,7 +90,7 @@ class Ledger:
         elif kind == "types":
             account.types.update(rest[0])
         elif kind == "bye":
-            account.exit_code = rest[0]
+            account.exit_code, account.peak_bytes = rest
 
     def close_account(self, pid: int, reason: str, running: str | None) -> None:
         """A child is gone. ``running`` is the task it was in, when it did not end by itself."""

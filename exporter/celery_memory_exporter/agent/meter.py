@@ -6,8 +6,9 @@ run's return value can be dropped before the closing reading, because the worker
 
 What the figures rest on:
 
-* memory figures come from runs that had their process to themselves; a run during which another one (thread, greenlet) or the
-  agent's own housekeeping was active is counted as a run and left out of the memory figures;
+* memory figures come from runs that had their process to themselves; a run during which another one was active (thread,
+  greenlet) is counted as a run and left out of the memory figures, and one during which the agent itself was at work is
+  left out of the retained figures;
 * retained memory is counted for successful runs only: a failed run's answer holds the exception and, through its traceback,
   the frames. Each process's first run of a type pays for imports, connections and caches, and is left out as well;
 * the readings' own constant share (the objects that hold the opening readings, the answer itself) is measured with a task that
@@ -56,11 +57,13 @@ Trace = Callable[..., Any]
 class Run:
     """The opening readings of one run."""
 
-    __slots__ = ("alone", "blocks", "epoch", "key", "native", "peak_reset", "row", "rss", "stride")
+    __slots__ = ("alone", "blocks", "epoch", "key", "native", "peak_reset", "row", "rss", "stride", "work")
 
     key: TaskKey
     row: Row
     epoch: int
+    #: How often the agent had been at work before this run.
+    work: int
     alone: bool
     #: How many runs this one stands for in the retained figures; 0 where live memory was not read.
     stride: int
@@ -85,6 +88,7 @@ class Meter:
         *,
         max_tasks: int,
         peak_limit_bytes: int | None = None,
+        affordable_seconds: float = AFFORDABLE_SECONDS,
         on_open: Callable[[str, int | None], None] | None = None,
         on_close: Callable[[TaskKey], None] | None = None,
     ) -> None:
@@ -97,11 +101,12 @@ class Meter:
         self._readings = readings
         self._max_tasks = max_tasks
         self._peak_limit_bytes = peak_limit_bytes
+        self._affordable_seconds = affordable_seconds
         self._on_open = on_open
         self._on_close = on_close
         self._lock = threading.Lock()
-        self._running = 0
-        self._epoch = 0
+        self._running = self._working = 0
+        self._epoch = self._work = 0
         self._cost = 0.0
         self._stride = self._until_read = 1
         self._bias_blocks = self._bias_native = 0.0
@@ -127,9 +132,9 @@ class Meter:
             with self._lock:
                 self._epoch += 1
                 self._running += 1
-                run.epoch = self._epoch
+                run.epoch, run.work = self._epoch, self._work
                 run.alone = self._running == 1
-            run.stride = self._take_stride() if run.alone else 0
+            run.stride = self._take_stride() if run.alone and not self._working else 0
             run.peak_reset = run.alone and self._reset_peak()
             run.rss = self._readings.rss()
             if self._on_open is not None:
@@ -162,7 +167,7 @@ class Meter:
                 outcome = self._add(run, answer, error)
                 if run.alone:
                     self._add_memory(run, rss)
-                if run.alone and run.stride and outcome == SUCCEEDED:
+                if run.alone and run.stride and run.work == self._work and outcome == SUCCEEDED:
                     self._add_retained(run, answer, blocks, native)
             self.runs += 1
             if self._on_close is not None:
@@ -175,15 +180,15 @@ class Meter:
 
     @contextmanager
     def housekeeping(self) -> Iterator[None]:
-        """While the agent itself allocates: runs that overlap it are left out of the memory figures."""
+        """While the agent itself allocates: runs that overlap it are left out of the retained figures."""
         with self._lock:
-            self._epoch += 1
-            self._running += 1
+            self._work += 1
+            self._working += 1
         try:
             yield
         finally:
             with self._lock:
-                self._running -= 1
+                self._working -= 1
 
     @property
     def idle(self) -> bool:
@@ -211,9 +216,12 @@ class Meter:
         return self._stride
 
     def _learn_stride(self, seconds: float) -> None:
-        """``seconds`` is what the closing readings of live memory took; the opening ones take as long."""
-        self._cost += (2 * seconds - self._cost) / 16
-        self._stride = max(1, min(MAX_STRIDE, round(self._cost / AFFORDABLE_SECONDS)))
+        """``seconds`` is what the closing readings of live memory took; the opening ones take as long.
+
+        Slow to rise and quick to fall: on a crowded machine a reading is now and then interrupted, which says nothing of its cost.
+        """
+        self._cost = min(2 * seconds, 1.25 * max(self._cost, 1e-6))
+        self._stride = max(1, min(MAX_STRIDE, int(self._cost / self._affordable_seconds)))
 
     def _reset_peak(self) -> bool:
         """Starts a new high-water mark for this run.

@@ -66,6 +66,7 @@ class WorkerAgent:
         self._peak = self._readings.peak()
         self._self = Account(slot=-1, start_ticks=procfs.start_ticks())
         self._census = census.Census(settings.census_seconds, settings.census_pause_seconds)
+        self._census.take(warm=False)
         self._top = TopTypes(settings.max_object_types)
         self._instance = Instance(procfs.boot_id(), procfs.pid_namespace(), os.getpid(), self._self.start_ticks, time.time())
         self._sequence = 0
@@ -141,20 +142,20 @@ class WorkerAgent:
         account = self.ledger.children[pid]
         state = self.channel.take(account.slot, pid)
         running = state.task if state is not None and state.since else None
-        exit_code = account.exit_code if account.exit_code is not None else getattr(process, "exitcode", None)
-        peak = state.peak_bytes if state is not None else 0
-        reason = self._reason(exit_code, peak, ended_itself=account.exit_code is not None)
+        reason = self._reason(account, getattr(process, "exitcode", None))
         self.ledger.close_account(pid, reason, running if account.exit_code is None else None)
 
-    def _reason(self, exit_code: int | None, peak: int, *, ended_itself: bool) -> str:
-        if exit_code == EX_RECYCLE:
+    def _reason(self, account: Account, exit_code: int | None) -> str:
+        """``exit_code`` is the pool's; a child that ended by itself told its own before."""
+        if account.exit_code == EX_RECYCLE:
             limit = self.child_memory_limit_bytes
-            return "memory" if limit is not None and peak > limit else "tasks"
-        if ended_itself or exit_code == 0:
+            return "memory" if limit is not None and account.peak_bytes > limit else "tasks"
+        if account.exit_code is not None or exit_code == 0:
             return "shutdown"
-        if exit_code is None or exit_code > 0:
+        if exit_code is not None and exit_code > 0:
             return "error"
-        return "oom" if exit_code == -SIGKILL and self._take_oom_kill() else "signal"
+        # Also of a child that came and went between two looks, without a word: only a kill keeps one from telling.
+        return "oom" if exit_code in (-SIGKILL, None) and self._take_oom_kill() else "signal"
 
     def _take_oom_kill(self) -> bool:
         """Whether the kernel's count of OOM kills in this cgroup explains one more SIGKILL."""
@@ -169,7 +170,7 @@ class WorkerAgent:
 
     def _measure_self(self) -> None:
         now = time.monotonic()
-        if self._census.due(now, idle=False):
+        if self._census.due(now, idle=self.meter is not None and self.meter.idle):
             self._census.take(warm=now - self._started >= WARM_SECONDS)
             self._self.types = self._census.rows()
         figures = interpreter_figures(self._readings, self._census.objects)
@@ -290,6 +291,7 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
     def start(self, consumer: Any) -> None:
         assert self.agent is not None
         self.agent.wrap_tasks()
+        self.agent.look()
         settings = self.agent.settings
         dropped = self._sender.dropped if self._sender else 0
         self._sender = ReportSender(consumer.app, consumer.hostname, settings.events_url)

@@ -1,0 +1,435 @@
+"""The agent's small parts, by values."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+from array import array
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery_memory_exporter.agent import census, tally
+from celery_memory_exporter.agent.census import Census, changed, type_name
+from celery_memory_exporter.agent.channel import PIPE_BUF, STATES_PER_SLOT, Channel
+from celery_memory_exporter.agent.guard import Guard, guarded
+from celery_memory_exporter.agent.ledger import Ledger, TopTypes
+from celery_memory_exporter.agent.readings import KeptFile, Readings
+from celery_memory_exporter.agent.settings import Settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+# --- tally ----------------------------------------------------------------------------------------------------------
+
+
+def test_observations_land_in_their_buckets() -> None:
+    row = tally.new_row()
+    for size in (-1.0, 0.0, 1.0, 1e12):
+        tally.observe_delta(row, size)
+    report = tally.to_report(("t", "q"), row, {}, native=True, peak=True)
+    bounds = tally.BOUNDS.delta_bytes
+    assert report.delta.counts[bounds.index(0.0)] == 2
+    assert report.delta.counts[bounds.index(0.0) + 1] == 1
+    assert report.delta.counts[-1] == 1
+    assert (report.growth_bytes, report.release_bytes, report.delta.sum) == (1e12 + 1, 1.0, 1e12)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**30), min_size=tally.WIDTH, max_size=tally.WIDTH), max_size=5))
+def test_totals_are_the_sums_in_any_order(rows: list[list[int]]) -> None:
+    arrays = [array("d", row) for row in rows]
+    assert tally.total(arrays) == tally.total(reversed(arrays))
+    assert list(tally.total(arrays)) == [sum(column) for column in zip(*rows, strict=True)] or not rows
+
+
+def test_what_ends_with_a_process_is_not_kept() -> None:
+    rest = tally.without_mortal(array("d", [1.0] * tally.WIDTH))
+    assert [column for column, value in enumerate(rest) if value == 0.0] == list(tally.MORTAL)
+
+
+def test_a_row_fits_the_pipe_with_the_longest_names() -> None:
+    channel = Channel()
+    assert channel.send(("row", 2**31, "n" * 120, "q" * 120, tally.new_row().tobytes()))
+    channel.close()
+
+
+# --- channel --------------------------------------------------------------------------------------------------------
+
+
+def test_records_of_several_children_arrive_whole_and_in_order() -> None:
+    channel = Channel()
+    for sender in range(3):
+        if os.fork() == 0:
+            for number in range(100):
+                channel.send(("row", sender, number, "x" * 500))
+            os._exit(0)
+    for _ in range(3):
+        os.wait()
+    records = list(channel.receive())
+    assert len(records) == 300
+    for sender in range(3):
+        assert [number for _, who, number, _ in records if who == sender] == list(range(100))
+    channel.close()
+
+
+def test_a_full_pipe_refuses_and_never_blocks() -> None:
+    channel = Channel()
+    sent = 0
+    while channel.send(("row", 1, "x" * 1000)):
+        sent += 1
+    assert not channel.send(("row", 1, "x" * 1000))
+    assert len(list(channel.receive())) == sent
+    assert channel.send(("row", 1, "again"))
+    channel.close()
+
+
+def test_a_record_that_cannot_be_written_at_once_is_a_mistake() -> None:
+    channel = Channel()
+    with pytest.raises(ValueError, match="does not fit the pipe"):
+        channel.send(("row", 1, "x" * PIPE_BUF))
+    channel.close()
+
+
+def test_a_file_that_took_the_pipes_number_is_never_written_to(tmp_path: Path) -> None:
+    """A task may close every descriptor and open its own file under one of their numbers."""
+    channel = Channel()
+    writer = channel._writer
+    kept = os.dup(writer)
+    file = os.open(tmp_path / "users-own", os.O_CREAT | os.O_RDWR)
+    os.dup2(file, writer)
+    assert not channel.send(("row", 1, "secret"))
+    assert (tmp_path / "users-own").read_bytes() == b""
+    os.dup2(kept, writer)
+    assert channel.send(("row", 1, "fine"))
+    os.close(kept)
+    os.close(file)
+    channel.close()
+
+
+def test_a_child_without_its_pipe_goes_on() -> None:
+    channel = Channel()
+    os.close(channel._writer)
+    assert not channel.send(("row", 1))
+    os.close(channel._reader)
+
+
+def test_what_a_child_was_doing_survives_it() -> None:
+    channel = Channel()
+    if os.fork() == 0:
+        place = channel.claim(3)
+        assert place is not None
+        channel.write(place, (os.getpid(), 123.5, 50, 60), "shop.fatal")
+        os.kill(os.getpid(), 9)
+    pid, _ = os.wait()
+    assert channel.take(3, pid + 1) is None
+    state = channel.take(3, pid)
+    assert state is not None
+    assert (state.since, state.rss_bytes, state.peak_bytes, state.task) == (123.5, 50, 60, "shop.fatal")
+    assert channel.take(3, pid) is None
+    channel.close()
+
+
+def test_a_successor_does_not_write_over_what_nobody_has_read() -> None:
+    channel = Channel()
+    places = []
+    for pid in range(1, STATES_PER_SLOT + 1):
+        place = channel.claim(0)
+        assert place is not None
+        places.append(place)
+        channel.write(place, (pid, float(pid), 0, 0), f"t{pid}")
+    assert len(set(places)) == STATES_PER_SLOT
+    assert channel.claim(0) == places[0], "the oldest goes first when there is no room"
+    assert [channel.take(0, pid).task for pid in (1, 2, 3, 4)] == ["t1", "t2", "t3", "t4"]  # type: ignore[union-attr]
+    channel.close()
+
+
+@pytest.mark.parametrize("slot", [-1, 10**6])
+def test_a_slot_beyond_the_last_is_none(slot: int) -> None:
+    channel = Channel()
+    assert channel.claim(slot) is None
+    assert channel.take(slot, 1) is None
+    channel.close()
+
+
+# --- ledger ---------------------------------------------------------------------------------------------------------
+
+
+def row_of(**columns: float) -> bytes:
+    row = tally.new_row()
+    for name, value in columns.items():
+        row[getattr(tally, name) if name.isupper() else 0] = value
+    return row.tobytes()
+
+
+def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
+    ledger = Ledger(200)
+    ledger.apply(("hello", 7, 0, 70))
+    ledger.apply(("row", 7, "t", "q", row_of(succeeded=5, RETAINED_BLOCKS=100)))
+    ledger.apply(("exceptions", 7, "t", "q", {"E": 2}))
+    ledger.apply(("process", 7, {"python_blocks": 1}, (0.5, 1, 2)))
+    ledger.close_account(7, "tasks", None)
+    ledger.apply(("hello", 8, 0, 80))
+    ledger.apply(("row", 8, "t", "q", row_of(succeeded=3, RETAINED_BLOCKS=30)))
+    row = ledger.rows()["t", "q"]
+    assert (row[0], row[tally.RETAINED_BLOCKS]) == (8, 30)
+    assert ledger.exceptions() == {("t", "q"): {"E": 2}}
+    assert (ledger.started, dict(ledger.exited), ledger.lost) == (2, {"tasks": 1}, {})
+    assert (ledger.costs.seconds, ledger.costs.errors, ledger.costs.tasks_folded) == (0.5, 1, 2)
+
+
+def test_a_repeated_row_replaces_the_earlier_one() -> None:
+    ledger = Ledger(200)
+    ledger.open_account(7, 0, 70)
+    for runs in (1, 2, 2, 3):
+        ledger.apply(("row", 7, "t", "q", row_of(succeeded=runs)))
+    assert ledger.rows()["t", "q"][0] == 3
+
+
+def test_a_child_whose_hello_was_lost_is_opened_once_by_the_pool() -> None:
+    ledger = Ledger(200)
+    ledger.apply(("row", 7, "t", "q", row_of(succeeded=1)))
+    assert ledger.rows() == {}
+    ledger.open_account(7, 0, 70)
+    ledger.apply(("hello", 7, 0, 70))
+    ledger.apply(("row", 7, "t", "q", row_of(succeeded=2)))
+    assert (ledger.started, ledger.rows()["t", "q"][0]) == (1, 2)
+
+
+def test_the_task_that_a_killed_child_was_in_is_lost() -> None:
+    ledger = Ledger(max_tasks=1)
+    for pid, task in enumerate(("a", "a", "b")):
+        ledger.open_account(pid, 0, None)
+        ledger.close_account(pid, "oom", task)
+    assert ledger.lost == {("a", "oom"): 2, ("other", "oom"): 1}
+
+
+def test_the_cap_on_task_types_holds_for_the_worker() -> None:
+    ledger = Ledger(max_tasks=2)
+    for pid in range(4):
+        ledger.open_account(pid, pid, None)
+        ledger.apply(("row", pid, f"t{pid}", "", row_of(succeeded=1)))
+    assert sum(row[0] for row in ledger.rows().values()) == 4
+    assert len(ledger.rows()) == 3
+    for pid in range(4):
+        ledger.close_account(pid, "tasks", None)
+    assert sum(row[0] for row in ledger.rows().values()) == 4
+    assert len(ledger.rows()) == 3
+
+
+def test_types_are_summed_over_processes() -> None:
+    ledger = Ledger(200)
+    for pid in (1, 2):
+        ledger.open_account(pid, pid, None)
+        ledger.apply(("types", pid, {"A": (10, 5, 1), "B": (1, 0, 0)}))
+    ledger.apply(("types", 2, {"A": (20, 15, 2)}))
+    assert ledger.types() == {"A": (30, 20, 3), "B": (2, 0, 0)}
+
+
+def test_a_type_stays_among_the_top_until_it_is_clearly_out() -> None:
+    top = TopTypes(4)
+    assert top.choose({"a": (0, 0, 9), "b": (0, 0, 8), "c": (0, 0, 7), "d": (0, 0, 6), "e": (0, 0, 5)}) == ["a", "b"]
+    assert top.choose({"c": (0, 0, 9), "d": (0, 0, 8), "a": (0, 0, 7), "b": (0, 0, 6), "e": (0, 0, 5)}) == ["c", "d", "a", "b"]
+    assert top.choose({"c": (0, 0, 9), "d": (0, 0, 8), "e": (0, 0, 7), "f": (0, 0, 6), "a": (0, 0, 5)}) == ["c", "d"]
+
+
+# --- census ---------------------------------------------------------------------------------------------------------
+
+
+class Entry:
+    """Something to count."""
+
+
+def test_growth_is_the_true_number() -> None:
+    counting = Census(15.0, pause_seconds=60.0)
+    counting.take(warm=False)
+    kept = [Entry() for _ in range(123)]
+    counting.take(warm=True)
+    name = f"{__name__}.Entry"
+    assert counting.rows()[name] == (123, 123, 0), "what came before the end of the warm-up is growth, but ranks nobody"
+    kept += [Entry() for _ in range(7)]
+    counting.take(warm=True)
+    assert counting.rows()[name] == (130, 130, 7)
+
+
+def test_a_census_keeps_nothing_alive() -> None:
+    import weakref
+
+    class Doomed:
+        pass
+
+    counting = Census(15.0, pause_seconds=60.0)
+    held = Doomed()
+    ghost = weakref.ref(Doomed)
+    counting.take(warm=True)
+    del held, Doomed
+    gc.collect()
+    assert ghost() is None
+
+
+def test_within_a_pause_budget_every_kth_object_is_counted_and_scaled() -> None:
+    kept = [Entry() for _ in range(20_000)]
+    counting = Census(15.0, pause_seconds=0.0)
+    counting.take(warm=True)
+    assert counting.counts[f"{__name__}.Entry"] == len(kept), "the first census, before any task runs, is exact"
+    counting._cost = 1e-6
+    counting.take(warm=True)
+    assert min(counting.counts.values()) > 1
+    assert 0.8 < counting.counts[f"{__name__}.Entry"] / len(kept) < 1.2
+
+
+def test_when_a_census_is_due() -> None:
+    counting = Census(least_seconds=1000.0, pause_seconds=1.0)
+    assert counting.due(0.0, idle=False)
+    counting.take(warm=True)
+    assert not counting.due(counting._busy_due - 1, idle=False)
+    assert counting.due(counting._busy_due, idle=False)
+    assert counting._idle_due < counting._busy_due
+
+
+def test_types_are_named_past_their_own_ideas_of_a_name() -> None:
+    class Meta(type):
+        def __getattribute__(cls, name: str) -> Any:
+            raise TypeError("no name for you")
+
+    class Odd(metaclass=Meta):
+        __module__ = 5  # type: ignore[assignment]
+
+    assert type_name(Odd).endswith("Odd")
+    assert type_name(dict) == "dict"
+    assert type_name(Entry) == f"{__name__}.Entry"
+
+
+def test_lazy_proxies_are_not_executed() -> None:
+    class Proxy:
+        def __getattribute__(self, name: str) -> Any:
+            raise AssertionError("executed")
+
+        @property  # type: ignore[misc]
+        def __class__(self) -> type:
+            raise AssertionError("executed")
+
+    proxies = [Proxy() for _ in range(3)]
+    counting = Census(15.0, pause_seconds=60.0)
+    counting.take(warm=True)
+    assert counting.counts[type_name(type(proxies[0]))] == 3
+
+
+def test_endless_new_types_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census, "MAX_TYPES", 10)
+    counting = Census(15.0, pause_seconds=60.0)
+    counting.take(warm=True)
+    assert len(counting.counts) == 11
+    assert counting.counts["other"] > 0
+
+
+ROWS = st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.integers(1, 9), st.integers(), st.integers()))
+
+
+@given(st.lists(ROWS, max_size=5))
+def test_a_receiver_of_changes_knows_all_rows(censuses: list[dict[str, tuple[int, int, int]]]) -> None:
+    sent: dict[str, Any] = {}
+    for rows in censuses:
+        sent.update(changed(rows, sent))
+        assert {name: row for name, row in sent.items() if row != (0, 0, 0)} == {
+            name: row for name, row in rows.items() if row != (0, 0, 0)
+        }
+
+
+# --- readings -------------------------------------------------------------------------------------------------------
+
+
+def test_readings_of_this_process() -> None:
+    readings = Readings()
+    rss = readings.rss()
+    assert rss is not None
+    kept = bytearray(32 * 1024 * 1024)
+    after = readings.rss()
+    assert after is not None
+    assert after - rss > 16 * 1024 * 1024
+    del kept
+    readings.close()
+    assert readings.rss() is None
+
+
+def test_native_bytes_follow_malloc_where_glibc_tells() -> None:
+    readings = Readings()
+    before = readings.native_live()
+    if before is None:
+        pytest.skip("no mallinfo2 here: musl, an old glibc, or another allocator")
+    kept = bytearray(1_000_000)
+    after = readings.native_live()
+    assert after is not None
+    assert 990_000 < after - before < 1_100_000
+    del kept
+
+
+def test_what_cannot_be_opened_is_absent() -> None:
+    file = KeptFile("/proc/self/no-such-file", os.O_RDONLY)
+    assert (file.read(), file.write(b"x")) == (None, False)
+    file.close()
+
+
+def test_a_kept_file_never_writes_into_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "ours").touch()
+    file = KeptFile(str(tmp_path / "ours"), os.O_WRONLY)
+    assert file._fd is not None
+    users = os.open(tmp_path / "users-own", os.O_CREAT | os.O_RDWR)
+    os.dup2(users, file._fd)
+    assert not file.write(b"5")
+    assert (tmp_path / "users-own").read_bytes() == b""
+
+
+# --- guard and settings ---------------------------------------------------------------------------------------------
+
+
+class Part:
+    def __init__(self) -> None:
+        self.guard = Guard()
+
+    @guarded
+    def fail(self) -> int:
+        raise RuntimeError("inside the agent")
+
+    @guarded
+    def stop(self) -> None:
+        raise SystemExit
+
+
+def test_the_agents_errors_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    part = Part()
+    assert [part.fail(), part.fail(), part.fail()] == [None] * 3
+    assert part.guard.errors == 3
+    assert len(caplog.records) == 1
+
+
+def test_the_workers_own_way_to_stop_passes() -> None:
+    with pytest.raises(SystemExit):
+        Part().stop()
+
+
+def test_settings_from_the_environment() -> None:
+    settings = Settings.from_environment(
+        {"CELERY_MEMORY_INTERVAL_SECONDS": "2", "CELERY_MEMORY_EVENTS_URL": "redis://e", "CELERY_MEMORY_ENABLED": "off"}
+    )
+    assert (settings.interval_seconds, settings.events_url, settings.enabled) == (2.0, "redis://e", False)
+
+
+def test_a_setting_that_cannot_be_read_keeps_its_default_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        settings = Settings.from_environment(
+            {"CELERY_MEMORY_INTERVAL_SECONDS": "soon", "CELERY_MEMORY_MAX_TASKS": "0", "CELERY_MEMORY_ENABLED": ""}
+        )
+    assert settings == Settings()
+    assert len(caplog.records) == 2
+
+
+def test_the_agent_loads_the_standard_library_and_celery_only() -> None:
+    import subprocess
+
+    code = (
+        "import sys, celery_memory_exporter.autoload, celery_memory_exporter.agent.worker;"
+        "print([name for name in ('psutil', 'prometheus_client', 'objgraph', 'uvicorn') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from celery_memory_exporter.bounds import Limits, bounded, merge_histograms, merge_tasks
-from celery_memory_exporter.report import Histogram, LostRuns, ObjectCount
 from hypothesis import given
 from hypothesis import strategies as st
+
+from celery_memory_exporter.bounds import Limits, bounded, merge_histograms, merge_tasks
+from celery_memory_exporter.report import Histogram, LostRuns, ObjectCount
 from tests import samples
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from celery_memory_exporter.config import Config, ConfigError, load, split_address
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"

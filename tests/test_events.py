@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+
 from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.events import EventLoop, explain, safe_url
 from celery_memory_exporter.fleet import Fleet
 from celery_memory_exporter.report import EVENT_TYPE, MAX_MESSAGE_BYTES, encode
 from celery_memory_exporter.snapshot import Snapshot
-from hypothesis import given
 from tests import samples
 from tests.test_report import JSON
 

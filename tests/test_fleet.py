@@ -6,11 +6,12 @@ import itertools
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.fleet import Fleet
 from celery_memory_exporter.snapshot import WorkerView
-from hypothesis import given
-from hypothesis import strategies as st
 from tests import samples
 
 

@@ -9,6 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
 from celery_memory_exporter import metrics
 from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES
@@ -16,12 +22,6 @@ from celery_memory_exporter.fleet import Fleet
 from celery_memory_exporter.metrics import FleetCollector, Rows
 from celery_memory_exporter.processes import SharedMemory
 from celery_memory_exporter.snapshot import Snapshot
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests import samples
 from tests.conftest import IN_CI
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from celery_memory_exporter import processes
 from celery_memory_exporter.processes import Identity
 

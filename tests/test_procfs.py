@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from celery_memory_exporter import procfs
 from celery_memory_exporter.procfs import CgroupMemory
 

@@ -8,9 +8,10 @@ import json
 from typing import Any
 
 import pytest
-from celery_memory_exporter.report import MAX_LIST_ITEMS, REASONS, VERSION, DecodeError, decode, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from celery_memory_exporter.report import MAX_LIST_ITEMS, REASONS, VERSION, DecodeError, decode, encode
 from tests import samples
 
 JSON = st.recursive(

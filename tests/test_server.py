@@ -9,11 +9,11 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from celery_memory_exporter.server import Application, HttpServer, accepts_gzip, bind
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from celery_memory_exporter.server import Application, HttpServer, accepts_gzip, bind
 from tests.test_metrics import registry as fleet_registry
 
 

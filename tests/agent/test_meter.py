@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery.app.trace import TraceInfo, trace_ok_t
+
 from celery_memory_exporter.agent import tally
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter import CALIBRATION_RUNS, Meter, measured, self_size
@@ -59,8 +60,7 @@ def test_twenty_small_objects_a_run_are_twenty_blocks_a_run() -> None:
     del KEPT[:]
 
     def keep() -> None:
-        for _ in range(20):
-            KEPT.append(object())
+        KEPT.extend([object() for _ in range(20)])
 
     meter = make_meter()
     keeping, keeping_none = run(meter, keep, "keeps", 201), run(meter, lambda: None, "keeps none", 201)

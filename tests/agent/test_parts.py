@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from celery_memory_exporter.agent import census, tally
 from celery_memory_exporter.agent.census import Census, changed, type_name
 from celery_memory_exporter.agent.channel import PIPE_BUF, STATES_PER_SLOT, Channel
@@ -18,8 +21,6 @@ from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.ledger import Ledger, TopTypes
 from celery_memory_exporter.agent.readings import KeptFile, Readings
 from celery_memory_exporter.agent.settings import Settings
-from hypothesis import given
-from hypothesis import strategies as st
 
 # --- tally ----------------------------------------------------------------------------------------------------------
 

@@ -257,7 +257,7 @@ class Stage:
 
     def worker(self, *options: str, name: str = "", agent: bool = True, **environment: str) -> Worker:
         number = len(self._programs)
-        name = f"w{number}-{self.broker.port}-{self.folder.name}" if not name else name
+        name = name or f"w{number}-{self.broker.port}-{self.folder.name}"
         worker = Worker(self.folder / f"worker{number}.log", self.broker, name, *options, agent=agent, **environment)
         self._run(worker)
         return worker

@@ -29,6 +29,20 @@ def wait_for_runs(exporter: Exporter, worker: Worker, task: str, runs: int) -> N
     assert succeeded(exporter, worker, task) == runs
 
 
+def wait_for_growth(exporter: Exporter, worker: Worker, entries: int) -> None:
+    """By the true number."""
+    seen: list[float | None] = []
+
+    def reached() -> bool:
+        seen.append(exporter.value("celery_worker_objects_growth", worker=worker.nodename, object_type=ENTRY))
+        return seen[-1] == entries
+
+    try:
+        wait_for(reached, f"{entries} entries")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; seen last: {seen[-3:]}") from None
+
+
 def no_agent_trouble(exporter: Exporter, worker: Worker) -> bool:
     return exporter.value("celery_agent_errors_total", worker=worker.nodename) == 0 and "memory agent failed" not in worker.text
 
@@ -41,14 +55,13 @@ def test_prefork_every_figure(stage: Stage) -> None:
         "main and four slots",
     )
     assert set(processes) == {"main", "0", "1", "2", "3"}
-    growth = {"worker": worker.nodename, "object_type": ENTRY}
     stage.send(worker, "leak", 1, times=100)
-    wait_for(lambda: exporter.value("celery_worker_objects_growth", **growth) == 100, "100 entries")
+    wait_for_growth(exporter, worker, 100)
     stage.send(worker, "leak", 1, times=400)
     stage.send(worker, "noop", times=500)
     wait_for_runs(exporter, worker, "leak", 500)
     wait_for_runs(exporter, worker, "noop", 500)
-    wait_for(lambda: exporter.value("celery_worker_objects_growth", **growth) == 500, "growth by the true number")
+    wait_for_growth(exporter, worker, 500)
     labels = {"worker": worker.nodename, "name": name_of("noop")}
     assert exporter.value("celery_task_memory_delta_bytes_bucket", le="+Inf", **labels) == 500
     assert exporter.value("celery_task_memory_peak_bytes_count", **labels) == 500
@@ -104,7 +117,7 @@ def test_pools_without_children(stage: Stage, pool: str) -> None:
     wait_for_runs(exporter, worker, "leak", 200)
     labels = {"worker": worker.nodename}
     assert exporter.value("celery_task_failed_total", name=name_of("fail"), exception="ValueError", **labels) == 5
-    wait_for(lambda: exporter.value("celery_worker_objects_growth", object_type=ENTRY, **labels) == 200, "200 entries")
+    wait_for_growth(exporter, worker, 200)
     assert set(exporter.by_label("celery_worker_memory_rss_bytes", "process", **labels)) == {"main"}
     assert exporter.by_label("celery_worker_info", "pool", **labels).keys() == {pool}
     if pool == "solo":

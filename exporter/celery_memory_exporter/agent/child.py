@@ -65,6 +65,8 @@ class ChildAgent:
         self._owed: set[TaskKey] = set()
         self._told = 0.0
         self._news = True
+        #: Held by whichever of the two threads tells; the other one leaves it to the next time and never waits.
+        self._telling = threading.Lock()
         self._peak = self._readings.peak()
         self._helper: Helper | None = None
         self.meter = Meter(
@@ -89,14 +91,18 @@ class ChildAgent:
         # The kernel's mark was restarted for this run: the lifetime's peak is kept here.
         self._peak = max(self._peak, self._readings.peak())
         self._write_state(0.0, 0, "")
-        self._news = True
         self._owed.add(key)
-        self._pay()
-        now = time.monotonic()
-        if now - self._told >= TELL_SECONDS:
-            if self._census.due(now, idle=False):
-                self._take_census()
-            self._tell()
+        self._news = True
+        if self._telling.acquire(blocking=False):
+            try:
+                self._pay()
+                now = time.monotonic()
+                if now - self._told >= TELL_SECONDS:
+                    if self._census.due(now, idle=False):
+                        self._take_census()
+                    self._tell()
+            finally:
+                self._telling.release()
         if self._helper is None:
             self._helper = Helper(self)
 
@@ -105,14 +111,20 @@ class ChildAgent:
     @guarded
     def rest(self) -> None:
         """Tells what the last runs left untold."""
-        if not (self._news and self.meter.idle):
+        if not (self._news and self.meter.idle and self._telling.acquire(blocking=False)):
             return
-        with self.meter.housekeeping():
-            self._pay()
-            if self._census.due(time.monotonic(), idle=True):
-                self._take_census()
-                self._news = bool(self._owed)
-            self._tell()
+        try:
+            with self.meter.housekeeping():
+                self._news = False  # before the work: a run that ends meanwhile is news again
+                self._pay()
+                if self._census.due(time.monotonic(), idle=True):
+                    self._take_census()
+                else:
+                    self._news = True
+                self._tell()
+                self._news = self._news or bool(self._owed)
+        finally:
+            self._telling.release()
 
     @guarded
     def end(self, exit_code: int) -> None:

@@ -29,7 +29,7 @@ def serve(settings: Config) -> int:
     try:
         listener = bind(*config.split_address(settings.listen.address))
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)  # resolver errors are negative
         return fail(f"cannot listen on {settings.listen.address}: {reason}; set another listen.address (--listen-address)")
     exporter = Exporter(settings, listener)
     exporter.start()

@@ -6,15 +6,19 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import prometheus_client.metrics
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
+from prometheus_client.exposition import choose_encoder, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
+from celery_memory_exporter import exposition as exposition_module
 from celery_memory_exporter import metrics
 from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES
@@ -85,6 +89,23 @@ def test_both_formats_parse_and_tell_the_same(exposition: str) -> None:
     assert {name: opened[name] for name in opened if "build_info" not in name} == {
         name: text[name] for name in opened if "build_info" not in name
     }
+
+
+@pytest.mark.parametrize(
+    ("accept", "reference"),
+    [("", generate_latest), ("application/openmetrics-text;version=1.0.0", openmetrics.generate_latest)],
+)
+def test_the_bytes_are_prometheus_clients_own(
+    accept: str, reference: Callable[[Collector], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = registry()
+    ProcessCollector(registry=both, pid=lambda: 0)
+    monkeypatch.setattr(prometheus_client.metrics, "_use_created", False)  # series that ours do not have
+    Counter("odd", 'A "quoted" \\ help\nof two lines.', ["label"], registry=both).labels('a\\b\n"c"').inc(0.1)
+    Gauge("numbers", "Numbers.", ["label"], registry=both).labels("huge").set(123456789012.0)
+    ours, content_type = exposition_module.encode(both, accept)
+    assert ours == reference(both)
+    assert content_type == choose_encoder(accept)[1]
 
 
 def test_promtool_has_no_complaint(exposition: str) -> None:

@@ -7,9 +7,8 @@ import socket
 import time
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import generate_latest
 
-from celery_memory_exporter import procfs
+from celery_memory_exporter import exposition, procfs
 from celery_memory_exporter.config import Config
 from celery_memory_exporter.events import EventLoop
 from celery_memory_exporter.fleet import Fleet
@@ -60,7 +59,7 @@ class Exporter:
 
     def exposition(self) -> str:
         """What ``/metrics`` answers now, in the text format."""
-        return generate_latest(self._registry).decode()
+        return exposition.encode(self._registry, accept="")[0].decode()
 
     def unready(self) -> dict[str, str]:
         """Sources that do not work now, each with what is the matter."""

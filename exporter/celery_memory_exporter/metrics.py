@@ -14,11 +14,11 @@ import celery
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
-from prometheus_client.utils import floatToGoString
 
 from celery_memory_exporter import __version__
 from celery_memory_exporter.bounds import Limits, merge_tasks
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, Family
+from celery_memory_exporter.exposition import number
 from celery_memory_exporter.report import Histogram, ProcessReport, TaskReport, WorkerReport
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
 
@@ -66,19 +66,22 @@ class Rows:
     def add(self, name: str, values: tuple[str, ...], value: float | None) -> None:
         """``values`` are the labels' in the catalogue's order. A value that is ``None`` is unknown and makes no sample."""
         if value is not None:
-            self._append(name, name, values, (), value)
+            self._of(name).append(Sample(name, labels_of(name, values), float(value)))
 
     def add_histogram(self, name: str, values: tuple[str, ...], bounds: list[float], histogram: Histogram | None) -> None:
         """Buckets, and their count and sum unless a bound is negative: then the sum could fall, and OpenMetrics forbids both."""
         if histogram is None:
             return
+        labels = labels_of(name, values)
+        samples = self._of(name)
+        bucket = f"{name}_bucket"
         count = 0
         for bound, each in zip([*bounds, float("inf")], histogram.counts, strict=True):
             count += each
-            self._append(name, f"{name}_bucket", values, (("le", floatToGoString(bound)),), count)
+            samples.append(Sample(bucket, {**labels, "le": number(bound)}, float(count)))
         if bounds[0] >= 0:
-            self._append(name, f"{name}_count", values, (), count)
-            self._append(name, f"{name}_sum", values, (), histogram.sum)
+            samples.append(Sample(f"{name}_count", labels, float(count)))
+            samples.append(Sample(f"{name}_sum", labels, float(histogram.sum)))
 
     def metrics(self) -> Iterator[Metric]:
         """In the catalogue's order; families without samples are left out."""
@@ -88,10 +91,12 @@ class Rows:
                 metric.samples = self._samples[family.name]
                 yield metric
 
-    def _append(self, family: str, name: str, values: tuple[str, ...], extra: tuple[tuple[str, str], ...], value: float) -> None:
-        labels = dict(zip(BY_NAME[family].labels, values, strict=True))
-        labels.update(extra)
-        self._samples.setdefault(family, []).append(Sample(name, labels, float(value)))
+    def _of(self, family: str) -> list[Sample]:
+        return self._samples.setdefault(family, [])
+
+
+def labels_of(family: str, values: tuple[str, ...]) -> dict[str, str]:
+    return dict(zip(BY_NAME[family].labels, values, strict=True))
 
 
 class FleetCollector(Collector):

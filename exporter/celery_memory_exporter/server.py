@@ -20,9 +20,8 @@ from urllib.parse import parse_qs
 
 import uvicorn
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 
-from celery_memory_exporter import __version__
+from celery_memory_exporter import __version__, exposition
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -86,8 +85,7 @@ class Application:
         request_headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         names = parse_qs(scope["query_string"].decode("latin-1")).get("name[]")
         registry: Any = self._registry.restricted_registry(names) if names else self._registry
-        encoder, kind = choose_encoder(request_headers.get("accept", ""))
-        body = encoder(registry)
+        body, kind = exposition.encode(registry, request_headers.get("accept", ""))
         headers = [*content_type(kind), (b"vary", b"accept, accept-encoding")]
         if accepts_gzip(request_headers.get("accept-encoding", "")):
             body = gzip.compress(body, compresslevel=1)

@@ -33,7 +33,7 @@ check: $(VENV)/.tests  ## ruff, ruff format, mypy
 	$(BIN)/mypy
 
 golden: $(VENV)/.tests  ## rewrite the golden exposition after a wanted change
-	GOLDEN=write $(BIN)/pytest tests/test_metrics.py -k golden
+	GOLDEN=write $(BIN)/pytest tests/test_metrics.py tests/test_docs.py -k golden
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis artifacts

@@ -22,7 +22,7 @@ $(VENV)/.tests: $(VENV)/.package
 demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"
 	@$(BIN)/celery-memory-exporter demo $(ARGS)
 
-test: $(VENV)/.tests  ## run every test; installs the servers it needs where it may
+test: check  ## run the linters and every test; installs the servers it needs where it may
 	@tests/prepare.sh servers
 	$(BIN)/pytest $(ARGS)
 	@tests/matrix.sh $(VENV)

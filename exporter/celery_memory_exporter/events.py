@@ -115,6 +115,7 @@ class EventLoop:
                 routing_key=key,
                 auto_delete=True,
                 durable=False,
+                exclusive=True,  # RabbitMQ 4 does without other transient queues
                 expires=QUEUE_EXPIRES_SECONDS,
                 message_ttl=MESSAGE_TTL_SECONDS,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import marshal
 import os
 import sys
 from array import array
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from celery_memory_exporter.agent import census, tally
 from celery_memory_exporter.agent.census import Census, changed, type_name
 from celery_memory_exporter.agent.channel import PIPE_BUF, STATES_PER_SLOT, Channel
+from celery_memory_exporter.agent.child import parts_of
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.ledger import Ledger, TopTypes
 from celery_memory_exporter.agent.readings import KeptFile, Readings
@@ -322,6 +324,14 @@ def test_endless_new_types_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     counting.take(warm=True)
     assert len(counting.counts) == 11
     assert counting.counts["other"] > 0
+
+
+@given(st.dictionaries(st.text(max_size=200), st.tuples(st.integers(), st.integers(), st.integers()), max_size=60))
+def test_types_go_in_portions_that_fit_a_record(types: dict[str, tuple[int, int, int]]) -> None:
+    bounded = {name: tuple(max(-(2**62), min(2**62, value)) for value in row) for name, row in types.items()}
+    parts = list(parts_of(bounded))  # type: ignore[arg-type]
+    assert {name: row for part in parts for name, row in part.items()} == bounded
+    assert all(len(marshal.dumps(("types", 2**31, part))) < PIPE_BUF for part in parts)
 
 
 ROWS = st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.integers(1, 9), st.integers(), st.integers()))

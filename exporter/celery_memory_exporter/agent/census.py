@@ -19,6 +19,7 @@ from typing import Any
 #: Distinct type names followed per process. An application that makes classes without end must not make us grow.
 MAX_TYPES = 2_000
 OTHER_TYPES = "other"
+MAX_NAME_LENGTH = 200
 #: First guess of what counting one object costs; the real cost is measured, and believed when it is higher only step by step.
 SECONDS_PER_OBJECT = 60e-9
 #: Of the time that passes, at most this share is spent counting.
@@ -89,7 +90,7 @@ class Census:
         del objects
         counts: dict[str, int] = {}
         for kind, count in by_type.most_common():
-            name = type_name(kind)
+            name = type_name(kind)[:MAX_NAME_LENGTH]
             if name not in counts and len(counts) >= MAX_TYPES:
                 name = OTHER_TYPES
             counts[name] = counts.get(name, 0) + count * step

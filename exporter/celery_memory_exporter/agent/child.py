@@ -18,12 +18,14 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from celery_memory_exporter import procfs
 from celery_memory_exporter.agent import census
-from celery_memory_exporter.agent.channel import Channel
+from celery_memory_exporter.agent.channel import PIPE_BUF, Channel
 from celery_memory_exporter.agent.guard import Guard, guarded
+from celery_memory_exporter.agent.ledger import TypeRow
 from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.settings import Settings
@@ -34,8 +36,8 @@ TELL_SECONDS = 1.0
 #: Start-up is over after this many runs or seconds.
 WARM_RUNS = 30
 WARM_SECONDS = 60.0
-#: Object types per record: 24 × (a name of up to 120 ASCII characters and three numbers) stays below a record's size.
-TYPES_PER_RECORD = 24
+#: What an object type takes in a record beside its name, at most: three numbers and their framing.
+TYPE_OVERHEAD_BYTES = 40
 
 
 def interpreter_figures(readings: Readings, objects: int | None) -> dict[str, Any]:
@@ -61,7 +63,7 @@ class ChildAgent:
         self._started = time.monotonic()
         self._readings = Readings()
         self._census = census.Census(settings.census_seconds, settings.census_pause_seconds)
-        self._sent_types: dict[str, tuple[int, int, int]] = {}
+        self._sent_types: dict[str, TypeRow] = {}
         self._owed: set[TaskKey] = set()
         self._told = 0.0
         self._news = True
@@ -166,12 +168,25 @@ class ChildAgent:
     def _take_census(self) -> None:
         warm = self.meter.runs >= WARM_RUNS or (self.meter.runs > 0 and time.monotonic() - self._started >= WARM_SECONDS)
         self._census.take(warm=warm)
-        news = list(census.changed(self._census.rows(), self._sent_types).items())
-        for start in range(0, len(news), TYPES_PER_RECORD):
-            part = {name[:120]: counts for name, counts in news[start : start + TYPES_PER_RECORD]}
+        for part in parts_of(census.changed(self._census.rows(), self._sent_types)):
             if not self._channel.send(("types", self._pid, part)):
                 return  # what was not sent differs from what was, and goes with the next census
             self._sent_types.update(part)
+
+
+def parts_of(types: dict[str, TypeRow], room: int = PIPE_BUF - 100) -> Iterator[dict[str, TypeRow]]:
+    """The rows in portions that each fit one record."""
+    part: dict[str, TypeRow] = {}
+    taken = 0
+    for name, row in types.items():
+        size = len(name.encode("utf-8", "replace")) + TYPE_OVERHEAD_BYTES
+        if taken + size > room and part:
+            yield part
+            part, taken = {}, 0
+        part[name] = row
+        taken += size
+    if part:
+        yield part
 
 
 class Helper:

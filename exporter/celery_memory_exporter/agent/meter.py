@@ -73,9 +73,9 @@ class Run:
     blocks: int
 
 
-def short_name(name: object, length: int = 120) -> str:
-    """A label value from what users or the network chose."""
-    return str(name)[:length]
+def short_name(name: object) -> str:
+    """A label value from what users or the network chose, as long as the exporter shows it."""
+    return str(name)[:120]
 
 
 class Meter:
@@ -245,7 +245,8 @@ class Meter:
 
     def _count_exception(self, key: TaskKey, error: object) -> None:
         counts = self.exceptions.setdefault(key, {})
-        name = short_name(type(error).__name__, 60)
+        # By bytes: all names of a task type go into one record of the pipe.
+        name = type(error).__name__.encode("utf-8", "replace")[:60].decode("utf-8", "ignore")
         if name not in counts and len(counts) >= MAX_EXCEPTIONS:
             name = OTHER_EXCEPTIONS
         counts[name] = counts.get(name, 0) + 1

@@ -14,7 +14,7 @@ from celery.app.trace import TraceInfo, trace_ok_t
 
 from celery_memory_exporter.agent import tally
 from celery_memory_exporter.agent.guard import Guard
-from celery_memory_exporter.agent.meter import CALIBRATION_RUNS, Meter, measured, self_size
+from celery_memory_exporter.agent.meter import CALIBRATION_RUNS, Meter, measured, text_size
 from celery_memory_exporter.agent.readings import Readings
 
 KEPT: list[Any] = []
@@ -270,8 +270,22 @@ def test_calibration_leaves_no_trace() -> None:
     assert (meter.rows, meter.runs, meter.overhead_seconds, meter.idle) == ({}, 0, 0.0, True)
 
 
-@pytest.mark.parametrize(("text", "size"), [("short", (1, 0)), ("x" * 1000, (0, 1072)), (None, (1, 0))])
-def test_the_answers_own_text_is_known(text: object, size: tuple[int, int]) -> None:
-    blocks, native = self_size(text)
+@pytest.mark.parametrize(("length", "size"), [(20, (1, 0)), (1000, (0, 1072))])
+def test_the_answers_own_text_is_known(length: int, size: tuple[int, int]) -> None:
+    blocks, native = text_size(trace_ok_t(None, None, 0.1, "".join(["x"] * length)))
     assert blocks == size[0]
     assert abs(native - size[1]) <= 32  # the header of a string differs between Pythons
+
+
+@pytest.mark.parametrize("text", [repr(0), repr(True), None])
+def test_a_text_that_was_there_before_the_run_counts_for_nothing(text: str | None) -> None:
+    assert text_size(trace_ok_t(None, None, 0.1, text)) == (0, 0)
+
+
+@pytest.mark.parametrize("value", [0, True, 12345, "some text"])
+def test_what_is_returned_makes_no_difference(value: object) -> None:
+    meter = make_meter()
+    trace = measured(meter, "t", lambda *_: trace_ok_t(value, None, 0.25 * len(KEPT), repr(value)))
+    for _ in range(101):
+        trace("uuid", (), {}, {})
+    assert abs(per_run(list(meter.rows["t", ""]))) <= 1

@@ -261,7 +261,7 @@ class Meter:
     def _add_retained(self, run: Run, answer: Any, blocks: int, native: int | None) -> None:
         if run.row[SUCCEEDED] == 1:
             return  # the first run, see above
-        in_blocks, in_native = self_size(answer.retstr)
+        in_blocks, in_native = text_size(answer)
         row = run.row
         row[tally.RETAINED_RUNS] += run.stride
         row[tally.RETAINED_BLOCKS] += run.stride * (blocks - run.blocks - in_blocks - self._bias_blocks)
@@ -298,12 +298,22 @@ def outcome_of(answer: Any, error: BaseException | None) -> int:
     return SUCCEEDED if answer.runtime is not None else OUTCOME_OF_STATE["IGNORED"]
 
 
-def self_size(text: object) -> tuple[int, int]:
+def text_references(answer: Any) -> int:
+    return sys.getrefcount(answer.retstr)
+
+
+#: Of a text that only the answer holds. ``'0'`` or ``'True'`` are Python's own, made long before the run.
+FRESH_TEXT_REFERENCES = text_references(trace_ok_t(None, None, 0.0, repr(time.time())))
+
+
+def text_size(answer: Any) -> tuple[int, int]:
     """Blocks and native bytes of the answer's own ``repr``, which lives across the closing reading.
 
     Up to 512 bytes Python's allocator serves it as one block; above, glibc's does, in chunks of 16 bytes with 8 of overhead.
     """
-    size = sys.getsizeof(text)
+    if text_references(answer) > FRESH_TEXT_REFERENCES:
+        return 0, 0
+    size = sys.getsizeof(answer.retstr)
     return (1, 0) if size <= 512 else (0, (size + 8 + 15) & ~15)
 
 

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.bounds import Limits
-from celery_memory_exporter.events import EventLoop, explain, safe_url
+from celery_memory_exporter.events import EventLoop, explain
+from celery_memory_exporter.exposition import encode as encode_exposition
 from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.metrics import FleetCollector
 from celery_memory_exporter.report import EVENT_TYPE, MAX_MESSAGE_BYTES, encode
 from celery_memory_exporter.snapshot import Snapshot
+from celery_memory_exporter.urls import safe_url
 from tests import samples
 from tests.test_report import JSON
 
@@ -27,6 +31,12 @@ class Message:
 
     def decode(self) -> Any:
         return json.loads(self.body)
+
+
+def test_a_message_that_kombu_cannot_unpack_is_counted() -> None:
+    receiver = Receiver()
+    receiver.loop.on_decode_error(None, ValueError("compression"))
+    assert rejected(receiver.fleet.snapshot(0.0)) == {"undecodable": 1}
 
 
 class Receiver:
@@ -82,11 +92,18 @@ def test_events_may_come_in_batches() -> None:
         ({"type": "worker-heartbeat", "hostname": "x" * 300}, {}),
         ({"type": "worker-heartbeat", "hostname": "w", "active": "many", "timestamp": "then"}, {}),
         ({"type": "task-succeeded", "uuid": "1"}, {}),
+        ({"type": "task-succeeded", "timestamp": 10**400}, {}),
+        ({"type": "x" * 200}, {"malformed": 1}),
+        ({"type": "\ud800-odd", "timestamp": float("inf")}, {}),
+        ({"type": "worker-heartbeat", "hostname": "\ud800", "active": 10**400}, {}),
     ],
 )
 def test_what_is_no_report_is_counted_and_the_next_good_one_shows(message: object, reasons: dict[str, int]) -> None:
     receiver = Receiver()
     assert rejected(receiver.receive(message)) == reasons
+    shown = CollectorRegistry()
+    shown.register(FleetCollector(lambda: receiver.fleet.snapshot(0.0)))
+    assert encode_exposition(shown, "")[0], "whatever it was, /metrics answers"
     assert "celery@web1" in {worker.nodename for worker in receiver.receive(event()).workers}
 
 
@@ -112,6 +129,8 @@ def test_what_is_no_event_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
 
 def test_passwords_do_not_show() -> None:
     assert safe_url("redis://user:hunter2@h:6379/0") == "redis://user:**@h:6379/0"
+    assert safe_url("amqp://u:p1@h1//;amqp://u:p/2@h2//") == "amqp://u:**@h1//;amqp://u:**@h2//"
+    assert "s3" not in explain(ValueError("Port could not be cast to integer value as 's3'"), "redis://:s3/cret@h/0")
     shown = explain(OSError("cannot log in with hunter2: WRONGPASS"), "amqp://me:hunter2@h//")
     assert "hunter2" not in shown
     assert "check user and password" in shown

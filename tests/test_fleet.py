@@ -124,6 +124,17 @@ def test_a_recycled_child_takes_the_slot_that_is_free() -> None:
     assert worker.children_started == 4
 
 
+def test_no_slot_is_shown_twice_when_the_guess_was_wrong() -> None:
+    """Two children are replaced between two looks, in the other order than their pids tell."""
+    fleet = make_fleet()
+    fleet.apply_processes([samples.table(children=(10, 11))], 0.0)
+    fleet.apply_processes([samples.table(children=(20, 30))], 5.0)
+    told = [samples.process("main", 100), samples.process("1", 20)]
+    fleet.apply_report(samples.report(processes=told), 6.0)
+    fleet.apply_processes([samples.table(children=(20, 30))], 10.0)
+    assert {each.figures.pid: each.figures.process for each in only(fleet, 10.0).processes} == {100: "main", 20: "1", 30: "0"}
+
+
 def test_two_workers_of_one_host_stay_apart_even_with_one_name() -> None:
     fleet = make_fleet()
     fleet.apply_processes([samples.table(main=100, children=()), samples.table(main=200, children=())], 0.0)

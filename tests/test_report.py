@@ -90,6 +90,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("tasks.0.runs.succeeded", -1, "TaskReport.runs: below zero"),
         ("bounds.runtime_seconds", [1.0, 1.0], "report.bounds.runtime_seconds: not ascending"),
         ("bounds.peak_bytes", [], "report.bounds.peak_bytes: not ascending"),
+        ("processes.1.process", "main", "report.processes: a process is told twice"),
         ("objects", [{"type": "x", "count": 1, "growth": 0}] * (MAX_LIST_ITEMS + 1), "report.objects: expected a list of at most"),
     ],
 )

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from celery_memory_exporter import __version__, config
 from celery_memory_exporter.config import Config, ConfigError
-from celery_memory_exporter.events import safe_url
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
+from celery_memory_exporter.urls import safe_url
 
 logger = logging.getLogger("celery_memory_exporter")
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 
 from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.urls import safe_url
 
 
 class ConfigError(ValueError):
@@ -210,7 +211,10 @@ def _parse(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no UTF-8 text") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is no valid YAML: {' '.join(str(error).split())}") from error
+        # Without the snippet that the error itself shows: it may hold a password.
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        raise ConfigError(f"{where}: is no valid YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -224,7 +228,8 @@ def _read(cls: type[T], raw: dict[str, Any], path: str, source: str) -> T:
     for key, value in raw.items():
         where = f"{source}: {path}{key}"
         if key not in fields:
-            raise ConfigError(f"{where}: unknown key; allowed here: {', '.join(sorted(fields))}")
+            shown = f"{source}: {path}{safe_url(str(key))[:60]}"
+            raise ConfigError(f"{shown}: unknown key; allowed here: {', '.join(sorted(fields))}")
         if "check" in fields[key].metadata:
             values[key] = _checked(fields[key], value, where)
         elif value is None:
@@ -232,8 +237,12 @@ def _read(cls: type[T], raw: dict[str, Any], path: str, source: str) -> T:
         elif isinstance(value, dict):
             values[key] = _read(fields[key].default_factory, value, f"{path}{key}.", source)  # type: ignore[arg-type]
         else:
-            raise ConfigError(f"{where}: found {_shown(value)}, allowed is a mapping")
+            raise ConfigError(f"{where}: found {type(value).__name__}, allowed is a mapping with {', '.join(keys_of(fields[key]))}")
     return cls(**values)
+
+
+def keys_of(section: dataclasses.Field[Any]) -> list[str]:
+    return sorted(field.name for field in dataclasses.fields(section.default_factory))  # type: ignore[arg-type]
 
 
 def _checked(field: dataclasses.Field[Any], value: Any, where: str) -> Any:

@@ -14,15 +14,22 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import kombu
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Queue, binding
-from kombu.utils.url import maybe_sanitize_url
 
 from celery_memory_exporter.fleet import Fleet
-from celery_memory_exporter.report import EVENT_TYPE, MAX_MESSAGE_BYTES, DecodeError, decode
+from celery_memory_exporter.procfs import printable
+from celery_memory_exporter.report import (
+    EVENT_TYPE,
+    MAX_MESSAGE_BYTES,
+    MAX_NODENAME_LENGTH,
+    MAX_NUMBER,
+    DecodeError,
+    decode,
+)
+from celery_memory_exporter.urls import passwords, safe_url
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +42,8 @@ CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 20.0
 #: A queue of ours that nobody reads any more goes by itself (RabbitMQ), and its messages before (as Celery's own event queues).
 QUEUE_EXPIRES_SECONDS = 60.0
+MAX_TYPE_LENGTH = 100
 MESSAGE_TTL_SECONDS = 30.0
-
-
-def safe_url(url: str) -> str:
-    """The URL without its password, for logs and messages."""
-    try:
-        return str(maybe_sanitize_url(url))
-    except ValueError:
-        return f"{urlsplit(url).scheme}://…"
 
 
 class EventLoop:
@@ -121,7 +121,9 @@ class EventLoop:
             )
             for key in ROUTING_KEYS
         ]
-        with Consumer(connection.default_channel, queues, on_message=self.on_message, no_ack=True):
+        with Consumer(
+            connection.default_channel, queues, on_message=self.on_message, on_decode_error=self.on_decode_error, no_ack=True
+        ):
             logger.info("consuming %s from %s", ", ".join(ROUTING_KEYS), safe_url(self._url))
             self._fleet.apply_source("broker", up=True)
             beaten = self._monotonic()
@@ -144,22 +146,30 @@ class EventLoop:
         try:
             payload = message.decode()
         except Exception as error:  # kombu raises what its serializers raise
-            self._fleet.reject_report("undecodable")
-            if not self._logged_undecodable:
-                self._logged_undecodable = True
-                logger.warning("a message that is no event is refused (logged once): %s", str(error)[:200])
+            self.on_decode_error(message, error)
             return
         for event in payload if isinstance(payload, list) else [payload]:
-            self.on_event(event)
+            try:
+                self.on_event(event)
+            except Exception:  # one event must not cost the connection, whatever we did not think of
+                self._fleet.reject_report("malformed")
+                logger.exception("an event could not be handled")
+
+    def on_decode_error(self, _: Any, error: Exception) -> None:
+        """kombu calls it for a message that it cannot even unpack."""
+        self._fleet.reject_report("undecodable")
+        if not self._logged_undecodable:
+            self._logged_undecodable = True
+            logger.warning("a message that is no event is refused (logged once): %s", str(error)[:200])
 
     def on_event(self, event: object) -> None:
         kind = event.get("type") if isinstance(event, dict) else None
-        if not isinstance(event, dict) or not isinstance(kind, str):
+        if not isinstance(event, dict) or not isinstance(kind, str) or len(kind) > MAX_TYPE_LENGTH:
             self._fleet.reject_report("malformed")
             return
         timestamp = event.get("timestamp")
-        lag = max(0.0, time.time() - timestamp) if isinstance(timestamp, (int, float)) else None
-        self._fleet.apply_event(kind.partition("-")[0], lag)
+        sent = timestamp if isinstance(timestamp, (int, float)) and abs(timestamp) <= MAX_NUMBER else None
+        self._fleet.apply_event(printable(kind.partition("-")[0]), None if sent is None else max(0.0, time.time() - sent))
         if kind == EVENT_TYPE:
             self._on_report(event)
         elif kind.startswith("worker-"):
@@ -176,17 +186,20 @@ class EventLoop:
 
     def _on_worker_event(self, event: dict[str, Any], kind: str) -> None:
         nodename, active = event.get("hostname"), event.get("active")
-        if isinstance(nodename, str) and 1 <= len(nodename) <= 255:
-            count = active if isinstance(active, int) and active >= 0 else None
-            self._fleet.apply_worker_event(nodename, kind, count, self._monotonic())
+        if isinstance(nodename, str) and 1 <= len(nodename) <= MAX_NODENAME_LENGTH:
+            count = active if isinstance(active, int) and 0 <= active <= MAX_NUMBER else None
+            self._fleet.apply_worker_event(printable(nodename), kind, count, self._monotonic())
 
 
 def explain(error: BaseException, url: str) -> str:
     """What went wrong with the broker and what to do, in one line without secrets."""
+    try:
+        secrets = passwords(url)
+    except ValueError:
+        return "broker.url cannot be understood; a / or # in its password has to be percent-encoded"
     text = " ".join(str(error).split()) or type(error).__name__
-    password = urlsplit(url).password
-    if password:
-        text = text.replace(password, "**")
+    for secret in secrets:
+        text = text.replace(secret, "**")
     lowered = text.lower()
     if isinstance(error, (ImportError, KeyError)):
         hint = "install the transport's library (celery[redis], celery[sqs], …) or check the URL's scheme"

@@ -36,7 +36,7 @@ def encode(registry: Collector, accept: str) -> tuple[bytes, str]:
     content_type = choose_encoder(accept)[1]
     openmetrics = content_type.startswith("application/openmetrics-text")
     text = "".join(lines(registry.collect(), openmetrics=openmetrics))
-    return (text + "# EOF\n" if openmetrics else text).encode(), content_type
+    return (text + "# EOF\n" if openmetrics else text).encode("utf-8", "replace"), content_type
 
 
 def lines(metrics: Iterable[Metric], *, openmetrics: bool) -> Iterable[str]:

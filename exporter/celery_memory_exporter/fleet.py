@@ -206,17 +206,22 @@ class Fleet:
 
     def _assign_slots(self, worker: _Worker, processes: WorkerProcesses) -> None:
         """Slot numbers as the pool gives them: a new child takes the lowest one free."""
-        alive = {child.identity for child in processes.children}
-        worker.slots = {identity: slot for identity, slot in worker.slots.items() if identity in alive}
+        slots: dict[Identity, int] = {}
         for child in processes.children:
             told = _told(worker.report, child)
             if told is not None and told.process.isdigit():
-                worker.slots[child.identity] = int(told.process)
+                slots[child.identity] = int(told.process)
         for child in processes.children:
-            if child.identity not in worker.slots:
-                used = set(worker.slots.values())
-                worker.slots[child.identity] = next(slot for slot in range(len(used) + 1) if slot not in used)
-                worker.children_seen += 1
+            # What was guessed before stays, unless the agent has given that slot to another child since.
+            guessed = worker.slots.get(child.identity)
+            if guessed is not None and guessed not in slots.values():
+                slots.setdefault(child.identity, guessed)
+        for child in processes.children:
+            if child.identity not in slots:
+                used = set(slots.values())
+                slots[child.identity] = next(slot for slot in range(len(used) + 1) if slot not in used)
+        worker.children_seen += len(slots.keys() - worker.slots.keys())
+        worker.slots = slots
 
     def _view(self, nodename: str, worker: _Worker, now: float) -> WorkerView:
         report = worker.report

@@ -168,7 +168,7 @@ def workers() -> list[WorkerProcesses]:
         hostname = hostname_of(candidate.pid, main.status.namespace_pids)
         result.append(
             WorkerProcesses(
-                nodename=nodename_of(candidate.arguments, hostname),
+                nodename=procfs.printable(nodename_of(candidate.arguments, hostname)),
                 main=main,
                 children=tuple(child for child in children if child and child.status.ignored_signals & SIGINT_MASK),
                 cgroup=procfs.cgroup_memory(candidate.pid),

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+from celery_memory_exporter import procfs
 from celery_memory_exporter.procfs import CgroupMemory
 
 VERSION = 1
@@ -243,8 +244,7 @@ def _read(kind: Any, raw: object, path: str) -> Any:
     if kind is str:
         if not isinstance(raw, str) or len(raw) > MAX_STRING_LENGTH:
             raise _malformed(path, f"a string of at most {MAX_STRING_LENGTH} characters", raw)
-        # A lone surrogate is valid in JSON and cannot be written to /metrics as UTF-8.
-        return raw.encode("utf-8", "replace").decode("utf-8")
+        return procfs.printable(raw)
     if kind is int or kind is float:
         return _read_number(kind, raw, path)
     return _read_dataclass(kind, raw, path)
@@ -280,6 +280,9 @@ def _check(report: WorkerReport) -> None:
         _check_histogram(task.delta, report.bounds.delta_bytes, f"delta of {task.name}")
         if task.peak is not None:
             _check_histogram(task.peak, report.bounds.peak_bytes, f"peak of {task.name}")
+    names = [process.process for process in report.processes]
+    if len(set(names)) < len(names):
+        raise DecodeError("malformed", "report.processes: a process is told twice")
     parts: list[Any] = [report, report.instance, report.cgroup]
     parts += [*report.processes, *report.tasks, *report.objects, *report.lost]
     for part in parts:

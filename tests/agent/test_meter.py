@@ -241,6 +241,18 @@ def test_a_soft_time_limit_passes() -> None:
     meter._on_open = interrupted
     with pytest.raises(SoftTimeLimitExceeded):
         measured(meter, "t", lambda *_: answer())("uuid", (), {}, {})
+    assert meter.idle
+
+
+def test_a_soft_time_limit_that_comes_when_the_run_is_over_does_not_fail_it() -> None:
+    def interrupted(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    meter = make_meter()
+    meter._on_close = interrupted
+    row = run(meter, lambda: None, times=2)
+    assert row[0] == 2
+    assert meter.idle
 
 
 def test_tracers_are_wrapped_once_however_often_it_is_asked() -> None:

@@ -8,19 +8,22 @@ import marshal
 import os
 import sys
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.app.trace import trace_ok_t
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_memory_exporter.agent import census, tally
 from celery_memory_exporter.agent.census import Census, changed, type_name
 from celery_memory_exporter.agent.channel import PIPE_BUF, STATES_PER_SLOT, Channel
-from celery_memory_exporter.agent.child import parts_of
+from celery_memory_exporter.agent.child import ChildAgent, parts_of
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.ledger import Ledger, TopTypes
+from celery_memory_exporter.agent.meter import measured
 from celery_memory_exporter.agent.readings import KeptFile, Readings
 from celery_memory_exporter.agent.settings import Settings
 
@@ -220,6 +223,20 @@ def test_the_cap_on_task_types_holds_for_the_worker() -> None:
     assert len(ledger.rows()) == 3
 
 
+def test_a_type_once_told_apart_stays_so_when_children_end() -> None:
+    ledger = Ledger(max_tasks=3)
+    for pid, names in ((1, "abc"), (2, "de")):
+        ledger.open_account(pid, pid, None)
+        for name in names:
+            ledger.apply(("row", pid, name, "", row_of(succeeded=5)))
+            ledger.apply(("exceptions", pid, name, "", {"E": 1}))
+    before = {key: row[0] for key, row in ledger.rows().items()}
+    ledger.close_account(2, "tasks", None)
+    assert {key: row[0] for key, row in ledger.rows().items()} == before
+    assert ledger.exceptions()[tally.OTHER] == {"E": 2}
+    assert set(ledger.exceptions()) == set(before)
+
+
 def test_types_are_summed_over_processes() -> None:
     ledger = Ledger(200)
     for pid in (1, 2):
@@ -234,6 +251,84 @@ def test_a_type_stays_among_the_top_until_it_is_clearly_out() -> None:
     assert top.choose({"a": (0, 0, 9), "b": (0, 0, 8), "c": (0, 0, 7), "d": (0, 0, 6), "e": (0, 0, 5)}) == ["a", "b"]
     assert top.choose({"c": (0, 0, 9), "d": (0, 0, 8), "a": (0, 0, 7), "b": (0, 0, 6), "e": (0, 0, 5)}) == ["c", "d", "a", "b"]
     assert top.choose({"c": (0, 0, 9), "d": (0, 0, 8), "e": (0, 0, 7), "f": (0, 0, 6), "a": (0, 0, 5)}) == ["c", "d"]
+
+
+# --- child ----------------------------------------------------------------------------------------------------------
+
+
+class Pipe:
+    """A channel that does something while a record is sent, or refuses it."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, ...]] = []
+        self.during: Callable[[], object] = lambda: None
+        self.full = False
+
+    def send(self, record: tuple[Any, ...]) -> bool:
+        self.during()
+        if not self.full:
+            self.sent.append(record)
+        return not self.full
+
+    def claim(self, slot: int) -> int:
+        return slot
+
+    def write(self, *_: object) -> None:
+        pass
+
+
+def make_child(pipe: Pipe) -> ChildAgent:
+    return ChildAgent(pipe, Settings(), 0, None, Census(15.0, 60.0))  # type: ignore[arg-type]
+
+
+def run_once(child: ChildAgent) -> None:
+    measured(child.meter, "t", lambda *_: trace_ok_t(None, None, 0.1, "None"))("uuid", (), {}, {})
+    child.stop_helper()
+
+
+def runs_told(pipe: Pipe) -> list[float]:
+    return [array("d", record[-1])[0] for record in pipe.sent if record[0] == "row"]
+
+
+def test_a_run_that_ends_while_its_row_is_sent_is_told_later() -> None:
+    pipe = Pipe()
+    child = make_child(pipe)
+    run_once(child)
+    child._owed.add(("t", ""))
+
+    def meanwhile() -> None:
+        pipe.during = lambda: None
+        run_once(child)  # finds the helper telling, and leaves its row to it
+
+    pipe.during = meanwhile
+    child.rest()
+    child.rest()
+    assert runs_told(pipe)[-1] == 2
+
+
+def test_what_found_the_pipe_full_is_told_later() -> None:
+    pipe = Pipe()
+    child = make_child(pipe)
+    pipe.full = True
+    run_once(child)
+    run_once(child)
+    assert runs_told(pipe) == []
+    pipe.full = False
+    child.rest()
+    assert runs_told(pipe) == [2]
+
+
+def test_the_last_words_are_all_that_is_owed_and_the_end() -> None:
+    pipe = Pipe()
+    child = make_child(pipe)
+    run_once(child)
+    pipe.full = True
+    run_once(child)
+    pipe.full = False
+    child.end(155)
+    assert runs_told(pipe)[-1] == 2
+    assert pipe.sent[-1][0] == "bye"
+    assert pipe.sent[-1][2] == 155
 
 
 # --- census ---------------------------------------------------------------------------------------------------------
@@ -318,6 +413,29 @@ def test_lazy_proxies_are_not_executed() -> None:
     assert counting.counts[type_name(type(proxies[0]))] == 3
 
 
+def test_classes_that_cannot_be_hashed_are_counted() -> None:
+    class Meta(type):
+        def __eq__(cls, other: object) -> bool:
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    class Odd(metaclass=Meta):
+        pass
+
+    kept = [Odd() for _ in range(3)]
+    counting = Census(15.0, pause_seconds=60.0)
+    counting.take(warm=True)
+    assert counting.counts[type_name(type(kept[0]))] == 3
+
+
+def test_a_census_that_is_off_counts_nothing() -> None:
+    counting = Census(15.0, pause_seconds=60.0, enabled=False)
+    counting.take(warm=True)
+    assert not counting.due(1e9, idle=True)
+    assert (counting.objects, counting.rows()) == (None, {})
+
+
 def test_endless_new_types_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(census, "MAX_TYPES", 10)
     counting = Census(15.0, pause_seconds=60.0)
@@ -339,12 +457,10 @@ ROWS = st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.integers(1, 9), s
 
 @given(st.lists(ROWS, max_size=5))
 def test_a_receiver_of_changes_knows_all_rows(censuses: list[dict[str, tuple[int, int, int]]]) -> None:
-    sent: dict[str, Any] = {}
+    sent: dict[str, tuple[int, int, int]] = {}
     for rows in censuses:
-        sent.update(changed(rows, sent))
-        assert {name: row for name, row in sent.items() if row != (0, 0, 0)} == {
-            name: row for name, row in rows.items() if row != (0, 0, 0)
-        }
+        sent = census.known(sent, changed(rows, sent))
+        assert sent == rows, "and holds nothing of types that are gone"
 
 
 # --- readings -------------------------------------------------------------------------------------------------------
@@ -387,8 +503,10 @@ def test_a_kept_file_never_writes_into_somebody_elses(tmp_path: Path) -> None:
     assert file._fd is not None
     users = os.open(tmp_path / "users-own", os.O_CREAT | os.O_RDWR)
     os.dup2(users, file._fd)
+    os.write(users, b"1 2 3")
+    assert file.read() is None
     assert not file.write(b"5")
-    assert (tmp_path / "users-own").read_bytes() == b""
+    assert (tmp_path / "users-own").read_bytes() == b"1 2 3"
 
 
 # --- guard and settings ---------------------------------------------------------------------------------------------
@@ -429,10 +547,16 @@ def test_settings_from_the_environment() -> None:
 def test_a_setting_that_cannot_be_read_keeps_its_default_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         settings = Settings.from_environment(
-            {"CELERY_MEMORY_INTERVAL_SECONDS": "soon", "CELERY_MEMORY_MAX_TASKS": "0", "CELERY_MEMORY_ENABLED": ""}
+            {
+                "CELERY_MEMORY_INTERVAL_SECONDS": "soon",
+                "CELERY_MEMORY_MAX_TASKS": "0",
+                "CELERY_MEMORY_ENABLED": "",
+                "CELERY_MEMORY_EVENTS_URL": "redis://:s3/cret@h/0",
+            }
         )
     assert settings == Settings()
-    assert len(caplog.records) == 2
+    assert len(caplog.records) == 3
+    assert "s3" not in caplog.text
 
 
 def test_the_agent_loads_the_standard_library_and_celery_only() -> None:

@@ -5,6 +5,11 @@ Between two censuses only names are kept: holding type objects would keep classe
 attribute of a foreign object is touched, since lazy proxies execute on access. Nothing is collected first; garbage that
 waits for the collector counts.
 
+Listing the objects counts a reference of each, which writes to the page that it is on: in a forked child, pages
+shared with the main process are copied, 62 MiB for a million objects. So a child that inherits more than the setting
+``census_max_objects`` of them is not counted at all. Objects that the application froze (``gc.freeze``) are not
+listed and stay shared.
+
 The collector does not track strings, numbers, or dicts and tuples of only such: a leak of those does not show here.
 """
 
@@ -14,7 +19,7 @@ import gc
 import math
 import time
 from collections import Counter
-from typing import Any
+from typing import TypeAlias
 
 #: Distinct type names followed per process. An application that makes classes without end must not make us grow.
 MAX_TYPES = 2_000
@@ -24,6 +29,10 @@ MAX_NAME_LENGTH = 200
 SECONDS_PER_OBJECT = 60e-9
 #: Of the time that passes, at most this share is spent counting.
 BUDGET = 0.01
+
+#: Per object type: count, growth since the process started, growth since it was warm.
+TypeRow: TypeAlias = "tuple[int, int, int]"
+GONE: TypeRow = (0, 0, 0)
 
 _qualname = type.__dict__["__qualname__"].__get__
 _module = type.__dict__["__module__"].__get__
@@ -38,25 +47,39 @@ def type_name(kind: type) -> str:
     return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else str(name)
 
 
+def count_types(objects: list[object]) -> list[tuple[type, int]]:
+    """Types and their counts, the most frequent first."""
+    try:
+        return Counter(map(type, objects)).most_common()
+    except TypeError:
+        # A class whose metaclass defines equality without a hash. By identity it takes three times as long.
+        kinds = list(map(type, objects))
+        by_identity = {id(kind): kind for kind in kinds}
+        return [(by_identity[identity], count) for identity, count in Counter(map(id, kinds)).most_common()]
+
+
 class Census:
     """Counts of this process: now, at its start, and at the end of its warm-up."""
 
-    def __init__(self, least_seconds: float, pause_seconds: float) -> None:
+    def __init__(self, least_seconds: float, pause_seconds: float, *, enabled: bool = True) -> None:
+        self.enabled = enabled
         self._least_seconds = least_seconds
         self._pause_seconds = pause_seconds
         self._cost = SECONDS_PER_OBJECT
         self._started: dict[str, int] | None = None
         self._warm: dict[str, int] | None = None
         self._idle_due = self._busy_due = 0.0
-        self.objects = 0
+        self.objects: int | None = None
         self.counts: dict[str, int] = {}
 
     def due(self, now: float, *, idle: bool) -> bool:
         """Whether to count now (monotonic seconds). An idle process may be counted as often as the budget allows."""
-        return now >= (self._idle_due if idle else self._busy_due)
+        return self.enabled and now >= (self._idle_due if idle else self._busy_due)
 
     def take(self, *, warm: bool) -> None:
-        """Counts. ``warm`` tells that start-up is over: what exists then is no growth to rank types by."""
+        """Counts, if enabled. ``warm`` tells that start-up is over: what exists then is no growth to rank types by."""
+        if not self.enabled:
+            return
         begun = time.thread_time()
         self.counts = self._count()
         if self._started is None:
@@ -67,7 +90,7 @@ class Census:
         self._idle_due = now + (time.thread_time() - begun) / BUDGET
         self._busy_due = max(self._idle_due, now + self._least_seconds)
 
-    def rows(self) -> dict[str, tuple[int, int, int]]:
+    def rows(self) -> dict[str, TypeRow]:
         """Per type: count, growth since the process started, and growth since its warm-up ended (what types are ranked by)."""
         started = self._started or {}
         reference = started if self._warm is None else self._warm
@@ -77,19 +100,19 @@ class Census:
         # CPU time, not wall time: on a crowded machine the scheduler's pauses are not ours, and would make us count less.
         begun = time.thread_time()
         objects = gc.get_objects()
-        self.objects = len(objects)
+        number = self.objects = len(objects)
         left = max(0.001, self._pause_seconds - (time.thread_time() - begun))
         # The first one is taken before any task runs and may take its time: in a new child it also pays for copying the pages
         # that it shares with the main process, which says nothing of what the later ones cost.
         first = self._started is None
-        step = 1 if first else max(1, math.ceil(self.objects * self._cost / left))
+        step = 1 if first else max(1, math.ceil(number * self._cost / left))
         begun = time.thread_time()
-        by_type = Counter(map(type, objects if step == 1 else objects[::step]))
+        by_type = count_types(objects if step == 1 else objects[::step])
         if not first:
-            self._cost = max(1e-9, min((time.thread_time() - begun) * step / max(1, self.objects), 2 * self._cost))
+            self._cost = max(1e-9, min((time.thread_time() - begun) * step / max(1, number), 2 * self._cost))
         del objects
         counts: dict[str, int] = {}
-        for kind, count in by_type.most_common():
+        for kind, count in by_type:
             name = type_name(kind)[:MAX_NAME_LENGTH]
             if name not in counts and len(counts) >= MAX_TYPES:
                 name = OTHER_TYPES
@@ -97,8 +120,12 @@ class Census:
         return counts
 
 
-def changed(rows: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+def changed(rows: dict[str, TypeRow], sent: dict[str, TypeRow]) -> dict[str, TypeRow]:
     """What has to be sent so that a receiver that has ``sent`` gets to know ``rows``: new values, and zeros for types gone."""
     news = {name: row for name, row in rows.items() if sent.get(name) != row}
-    news.update({name: (0, 0, 0) for name in sent if name not in rows and sent[name] != (0, 0, 0)})
-    return news
+    return news | {name: GONE for name in sent if name not in rows}
+
+
+def known(held: dict[str, TypeRow], news: dict[str, TypeRow]) -> dict[str, TypeRow]:
+    """What a receiver of ``news`` holds: without the types that are gone, so that endless new ones do not add up."""
+    return {name: row for name, row in (held | news).items() if row != GONE}

@@ -23,9 +23,9 @@ from typing import Any
 
 from celery_memory_exporter import procfs
 from celery_memory_exporter.agent import census
+from celery_memory_exporter.agent.census import TypeRow
 from celery_memory_exporter.agent.channel import PIPE_BUF, Channel
 from celery_memory_exporter.agent.guard import Guard, guarded
-from celery_memory_exporter.agent.ledger import TypeRow
 from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.settings import Settings
@@ -33,6 +33,10 @@ from celery_memory_exporter.agent.tally import TaskKey
 
 #: Between two tellings of the figures that are not about one run.
 TELL_SECONDS = 1.0
+#: How often, and after what pause, a child that ends tries to put its last words into a full pipe: half a second in all, while the
+#: pool itself lets a child that ended wait for one.
+LAST_WORDS_TRIES = 10
+LAST_WORDS_PAUSE_SECONDS = 0.05
 #: Start-up is over after this many runs or seconds.
 WARM_RUNS = 30
 WARM_SECONDS = 60.0
@@ -55,14 +59,17 @@ def interpreter_figures(readings: Readings, objects: int | None) -> dict[str, An
 class ChildAgent:
     """One per prefork child, made in ``worker_process_init``."""
 
-    def __init__(self, channel: Channel, settings: Settings, slot: int, memory_limit_bytes: int | None) -> None:
+    def __init__(
+        self, channel: Channel, settings: Settings, slot: int, memory_limit_bytes: int | None, counting: census.Census
+    ) -> None:
         self.guard = Guard()
         self._channel = channel
         self._place = channel.claim(slot)
         self._pid = os.getpid()
         self._started = time.monotonic()
         self._readings = Readings()
-        self._census = census.Census(settings.census_seconds, settings.census_pause_seconds)
+        self._memory_limit_bytes = memory_limit_bytes
+        self._census = counting
         self._sent_types: dict[str, TypeRow] = {}
         self._owed: set[TaskKey] = set()
         self._told = 0.0
@@ -132,9 +139,13 @@ class ChildAgent:
     def end(self, exit_code: int) -> None:
         """The last words of a child that ends by itself: everything owed, and how it ends."""
         self.stop_helper()
-        self._pay()
+        self._owed.update(self.meter.rows)
         self._tell()
-        self._channel.send(("bye", self._pid, exit_code, self._peak))
+        for _ in range(LAST_WORDS_TRIES):
+            self._pay()
+            if not self._owed and self._channel.send(("bye", self._pid, exit_code, self._peak)):
+                return
+            time.sleep(LAST_WORDS_PAUSE_SECONDS)
 
     def stop_helper(self) -> None:
         """The next run starts another one."""
@@ -149,14 +160,16 @@ class ChildAgent:
             self._channel.write(self._place, (self._pid, since, rss, self._peak), task)
 
     def _pay(self) -> None:
+        """Sends what is owed. A row leaves the debts before it is read: a run that ends meanwhile puts it back."""
         for key in list(self._owed):
-            row = self.meter.rows[key]
-            if not self._channel.send(("row", self._pid, *key, row.tobytes())):
-                return
-            exceptions = self.meter.exceptions.get(key)
-            if exceptions and not self._channel.send(("exceptions", self._pid, *key, exceptions)):
-                return
             self._owed.discard(key)
+            exceptions = self.meter.exceptions.get(key)
+            paid = self._channel.send(("row", self._pid, *key, self.meter.rows[key].tobytes())) and (
+                not exceptions or self._channel.send(("exceptions", self._pid, *key, dict(exceptions)))
+            )
+            if not paid:
+                self._owed.add(key)
+                return
 
     def _tell(self) -> None:
         self._told = time.monotonic()
@@ -165,13 +178,19 @@ class ChildAgent:
         own = (self.meter.overhead_seconds, self.guard.errors, self.meter.tasks_folded)
         self._channel.send(("process", self._pid, figures, own))
 
+    @guarded
     def _take_census(self) -> None:
-        warm = self.meter.runs >= WARM_RUNS or (self.meter.runs > 0 and time.monotonic() - self._started >= WARM_SECONDS)
-        self._census.take(warm=warm)
+        # The list of all objects must not show in the peak, of which the pool recycles children.
+        self._peak = max(self._peak, self._readings.peak())
+        below = self._memory_limit_bytes is None or self._peak <= self._memory_limit_bytes
+        seconds = time.monotonic() - self._started
+        self._census.take(warm=self.meter.runs >= WARM_RUNS or (self.meter.runs > 0 and seconds >= WARM_SECONDS))
+        if below:
+            self._readings.reset_peak()
         for part in parts_of(census.changed(self._census.rows(), self._sent_types)):
             if not self._channel.send(("types", self._pid, part)):
                 return  # what was not sent differs from what was, and goes with the next census
-            self._sent_types.update(part)
+            self._sent_types = census.known(self._sent_types, part)
 
 
 def parts_of(types: dict[str, TypeRow], room: int = PIPE_BUF - 100) -> Iterator[dict[str, TypeRow]]:

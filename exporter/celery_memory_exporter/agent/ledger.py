@@ -12,12 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery_memory_exporter.agent import tally
+from celery_memory_exporter.agent import census, tally
+from celery_memory_exporter.agent.census import TypeRow
 from celery_memory_exporter.agent.channel import Record
 from celery_memory_exporter.agent.tally import Row, TaskKey
-
-#: Per object type: count, growth since the process started, growth since it was warm.
-TypeRow = tuple[int, int, int]
 
 
 @dataclass(slots=True)
@@ -59,8 +57,8 @@ class Ledger:
         self.exited: Counter[str] = Counter()
         self.lost: Counter[tuple[str, str]] = Counter()
         self.costs = Costs()
-        self.folded = 0
         self._max_tasks = max_tasks
+        self._admitted: set[TaskKey] = {tally.OTHER}
         self._rows: dict[TaskKey, Row] = {}
         self._exceptions: dict[TaskKey, dict[str, int]] = {}
 
@@ -88,7 +86,7 @@ class Ledger:
             account.figures, costs = rest
             account.costs = Costs(*costs)
         elif kind == "types":
-            account.types.update(rest[0])
+            account.types = census.known(account.types, rest[0])
         elif kind == "bye":
             account.exit_code, account.peak_bytes = rest
 
@@ -110,19 +108,16 @@ class Ledger:
         """Per task type the sum over the gone, the living and ``extra`` accounts."""
         grouped: dict[TaskKey, list[Row]] = {key: [row] for key, row in self._rows.items()}
         for account in [*self.children.values(), *extra]:
-            for key, row in account.rows.items():
-                if key not in grouped and len(grouped) >= self._max_tasks:
-                    self.folded += 1
-                    grouped.setdefault(tally.OTHER, []).append(row)
-                else:
-                    grouped.setdefault(key, []).append(row)
+            # A copy: in the threads pool the main process's own rows grow meanwhile.
+            for key, row in list(account.rows.items()):
+                grouped.setdefault(self._key(key), []).append(row)
         return {key: tally.total(rows) for key, rows in grouped.items()}
 
     def exceptions(self, extra: Iterable[Account] = ()) -> dict[TaskKey, dict[str, int]]:
         summed = {key: dict(counts) for key, counts in self._exceptions.items()}
         for account in [*self.children.values(), *extra]:
-            for key, counts in account.exceptions.items():
-                add_counts(summed.setdefault(key, {}), counts)
+            for key, counts in list(account.exceptions.items()):
+                add_counts(summed.setdefault(self._key(key), {}), dict(counts))
         return summed
 
     def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeRow]:
@@ -134,8 +129,12 @@ class Ledger:
         return summed
 
     def _key(self, key: TaskKey) -> TaskKey:
-        """Children may each know other task types: the cap holds for the worker."""
-        return key if key in self._rows or len(self._rows) < self._max_tasks else tally.OTHER
+        """Children may each know other task types: the cap holds for the worker. A type once told apart stays so."""
+        if key not in self._admitted:
+            if len(self._admitted) > self._max_tasks:  # OTHER is in there, too
+                return tally.OTHER
+            self._admitted.add(key)
+        return key
 
 
 def add_counts(total: dict[str, int], counts: dict[str, int]) -> None:

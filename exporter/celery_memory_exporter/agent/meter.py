@@ -57,10 +57,12 @@ Trace = Callable[..., Any]
 class Run:
     """The opening readings of one run."""
 
-    __slots__ = ("alone", "blocks", "epoch", "key", "native", "peak_reset", "row", "rss", "stride", "work")
+    __slots__ = ("active", "alone", "blocks", "epoch", "key", "native", "peak_reset", "row", "rss", "stride", "work")
 
     key: TaskKey
     row: Row
+    #: Whether it is among those running.
+    active: bool
     epoch: int
     #: How often the agent had been at work before this run.
     work: int
@@ -126,10 +128,12 @@ class Meter:
     def open(self, name: str, request: Any) -> Run | None:
         """Takes the opening readings; ``None`` when the agent failed."""
         begun = time.perf_counter()
+        run = Run()
+        run.active = False
         try:
-            run = Run()
             run.key, run.row = self._row_of(name, request)
             with self._lock:
+                run.active = True
                 self._epoch += 1
                 self._running += 1
                 run.epoch, run.work = self._epoch, self._work
@@ -145,38 +149,52 @@ class Meter:
                 run.blocks = sys.getallocatedblocks()
             return run
         except SoftTimeLimitExceeded:
+            self._leave(run)
             raise
         except Exception:
+            self._leave(run)
             self.guard.note("Meter.open")
             return None
 
     def close(self, run: Run | None, answer: Any, error: BaseException | None = None) -> None:
-        """Takes the closing readings and adds the run to its type's row. Never raises."""
+        """Takes the closing readings and adds the run to its type's row.
+
+        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
+        """
         if run is None:
             return
         try:
-            begun = time.perf_counter()
-            blocks = sys.getallocatedblocks() if run.stride else 0
-            native = self._readings.native_live() if run.stride else None
-            if run.stride:
-                self._learn_stride(time.perf_counter() - begun)
-            rss = self._readings.rss()
-            with self._lock:
-                run.alone = run.alone and self._epoch == run.epoch
-                self._running -= 1
-                outcome = self._add(run, answer, error)
-                if run.alone:
-                    self._add_memory(run, rss)
-                if run.alone and run.stride and run.work == self._work and outcome == SUCCEEDED:
-                    self._add_retained(run, answer, blocks, native)
-            self.runs += 1
-            if self._on_close is not None:
-                self._on_close(run.key)
-            self.overhead_seconds += time.perf_counter() - begun
-        except SoftTimeLimitExceeded:
-            raise
+            self._close(run, answer, error)
         except Exception:
             self.guard.note("Meter.close")
+        finally:
+            self._leave(run)
+
+    def _close(self, run: Run, answer: Any, error: BaseException | None) -> None:
+        begun = time.perf_counter()
+        blocks = sys.getallocatedblocks() if run.stride else 0
+        native = self._readings.native_live() if run.stride else None
+        if run.stride:
+            self._learn_stride(time.perf_counter() - begun)
+        rss = self._readings.rss()
+        self._leave(run)
+        with self._lock:
+            run.alone = run.alone and self._epoch == run.epoch
+            outcome = self._add(run, answer, error)
+            if run.alone:
+                self._add_memory(run, rss)
+            if run.alone and run.stride and run.work == self._work and outcome == SUCCEEDED:
+                self._add_retained(run, answer, blocks, native)
+            self.runs += 1
+        if self._on_close is not None:
+            self._on_close(run.key)
+        self.overhead_seconds += time.perf_counter() - begun
+
+    def _leave(self, run: Run) -> None:
+        with self._lock:
+            if run.active:
+                run.active = False
+                self._running -= 1
 
     @contextmanager
     def housekeeping(self) -> Iterator[None]:

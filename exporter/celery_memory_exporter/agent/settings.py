@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from celery_memory_exporter.urls import passwords
+
 logger = logging.getLogger(__name__)
 
 PREFIX = "CELERY_MEMORY_"
@@ -19,8 +21,8 @@ PREFIX = "CELERY_MEMORY_"
 
 def seconds(text: str) -> float:
     value = float(text)
-    if not 0.1 <= value <= 86_400:
-        raise ValueError("seconds between 0.1 and 86400")
+    if not 0.001 <= value <= 86_400:
+        raise ValueError("seconds between 0.001 and 86400")
     return value
 
 
@@ -29,6 +31,21 @@ def count(text: str) -> int:
     if not 1 <= value <= 10_000:
         raise ValueError("an integer between 1 and 10000")
     return value
+
+
+def objects(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 10**9:
+        raise ValueError("an integer between 0 and 1000000000")
+    return value
+
+
+def url(text: str) -> str:
+    try:
+        passwords(text)
+    except ValueError:
+        raise ValueError("a URL; a / or # in its password has to be percent-encoded") from None
+    return text
 
 
 def switch(text: str) -> bool:
@@ -49,11 +66,17 @@ class Settings:
     enabled: bool = setting(True, switch, "`0` leaves the worker exactly as it is without the agent")
     interval_seconds: float = setting(15.0, seconds, "time between two reports of a worker")
     events_url: str | None = setting(
-        None, str, "kombu URL that reports are sent to, where the worker's own broker has no fanout (SQS)"
+        None, url, "kombu URL that reports are sent to, where the worker's own broker has no fanout (SQS)"
     )
     census_seconds: float = setting(15.0, seconds, "least time between two counts of the objects of a busy process")
     census_pause_seconds: float = setting(
-        0.02, float, "longest pause of a process by one count; on larger heaps every k-th object is counted"
+        0.02, seconds, "longest pause of a process by one count; on larger heaps every k-th object is counted"
+    )
+    census_max_objects: int = setting(
+        1_000_000,
+        objects,
+        "objects in the main process up to which its children are counted, `0` for never: counting makes a child's own "
+        "copies of shared pages, some 62 MiB for a million objects",
     )
     max_tasks: int = setting(200, count, "task types (and queues) told apart; the rest is summed as `other`")
     max_object_types: int = setting(20, count, "object types reported, by growth")
@@ -69,5 +92,6 @@ class Settings:
             try:
                 values[field.name] = field.metadata["parse"](text)
             except ValueError as error:
-                logger.warning("%s=%r is ignored, %r is used: %s", name, text, field.default, error)
+                # The value is not shown: it may be a URL with its password.
+                logger.warning("%s is ignored, %r is used; allowed is %s", name, field.default, error)
         return Settings(**values)

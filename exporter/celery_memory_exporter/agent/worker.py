@@ -65,8 +65,9 @@ class WorkerAgent:
         self._readings = Readings()
         self._peak = self._readings.peak()
         self._self = Account(slot=-1, start_ticks=procfs.start_ticks())
-        self._census = census.Census(settings.census_seconds, settings.census_pause_seconds)
-        self._census.take(warm=False)
+        self._census = census.Census(
+            settings.census_seconds, settings.census_pause_seconds, enabled=settings.census_max_objects > 0
+        )
         self._top = TopTypes(settings.max_object_types)
         self._instance = Instance(procfs.boot_id(), procfs.pid_namespace(), os.getpid(), self._self.start_ticks, time.time())
         self._sequence = 0
@@ -76,6 +77,7 @@ class WorkerAgent:
         limit = worker.max_memory_per_child if self.channel else None
         self.child_memory_limit_bytes = int(limit) * 1024 if limit else None
         self._child: ChildAgent | None = None
+        self._take_census(warm=False)
         self.meter: Meter | None = None
         if self.channel is None:
             self.meter = Meter(self.guard, self._readings, max_tasks=settings.max_tasks, on_close=self._keep_peak)
@@ -89,9 +91,15 @@ class WorkerAgent:
         from billiard import current_process
 
         assert self.channel is not None
-        self._child = ChildAgent(
-            self.channel, self.settings, getattr(current_process(), "index", -1), self.child_memory_limit_bytes
+        settings = self.settings
+        inherited = self._census.objects
+        counting = census.Census(
+            settings.census_seconds,
+            settings.census_pause_seconds,
+            enabled=inherited is not None and inherited <= settings.census_max_objects,
         )
+        slot = getattr(current_process(), "index", -1)
+        self._child = ChildAgent(self.channel, settings, slot, self.child_memory_limit_bytes, counting)
         os.register_at_fork(before=self._child.stop_helper)
         self._child.meter.wrap_tasks(self.worker.app.tasks)
 
@@ -147,9 +155,10 @@ class WorkerAgent:
 
     def _reason(self, account: Account, exit_code: int | None) -> str:
         """``exit_code`` is the pool's; a child that ended by itself told its own before."""
-        if account.exit_code == EX_RECYCLE:
+        if EX_RECYCLE in (account.exit_code, exit_code):
             limit = self.child_memory_limit_bytes
-            return "memory" if limit is not None and account.peak_bytes > limit else "tasks"
+            peak = account.peak_bytes or account.figures.get("peak_rss_bytes") or 0
+            return "memory" if limit is not None and peak > limit else "tasks"
         if account.exit_code is not None or exit_code == 0:
             return "shutdown"
         if exit_code is not None and exit_code > 0:
@@ -168,11 +177,15 @@ class WorkerAgent:
     def _keep_peak(self, _: tally.TaskKey) -> None:
         self._peak = max(self._peak, self._readings.peak())
 
+    @guarded
+    def _take_census(self, *, warm: bool) -> None:
+        self._census.take(warm=warm)
+        self._self.types = self._census.rows()
+
     def _measure_self(self) -> None:
         now = time.monotonic()
         if self._census.due(now, idle=self.meter is not None and self.meter.idle):
-            self._census.take(warm=now - self._started >= WARM_SECONDS)
-            self._self.types = self._census.rows()
+            self._take_census(warm=now - self._started >= WARM_SECONDS)
         figures = interpreter_figures(self._readings, self._census.objects)
         figures["peak_rss_bytes"] = max(self._peak, self._readings.peak())
         self._self.figures = figures
@@ -189,6 +202,8 @@ class WorkerAgent:
         for account in [self._self, *self.ledger.children.values()]:
             costs.add(account.costs)
         costs.add(self.ledger.costs)
+        # A successor may have been forked since the pool was looked at: the younger one has the slot.
+        slots = {child.slot: (pid, child) for pid, child in sorted(self.ledger.children.items(), key=age) if child.slot >= 0}
         return WorkerReport(
             worker=worker.hostname,
             instance=self._instance,
@@ -202,7 +217,7 @@ class WorkerAgent:
             bounds=tally.BOUNDS,
             processes=[
                 process_report("main", os.getpid(), self._self),
-                *(process_report(str(each.slot), pid, each) for pid, each in sorted(self.ledger.children.items())),
+                *(process_report(str(slot), pid, child) for slot, (pid, child) in sorted(slots.items())),
             ],
             tasks=[
                 tally.to_report(key, row, exceptions.get(key, {}), native=native, peak=self._peaks_known())
@@ -217,11 +232,15 @@ class WorkerAgent:
             overhead_seconds=costs.seconds,
             reports_dropped=reports_dropped,
             errors=costs.errors,
-            dropped={"tasks": costs.tasks_folded + self.ledger.folded} if costs.tasks_folded + self.ledger.folded else {},
+            dropped={"tasks": costs.tasks_folded},
         )
 
     def _peaks_known(self) -> bool:
         return os.access("/proc/self/clear_refs", os.W_OK)
+
+
+def age(entry: tuple[int, Account]) -> int:
+    return entry[1].start_ticks or 0
 
 
 def process_report(name: str, pid: int, account: Account) -> ProcessReport:

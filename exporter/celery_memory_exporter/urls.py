@@ -1,0 +1,24 @@
+"""Broker URLs without their secrets."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+
+def safe_url(url: str) -> str:
+    """The URL (kombu takes several, for failover, between semicolons) without passwords, for logs and messages."""
+    return ";".join(re.sub(r"(?<=://).*(?=@)", _without_password, each) for each in url.split(";"))
+
+
+def _without_password(userinfo: re.Match[str]) -> str:
+    user, colon, _ = userinfo[0].partition(":")
+    return f"{user}{colon}**" if colon else user
+
+
+def passwords(url: str) -> list[str]:
+    """The passwords in it. Raises ``ValueError`` where part of one is taken for the port."""
+    parts = [urlsplit(each) for each in url.split(";")]
+    for part in parts:
+        part.port  # noqa: B018  # it is parsed when it is asked for
+    return [part.password for part in parts if part.password]

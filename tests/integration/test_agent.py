@@ -125,29 +125,38 @@ def test_pools_without_children(stage: Stage, pool: str) -> None:
     assert no_agent_trouble(exporter, worker)
 
 
-def test_results_and_arguments_are_not_retained_and_kept_objects_are(stage: Stage, broker_url_as_backend: str) -> None:
+def per_run(exporter: Exporter, worker: Worker, family: str, task: str) -> float:
+    labels = {"worker": worker.nodename, "name": name_of(task)}
+    value = exporter.value(family, **labels)
+    runs = exporter.value("celery_task_memory_retained_runs", **labels)
+    assert value is not None
+    assert runs
+    return value / runs
+
+
+def test_results_and_arguments_are_not_retained(stage: Stage, broker_url_as_backend: str) -> None:
     exporter = stage.exporter()
     worker = stage.worker("-c", "1", TEST_BACKEND_URL=broker_url_as_backend)
     rows = ["x" * 100 + str(number) for number in range(70_000)]
-    stage.send(worker, "keep_twenty", times=201)
-    stage.send(worker, "noop", times=201)
+    stage.send(worker, "noop", times=101)
     stage.send(worker, "big_result", times=31)
     stage.send(worker, "big_argument", rows, times=31)
-    for task, runs in (("keep_twenty", 201), ("noop", 201), ("big_result", 31), ("big_argument", 31)):
+    for task, runs in (("noop", 101), ("big_result", 31), ("big_argument", 31)):
         wait_for_runs(exporter, worker, task, runs)
+        assert abs(per_run(exporter, worker, "celery_task_memory_retained_bytes", task)) < 1024, task
 
-    def per_run(family: str, task: str) -> float:
-        labels = {"worker": worker.nodename, "name": name_of(task)}
-        value = exporter.value(family, **labels)
-        runs = exporter.value("celery_task_memory_retained_runs", **labels)
-        assert value is not None
-        assert runs
-        return value / runs
 
-    blocks = "celery_task_memory_retained_blocks"
-    assert round(per_run(blocks, "keep_twenty") - per_run(blocks, "noop")) == 20
-    for task in ("big_result", "big_argument", "noop"):
-        assert abs(per_run("celery_task_memory_retained_bytes", task)) < 1024, task
+def test_twenty_objects_kept_a_run_are_twenty_blocks_a_run(stage: Stage) -> None:
+    exporter = stage.exporter()
+    worker = stage.worker("-c", "2")
+    for _ in range(201):
+        stage.send(worker, "keep_twenty")
+        stage.send(worker, "noop")
+    wait_for_runs(exporter, worker, "keep_twenty", 201)
+    wait_for_runs(exporter, worker, "noop", 201)
+    kept, none = (per_run(exporter, worker, "celery_task_memory_retained_blocks", task) for task in ("keep_twenty", "noop"))
+    # Live blocks also count what Python's free lists hold, which moves by a block or so; an audit (tier 1) is exact.
+    assert abs(kept - none - 20) < 1, (kept, none)
 
 
 def test_the_task_that_a_killed_child_was_in_is_named(stage: Stage) -> None:

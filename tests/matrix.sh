@@ -36,7 +36,7 @@ run() {
 oldest=
 while read -r version python; do
     [[ -n $oldest ]] || oldest="$version $python"
-    [[ $version == "$done_with" ]] || run "python$version-celery-newest" "$python"
+    [[ $version == "$done_with" ]] || run "python$version-celery-newest" "$python" </dev/null
 done < <(pythons)
 if [[ -n $oldest ]]; then
     read -r version python <<<"$oldest"

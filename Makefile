@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check golden clean
+.PHONY: help demo test check golden zoo bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,14 @@ check: $(VENV)/.tests  ## ruff, ruff format, mypy
 
 golden: $(VENV)/.tests  ## rewrite the golden exposition after a wanted change
 	GOLDEN=write $(BIN)/pytest tests/test_metrics.py tests/test_docs.py -k golden
+
+zoo: $(VENV)/.tests  ## every known leak and innocent in real workers: make zoo ARGS="--jobs 2" or ARGS="drip_beside_churn"
+	@tests/prepare.sh servers
+	$(BIN)/python -m tests.zoo.run $(ARGS)
+
+bench: $(VENV)/.tests  ## what the agent costs, beside the bare worker: make bench ARGS="throughput --rounds 5"
+	@tests/prepare.sh servers
+	$(BIN)/python -m tests.bench.run $(ARGS)
 
 clean:  ## remove what the other commands made
 	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .hypothesis artifacts

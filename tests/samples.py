@@ -9,11 +9,16 @@ from celery_memory_exporter.processes import Identity, ProcessMemory, WorkerProc
 from celery_memory_exporter.procfs import CgroupMemory, Status
 from celery_memory_exporter.report import (
     Bounds,
+    Container,
+    Evidence,
     Histogram,
+    Holder,
     Instance,
     LostRuns,
     ObjectCount,
     ProcessReport,
+    Profile,
+    Site,
     TaskReport,
     WorkerReport,
 )
@@ -22,6 +27,30 @@ BOOT = "0b7c2f34-boot"
 NAMESPACE = 4026531836
 MIB = 1024 * 1024
 BOUNDS = Bounds(runtime_seconds=[0.1, 1.0], delta_bytes=[-1024.0, 0.0, 1024.0], peak_bytes=[0.0, 1024.0])
+
+
+def profile(**columns: list[float]) -> Profile:
+    """Of two processes that have each run the type 125 times; each second run was audited and left ten blocks behind."""
+    runs = [2.0, 8.0, 10.0, 20.0, 20.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 10.0]
+    audited = [each / 2 for each in runs]
+    values = {each.name: [0.0] * len(runs) for each in dataclasses.fields(Profile)}
+    values |= {"runs": runs, "audited": audited, "blocks": [10 * each for each in audited]}
+    values |= {"squares": [810_000 * each for each in audited], "sampled": audited}
+    return Profile(**(values | columns))
+
+
+def evidence(**changes: Any) -> Evidence:
+    value = Evidence(
+        profile=profile(),
+        processes=2.0,
+        growing=2.0,
+        seconds=60.0,
+        survivors={"shop.MyCacheEntry": 125, "list": 250},
+        sites=[Site("shop.py:71", "bytes", 3_600.0)],
+        deep_audits=4,
+        holders=[Holder("shop._my_app_cache", "dict", 250, 4.0)],
+    )
+    return dataclasses.replace(value, **changes)
 
 
 def task(name: str = "shop.leak", queue: str = "celery", **changes: Any) -> TaskReport:
@@ -38,6 +67,8 @@ def task(name: str = "shop.leak", queue: str = "celery", **changes: Any) -> Task
         retained_blocks=140.0,
         retained_native_bytes=4_096.0,
         retained_runs=7,
+        audited_runs=5,
+        evidence=evidence(),
     )
     return dataclasses.replace(report, **changes)
 
@@ -85,7 +116,8 @@ def report(**changes: Any) -> WorkerReport:
         agent_version="0.1.0",
         bounds=BOUNDS,
         processes=[process("main", 100), process("0", 101), process("1", 102, rss_bytes=70 * MIB)],
-        tasks=[task(), task("shop.fine", runs={"succeeded": 4}, exceptions={})],
+        tasks=[task(), task("shop.fine", runs={"succeeded": 4}, exceptions={}, evidence=None)],
+        containers=[Container("shop._my_app_cache", "dict", 250, 250)],
         objects=[ObjectCount("shop.MyCacheEntry", 160, 160), ObjectCount("dict", 20_000, -5)],
         lost=[LostRuns("shop.big", "oom", 1)],
         children_started=3,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_memory_exporter.report import MAX_LIST_ITEMS, REASONS, VERSION, DecodeError, decode, encode
+from celery_memory_exporter.report import VERSION
+from celery_memory_exporter.wire import MAX_LIST_ITEMS, REASONS, DecodeError, decode, encode
 from tests import samples
 
 JSON = st.recursive(

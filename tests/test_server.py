@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from celery_memory_exporter.server import Application, HttpServer, accepts_gzip, bind
+from tests.test_metrics import fixed_fleet
 from tests.test_metrics import registry as fleet_registry
 
 
@@ -24,7 +26,7 @@ class Exporter:
         self.missing: dict[str, str] = {}
         listener = bind("127.0.0.1", 0)
         self.port: int = listener.getsockname()[1]
-        self.server = HttpServer(Application(registry, lambda: self.missing), listener)
+        self.server = HttpServer(Application(registry, fixed_fleet, lambda: self.missing), listener)
         self.server.start()
 
     def get(self, path: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
@@ -100,6 +102,18 @@ def test_the_landing_page_leads_to_the_metrics(exporter: Exporter) -> None:
     response, body = exporter.get("/")
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
     assert b'<a href="metrics">/metrics</a>' in body
+
+
+def test_the_diagnosis_as_json(exporter: Exporter) -> None:
+    response, body = exporter.get("/api/v1/diagnosis")
+    assert response.headers["Content-Type"] == "application/json"
+    diagnosis = json.loads(body)
+    assert set(diagnosis) == {"suspects", "cleared", "workers"}
+    (suspect,) = [each for each in diagnosis["suspects"] if each["task"] == "shop.leak"]
+    assert (suspect["worker"], suspect["growth_class"]) == ("celery@web1", "python")
+    assert suspect["holders"][0]["path"] == "shop._my_app_cache"
+    assert suspect["sites"] == [{"site": "shop.py:71", "bytes_per_run": 900.0, "figure": "bytes"}]
+    assert {"type": "shop.MyCacheEntry", "per_run": 1.0} in suspect["object_types"]
 
 
 @pytest.mark.parametrize("path", ["/nope", "/metrics/", "/favicon.ico", "//metrics"])

@@ -8,8 +8,19 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from itertools import zip_longest
 
-from celery_memory_exporter.report import Histogram, LostRuns, ObjectCount, TaskReport, WorkerReport
+from celery_memory_exporter.report import (
+    Evidence,
+    Histogram,
+    Holder,
+    LostRuns,
+    ObjectCount,
+    Profile,
+    Site,
+    TaskReport,
+    WorkerReport,
+)
 
 OTHER = "other"
 
@@ -23,6 +34,9 @@ class Limits:
     tasks: int = 200
     object_types: int = 20
     exceptions: int = 50
+    #: Per task type, and containers per worker.
+    sites: int = 10
+    containers: int = 10
     label_length: int = 120
 
 
@@ -55,12 +69,14 @@ def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[W
         before = objects.get(kind, ObjectCount(kind, 0, 0))
         objects[kind] = ObjectCount(kind, before.count + counted.count, before.growth + counted.growth)
     dropped["celery_worker_objects"] += max(0, len(report.objects) - limits.object_types)
+    dropped["celery_worker_container_items"] += max(0, len(report.containers) - limits.containers)
     return (
         dataclasses.replace(
             report,
             tasks=[merge_tasks(name, queue, parts, limits) for (name, queue), parts in grouped.items()],
             lost=[LostRuns(name, reason, count) for (name, reason), count in lost.items()],
             objects=list(objects.values()),
+            containers=[dataclasses.replace(each, path=each.path[:length]) for each in report.containers[: limits.containers]],
         ),
         +dropped,
     )
@@ -68,8 +84,9 @@ def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[W
 
 def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) -> TaskReport:
     """The sum of several task types' figures, under one name."""
+    evidence = merge_evidence([part.evidence for part in parts if part.evidence is not None], limits)
     if len(parts) == 1 and len(parts[0].exceptions) <= limits.exceptions:
-        return dataclasses.replace(parts[0], name=name, queue=queue)
+        return dataclasses.replace(parts[0], name=name, queue=queue, evidence=evidence)
     runs: Counter[str] = Counter()
     exceptions: Counter[str] = Counter()
     for part in parts:
@@ -92,9 +109,66 @@ def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) 
         retained_blocks=sum(part.retained_blocks for part in parts),
         retained_native_bytes=sum(natives) if natives else None,
         retained_runs=sum(part.retained_runs for part in parts),
+        audited_runs=sum(part.audited_runs for part in parts),
+        evidence=evidence,
+    )
+
+
+def merge_evidence(parts: list[Evidence], limits: Limits) -> Evidence | None:
+    """What several queues' runs of a task type, or several types under ``other``, tell together."""
+    if not parts:
+        return None
+    survivors: Counter[str] = Counter()
+    sites: Counter[tuple[str, str]] = Counter()
+    holders: dict[str, Holder] = {}
+    for part in parts:
+        for name, count in part.survivors.items():
+            survivors[name[: limits.label_length]] += count
+        for site in part.sites:
+            sites[site.site[: limits.label_length], site.figure] += site.amount  # type: ignore[assignment]  # a float adds up, too
+        for holder in part.holders:
+            path = holder.path[: limits.label_length]
+            before = holders.get(path)
+            more = (holder.items + before.items, holder.growth + before.growth) if before else (holder.items, holder.growth)
+            holders[path] = dataclasses.replace(holder, path=path, items=more[0], growth=more[1])
+    first = parts[0]
+    return dataclasses.replace(
+        first,
+        profile=merge_profiles([part.profile for part in parts]),
+        processes=max(part.processes for part in parts),
+        growing=max(part.growing for part in parts),
+        failed_audits=sum(part.failed_audits for part in parts),
+        failed_bytes=sum(part.failed_bytes for part in parts),
+        seconds=max(part.seconds for part in parts),
+        survivors=dict(survivors.most_common(limits.object_types)),
+        sites=[Site(site, figure, amount) for (site, figure), amount in sites.most_common(limits.sites)],
+        deep_audits=sum(part.deep_audits for part in parts),
+        holders=sorted(holders.values(), key=lambda holder: -holder.growth)[: limits.containers],
+        paths=[path[: limits.label_length] for path in first.paths],
+    )
+
+
+def merge_profiles(parts: list[Profile]) -> Profile:
+    """Age by age; a profile ends with the last age that its processes reached."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = [each.name for each in dataclasses.fields(Profile)]
+    return Profile(
+        **{
+            name: [sum(values) for values in zip_longest(*(getattr(part, name) for part in parts), fillvalue=0.0)]
+            for name in columns
+        }
     )
 
 
 def merge_histograms(parts: list[Histogram]) -> Histogram:
     """Bucket by bucket; the parts share their bounds, as all of one report do."""
     return Histogram([sum(counts) for counts in zip(*(part.counts for part in parts), strict=True)], sum(p.sum for p in parts))
+
+
+def by_name(tasks: list[TaskReport]) -> list[TaskReport]:
+    """One report per task name, over its queues, by name."""
+    grouped: dict[str, list[TaskReport]] = {}
+    for task in tasks:
+        grouped.setdefault(task.name, []).append(task)
+    return [merge_tasks(name, "", grouped[name], Limits()) for name in sorted(grouped)]

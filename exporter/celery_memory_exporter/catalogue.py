@@ -73,6 +73,7 @@ FAMILIES: tuple[Family, ...] = (
         "children_exited_total", "counter", "Pool children ended, by why: tasks, memory, oom, signal, shutdown, error.", "reason"
     ),
     _worker("objects", "gauge", "Objects of the fastest growing types in all processes, at the last census.", "object_type"),
+    _worker("container_items", "gauge", "Items in long-lived containers that grow, while a task type is suspected.", "container"),
     _worker("objects_growth", "gauge", "How many more of them than when each process started.", "object_type"),
     # Tasks: memory
     _task("memory_delta_bytes", "histogram", "Resident memory after a run minus before, of runs alone in their process."),
@@ -85,8 +86,20 @@ FAMILIES: tuple[Family, ...] = (
         "Live memory that runs left behind in processes alive now: C heap, and Python blocks at 90 bytes.",
     ),
     _task("memory_retained_blocks", "gauge", "Live Python blocks that runs left behind in processes alive now."),
-    _task("memory_retained_runs", "gauge", "Runs behind the retained figures: succeeded, alone, not the first of a process."),
+    _task("memory_retained_runs", "gauge", "Runs behind the retained figures: in processes alive now, without each one's first."),
+    _task("memory_audited_runs_total", "counter", "Runs that were audited: measured exactly, by what outlived them."),
+    _task("retained_objects", "gauge", "Objects that outlive an audited run, of the most frequent types.", "object_type"),
+    _task("retained_site_bytes", "gauge", "Bytes that a deep-audited run leaves behind, by the line that allocated them.", "site"),
     _task("lost_total", "counter", "Runs whose child died under them, by why the child ended.", "reason"),
+    # Verdicts
+    Family(
+        "celery_leak_suspect",
+        "gauge",
+        ("worker", "name", "growth_class", "holder"),
+        "1 for each task type that leaks; an empty name where only a process grows.",
+    ),
+    Family("celery_leak_bytes_per_run", "gauge", ("worker", "name", "growth_class"), "What a suspect's run leaves behind."),
+    Family("celery_leak_bytes_per_hour", "gauge", ("worker", "name", "growth_class"), "The same at the rate that it runs."),
     # Tasks: traffic, as the best-known exporter names it
     _traffic("succeeded_total", "counter", "Runs that succeeded."),
     _traffic("failed_total", "counter", "Runs that failed, by exception class.", "exception"),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
 import sys
 import threading
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from celery_memory_exporter import __version__, config
+from celery_memory_exporter import __version__, config, findings
 from celery_memory_exporter.config import Config, ConfigError
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
@@ -21,6 +23,8 @@ logger = logging.getLogger("celery_memory_exporter")
 
 #: ``--once``: how long to collect events before printing, in report intervals' default plus a second.
 ONCE_SECONDS = 16.0
+REPORT_URL = "http://localhost:9808"
+REPORT_SECONDS = 10.0
 
 
 def serve(settings: Config) -> int:
@@ -52,6 +56,22 @@ def print_once(settings: Config, seconds: float) -> int:
     failed = exporter.unready()
     exporter.stop()
     return fail("; ".join(f"{source}: {reason}" for source, reason in failed.items())) if failed else 0
+
+
+def report(url: str, *, as_json: bool) -> int:
+    """Asks a running exporter who leaks; 1 when something does, 2 when it cannot be asked."""
+    address = f"{url.rstrip('/')}/api/v1/diagnosis"
+    try:
+        with urllib.request.urlopen(address, timeout=REPORT_SECONDS) as response:  # noqa: S310  # the user's own address
+            text = response.read().decode()
+        diagnosis = json.loads(text)
+        suspects = diagnosis["suspects"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "reason", error)
+        fail(f"no diagnosis at {address}: {reason}; is the exporter running there? Give its address with --url")
+        return 2
+    print(text if as_json else findings.as_text(diagnosis))
+    return 1 if suspects else 0
 
 
 def stop_event() -> threading.Event:
@@ -102,6 +122,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="how long --once waits for reports (default %(default)g)",
     )
+    reporting = commands.add_parser(
+        "report",
+        help="ask a running exporter who leaks; exit status 1 when something does",
+        description="Ask a running exporter which task types leak, what they leave behind, who holds it, and on which line it was "
+        "made. The exit status is 0 when nothing leaks, 1 when something does, and 2 when the exporter cannot be asked.",
+    )
+    reporting.add_argument("--url", default=REPORT_URL, help="where the exporter answers (default %(default)s)")
+    reporting.add_argument("--json", action="store_true", help="what /api/v1/diagnosis answers, as it is")
     demo = commands.add_parser(
         "demo",
         help="see a leaking task found: a real worker, no broker and no server to install",
@@ -125,6 +153,8 @@ def overrides(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
+    if arguments.command == "report":
+        return report(arguments.url, as_json=arguments.json)
     if arguments.command == "demo":
         from celery_memory_exporter.demo import run
 

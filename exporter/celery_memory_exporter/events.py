@@ -21,15 +21,9 @@ from kombu import Connection, Consumer, Queue, binding
 
 from celery_memory_exporter.fleet import Fleet
 from celery_memory_exporter.procfs import printable
-from celery_memory_exporter.report import (
-    EVENT_TYPE,
-    MAX_MESSAGE_BYTES,
-    MAX_NODENAME_LENGTH,
-    MAX_NUMBER,
-    DecodeError,
-    decode,
-)
+from celery_memory_exporter.report import EVENT_TYPE
 from celery_memory_exporter.urls import passwords, safe_url
+from celery_memory_exporter.wire import MAX_MESSAGE_BYTES, MAX_NODENAME_LENGTH, MAX_NUMBER, DecodeError, decode
 
 logger = logging.getLogger(__name__)
 

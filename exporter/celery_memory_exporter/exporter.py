@@ -44,7 +44,7 @@ class Exporter:
                 "Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the agents' reports"
             )
         if listener is not None:
-            self._parts.append(HttpServer(Application(self._registry, self.unready), listener))
+            self._parts.append(HttpServer(Application(self._registry, self.snapshot, self.unready), listener))
 
     def start(self) -> None:
         for part in self._parts:

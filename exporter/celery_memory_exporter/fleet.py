@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from celery_memory_exporter.bounds import OTHER, Limits, bounded
 from celery_memory_exporter.processes import Identity, ProcessMemory, SharedMemory, WorkerProcesses
 from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import REASONS, ProcessReport, WorkerReport
+from celery_memory_exporter.report import ProcessReport, WorkerReport
 from celery_memory_exporter.snapshot import ProcessView, Snapshot, SourceView, WorkerView
+from celery_memory_exporter.wire import REASONS
 
 #: A report is the present state for this many intervals; one may be lost and one late.
 FRESH_INTERVALS = 3

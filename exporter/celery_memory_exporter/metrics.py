@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
 
 import celery
 from prometheus_client.core import Metric
@@ -16,15 +15,13 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from celery_memory_exporter import __version__
-from celery_memory_exporter.bounds import Limits, merge_tasks
+from celery_memory_exporter.bounds import by_name
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, Family
+from celery_memory_exporter.diagnosis import diagnose
 from celery_memory_exporter.exposition import number
-from celery_memory_exporter.report import Histogram, ProcessReport, TaskReport, WorkerReport
+from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence, Histogram, ProcessReport, TaskReport, WorkerReport
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
-
-#: Bytes behind one live block, where only blocks are known. Measured: 99 in a bare Celery worker's heap, 82 in a heap of
-#: small dicts, by the size classes that sys._debugmallocstats() lists.
-MEAN_BLOCK_BYTES = 90
+from celery_memory_exporter.verdict import Diagnosis
 
 #: Family by field of a process.
 PROCESS_FAMILIES = {
@@ -114,6 +111,7 @@ class FleetCollector(Collector):
         snapshot = self._snapshot()
         for worker in snapshot.workers:
             add_worker(rows, worker)
+        add_diagnosis(rows, diagnose(snapshot))
         add_self(rows, snapshot)
         return rows.metrics()
 
@@ -157,17 +155,17 @@ def add_report(rows: Rows, worker: WorkerView, report: WorkerReport) -> None:
     rows.add("celery_agent_overhead_seconds_total", (name,), report.overhead_seconds)
     rows.add("celery_agent_reports_dropped_total", (name,), report.reports_dropped)
     rows.add("celery_agent_errors_total", (name,), report.errors)
-    by_name = groupby(sorted(report.tasks, key=lambda task: task.name), key=lambda task: task.name)
-    for task_name, parts in by_name:
-        queues = list(parts)
-        for task in queues:
-            add_traffic(rows, worker, report, task)
-        add_task_memory(rows, worker, report, merge_tasks(task_name, "", queues, Limits()))
+    for task in report.tasks:
+        add_traffic(rows, worker, report, task)
+    for task in by_name(report.tasks):
+        add_task_memory(rows, worker, report, task)
     if worker.live:
         rows.add("celery_worker_child_memory_limit_bytes", (name,), report.child_memory_limit_bytes)
         for counted in report.objects:
             rows.add("celery_worker_objects", (name, counted.type), counted.count)
             rows.add("celery_worker_objects_growth", (name, counted.type), counted.growth)
+        for container in report.containers:
+            rows.add("celery_worker_container_items", (name, container.path), container.items)
 
 
 def add_traffic(rows: Rows, worker: WorkerView, report: WorkerReport, task: TaskReport) -> None:
@@ -185,10 +183,30 @@ def add_task_memory(rows: Rows, worker: WorkerView, report: WorkerReport, task: 
     rows.add("celery_task_memory_growth_bytes_total", labels, task.growth_bytes)
     rows.add("celery_task_memory_release_bytes_total", labels, task.release_bytes)
     rows.add_histogram("celery_task_memory_peak_bytes", labels, report.bounds.peak_bytes, task.peak)
+    rows.add("celery_task_memory_audited_runs_total", labels, task.audited_runs)
     if worker.live:
         rows.add("celery_task_memory_retained_bytes", labels, retained_bytes(task))
         rows.add("celery_task_memory_retained_blocks", labels, task.retained_blocks)
         rows.add("celery_task_memory_retained_runs", labels, task.retained_runs)
+        if task.evidence is not None:
+            add_evidence(rows, labels, task.evidence)
+
+
+def add_evidence(rows: Rows, labels: tuple[str, str], evidence: Evidence) -> None:
+    audited = sum(evidence.profile.audited)
+    for kind, count in sorted(evidence.survivors.items()):
+        rows.add("celery_task_retained_objects", (*labels, kind), count / max(1.0, audited))
+    for site in evidence.sites:
+        if site.figure == "bytes":
+            rows.add("celery_task_retained_site_bytes", (*labels, site.site), site.amount / max(1, evidence.deep_audits))
+
+
+def add_diagnosis(rows: Rows, diagnosis: Diagnosis) -> None:
+    for suspect in diagnosis.suspects:
+        labels = (suspect.worker, suspect.task or "", suspect.growth_class)
+        rows.add("celery_leak_suspect", (*labels, suspect.holder), 1)
+        rows.add("celery_leak_bytes_per_run", labels, suspect.retained_bytes_per_run)
+        rows.add("celery_leak_bytes_per_hour", labels, suspect.retained_bytes_per_hour)
 
 
 def retained_bytes(task: TaskReport) -> float:

@@ -8,8 +8,10 @@ exporters", exporter-toolkit.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gzip
 import html
+import json
 import re
 import socket
 import threading
@@ -22,6 +24,8 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import __version__, exposition
+from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.snapshot import Snapshot
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,6 +39,7 @@ LANDING_PAGE = """<!doctype html>
 </head><body><h1>celery-memory-exporter</h1>
 <p>Memory of Celery workers, by process, by task type, by object type. Version {version}.</p>
 <ul><li><a href="metrics">/metrics</a>: for Prometheus</li>
+<li><a href="api/v1/diagnosis">/api/v1/diagnosis</a>: who leaks, as JSON</li>
 <li><a href="-/healthy">/-/healthy</a>: the process answers</li>
 <li><a href="-/ready">/-/ready</a>: all sources work</li></ul></body></html>
 """
@@ -50,8 +55,9 @@ PLAIN = content_type("text/plain; charset=utf-8")
 class Application:
     """An ASGI application. ``ready`` answers with what is not ready yet, by source; empty when all is well."""
 
-    def __init__(self, registry: CollectorRegistry, ready: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, registry: CollectorRegistry, snapshot: Callable[[], Snapshot], ready: Callable[[], dict[str, str]]) -> None:
         self._registry = registry
+        self._snapshot = snapshot
         self._ready = ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,6 +75,8 @@ class Application:
         path = scope["path"]
         if path == "/metrics":
             return await asyncio.to_thread(self._metrics, scope)
+        if path == "/api/v1/diagnosis":
+            return await asyncio.to_thread(self._diagnosis)
         if path == "/-/healthy":
             return HTTPStatus.OK, PLAIN, b"celery-memory-exporter is healthy.\n"
         if path in ("/-/ready", "/health"):
@@ -80,6 +88,10 @@ class Application:
             page = LANDING_PAGE.format(version=html.escape(__version__))
             return HTTPStatus.OK, content_type("text/html; charset=utf-8"), page.encode()
         return HTTPStatus.NOT_FOUND, PLAIN, b"Not found. Metrics are at /metrics.\n"
+
+    def _diagnosis(self) -> tuple[HTTPStatus, Headers, bytes]:
+        body = json.dumps(dataclasses.asdict(diagnose(self._snapshot())))
+        return HTTPStatus.OK, [*content_type("application/json"), (b"cache-control", b"no-store")], body.encode()
 
     def _metrics(self, scope: Scope) -> tuple[HTTPStatus, Headers, bytes]:
         request_headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}

@@ -7,6 +7,7 @@ import logging
 import marshal
 import os
 import sys
+import threading
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +18,17 @@ from celery.app.trace import trace_ok_t
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.agent import census, tally
+from celery_memory_exporter.agent import census, growth, tally
 from celery_memory_exporter.agent.census import Census, changed, type_name
 from celery_memory_exporter.agent.channel import PIPE_BUF, STATES_PER_SLOT, Channel
 from celery_memory_exporter.agent.child import ChildAgent, parts_of
+from celery_memory_exporter.agent.containers import ContainerRow
+from celery_memory_exporter.agent.evidence import FADE
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.ledger import Ledger, TopTypes
-from celery_memory_exporter.agent.meter import measured
 from celery_memory_exporter.agent.readings import KeptFile, Readings
 from celery_memory_exporter.agent.settings import Settings
+from celery_memory_exporter.agent.tracer import measured
 
 # --- tally ----------------------------------------------------------------------------------------------------------
 
@@ -34,24 +37,25 @@ def test_observations_land_in_their_buckets() -> None:
     row = tally.new_row()
     for size in (-1.0, 0.0, 1.0, 1e12):
         tally.observe_delta(row, size)
-    report = tally.to_report(("t", "q"), row, {}, native=True, peak=True)
+    report = tally.to_report(("t", "q"), row, {}, retained=(1.5, 2.5, 3.0), evidence=None, native=True, peak=True)
     bounds = tally.BOUNDS.delta_bytes
     assert report.delta.counts[bounds.index(0.0)] == 2
     assert report.delta.counts[bounds.index(0.0) + 1] == 1
     assert report.delta.counts[-1] == 1
     assert (report.growth_bytes, report.release_bytes, report.delta.sum) == (1e12 + 1, 1.0, 1e12)
+    assert (report.retained_blocks, report.retained_native_bytes, report.retained_runs) == (1.5, 2.5, 3)
 
 
-@given(st.lists(st.lists(st.integers(0, 2**30), min_size=tally.WIDTH, max_size=tally.WIDTH), max_size=5))
+def test_what_the_system_cannot_measure_is_absent() -> None:
+    report = tally.to_report(("t", "q"), tally.new_row(), {}, retained=(0.0, 0.0, 0.0), evidence=None, native=False, peak=False)
+    assert (report.retained_native_bytes, report.peak) == (None, None)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**30), min_size=tally.WIDTH, max_size=tally.WIDTH), min_size=1, max_size=5))
 def test_totals_are_the_sums_in_any_order(rows: list[list[int]]) -> None:
     arrays = [array("d", row) for row in rows]
     assert tally.total(arrays) == tally.total(reversed(arrays))
-    assert list(tally.total(arrays)) == [sum(column) for column in zip(*rows, strict=True)] or not rows
-
-
-def test_what_ends_with_a_process_is_not_kept() -> None:
-    rest = tally.without_mortal(array("d", [1.0] * tally.WIDTH))
-    assert [column for column, value in enumerate(rest) if value == 0.0] == list(tally.MORTAL)
+    assert list(tally.total(arrays)) == [sum(column) for column in zip(*rows, strict=True)]
 
 
 def test_a_row_fits_the_pipe_with_the_longest_names() -> None:
@@ -168,20 +172,58 @@ def row_of(**columns: float) -> bytes:
     return row.tobytes()
 
 
+def grown(*, runs: int, audits: int, blocks: float) -> bytes:
+    """A growth row of a process past its first run, each audit with so many blocks."""
+    row = growth.new_row()
+    start = growth.WIDTH
+    row[start + growth.RUNS], row[start + growth.AUDITED], row[start + growth.BLOCKS] = runs, audits, audits * blocks
+    return row.tobytes()
+
+
 def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
     ledger = Ledger(200)
     ledger.apply(("hello", 7, 0, 70))
-    ledger.apply(("row", 7, "t", "q", row_of(succeeded=5, RETAINED_BLOCKS=100)))
+    ledger.apply(("row", 7, "t", "q", row_of(succeeded=5)))
+    ledger.apply(("growth", 7, "t", "q", grown(runs=5, audits=5, blocks=20)))
     ledger.apply(("exceptions", 7, "t", "q", {"E": 2}))
     ledger.apply(("process", 7, {"python_blocks": 1}, (0.5, 1, 2)))
     ledger.close_account(7, "tasks", None)
     ledger.apply(("hello", 8, 0, 80))
-    ledger.apply(("row", 8, "t", "q", row_of(succeeded=3, RETAINED_BLOCKS=30)))
-    row = ledger.rows()["t", "q"]
-    assert (row[0], row[tally.RETAINED_BLOCKS]) == (8, 30)
+    ledger.apply(("row", 8, "t", "q", row_of(succeeded=3)))
+    ledger.apply(("growth", 8, "t", "q", grown(runs=4, audits=2, blocks=10)))
+    assert ledger.rows()["t", "q"][0] == 8
+    assert ledger.retained() == {("t", "q"): (40, 0, 4)}, "the living child's mean for all its runs"
     assert ledger.exceptions() == {("t", "q"): {"E": 2}}
     assert (ledger.started, dict(ledger.exited), ledger.lost) == (2, {"tasks": 1}, {})
     assert (ledger.costs.seconds, ledger.costs.errors, ledger.costs.tasks_folded) == (0.5, 1, 2)
+
+
+def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
+    ledger = Ledger(200)
+    told = grown(runs=5, audits=5, blocks=20)
+    for pid in (7, 8):
+        ledger.open_account(pid, 0, None)
+        ledger.apply(("growth", pid, "t", "q", told))
+        ledger.apply(("survivors", pid, "t", "q", {"shop.Cart": 100}))
+        ledger.apply(("sites", pid, "t", "q", 4, {("bytes", "shop.py:1"): 64.0}, ["shop.CARTS[...]"]))
+        ledger.apply(("holders", pid, "t", "q", {"shop.CARTS": ("list", 50, 20.0, None)}))
+    ledger.close_account(7, "tasks", None)
+    words = ledger.words()["t", "q"]
+    assert words.survivors == {"shop.Cart": 100 + 100 * FADE}
+    assert words.sites == {("bytes", "shop.py:1"): 64.0 + 64.0 * FADE}
+    assert words.holders == {"shop.CARTS": ("list", 50, 20.0 + 20.0 * FADE, None)}, "a gone child's containers are empty"
+    assert words.paths == {"shop.CARTS[...]": 1 + FADE}
+    assert words.deep_audits == 4 + 4 * FADE
+    assert list(words.row) == [value + value * FADE for value in array("d", told)]
+
+
+def test_the_containers_of_living_processes_are_summed_and_the_fastest_growing_come_first() -> None:
+    ledger = Ledger(200)
+    for pid in (1, 2, 3):
+        ledger.open_account(pid, pid, None)
+        ledger.apply(("containers", pid, [("shop.a", "dict", 5, 1, None), ("shop.b", "list", 10, 3, 100)]))
+    ledger.close_account(3, "tasks", None)
+    assert ledger.containers() == [ContainerRow("shop.b", "list", 20, 6, 100), ContainerRow("shop.a", "dict", 10, 2, None)]
 
 
 def test_a_repeated_row_replaces_the_earlier_one() -> None:
@@ -475,8 +517,6 @@ def test_readings_of_this_process() -> None:
     assert after is not None
     assert after - rss > 16 * 1024 * 1024
     del kept
-    readings.close()
-    assert readings.rss() is None
 
 
 def test_native_bytes_follow_malloc_where_glibc_tells() -> None:
@@ -494,7 +534,6 @@ def test_native_bytes_follow_malloc_where_glibc_tells() -> None:
 def test_what_cannot_be_opened_is_absent() -> None:
     file = KeptFile("/proc/self/no-such-file", os.O_RDONLY)
     assert (file.read(), file.write(b"x")) == (None, False)
-    file.close()
 
 
 def test_a_kept_file_never_writes_into_somebody_elses(tmp_path: Path) -> None:
@@ -504,9 +543,38 @@ def test_a_kept_file_never_writes_into_somebody_elses(tmp_path: Path) -> None:
     users = os.open(tmp_path / "users-own", os.O_CREAT | os.O_RDWR)
     os.dup2(users, file._fd)
     os.write(users, b"1 2 3")
-    assert file.read() is None
     assert not file.write(b"5")
     assert (tmp_path / "users-own").read_bytes() == b"1 2 3"
+
+
+def test_a_file_of_the_tasks_own_is_not_taken_for_a_reading(tmp_path: Path) -> None:
+    readings = Readings()
+    assert readings.rss()
+    (tmp_path / "users-own").write_bytes(b"1 2 3")
+    users = os.open(tmp_path / "users-own", os.O_RDONLY)
+    assert readings._statm._fd is not None
+    os.dup2(users, readings._statm._fd)
+    assert readings.rss() is None
+    assert readings.shared() is None
+
+
+def test_descriptors_threads_and_children_are_counted() -> None:
+    readings = Readings()
+    before = readings.fds(), readings.threads(), readings.children()
+    leave = threading.Event()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    after = readings.fds(), readings.threads(), readings.children()
+    leave.set()
+    thread.join()
+    os.waitpid(pid, 0)
+    os.close(read)
+    os.close(write)
+    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 1, 1], "a child that nobody waited for counts"
 
 
 # --- guard and settings ---------------------------------------------------------------------------------------------

@@ -108,11 +108,13 @@ def leftovers(before: set[Path]) -> list[str]:
 @pytest.mark.timeout(300)
 def test_the_demo_names_the_leak_and_leaves_nothing_behind() -> None:
     before = set(Path("/tmp").glob("celery-memory-demo-*"))
-    result = run("demo", "--for", "25")
+    result = run("demo", "--for", "45")
     assert result.returncode == 0, result.stderr
-    summary = result.stdout[result.stdout.index("Leaking task") :]
-    assert summary.splitlines()[0].endswith(".process_and_cache_data")
-    assert "MyCacheEntry" in summary.splitlines()[2]
+    leak, innocents = result.stdout[result.stdout.index("1 leak in 1 of 1 worker") :].split("Not leaking")
+    assert "shop.process_and_cache_data   on demo@localhost" in leak
+    for told in ("MyCacheEntry", "held by    celery_memory_exporter.demo.shop._my_app_cache", "demo/shop.py:"):
+        assert told in leak
+    assert "process_and_cache_data_bounded" in innocents
     assert leftovers(before) == []
 
 

@@ -9,7 +9,8 @@ or in code, before the worker starts::
     from celery_memory_exporter.agent import install
     install(app)
 
-Reading order: ``install`` → ``worker`` (main process) → ``child`` (pool child) → ``meter`` (one run) → ``readings``.
+Reading order: ``install`` → ``steps`` → ``worker`` (main process) → ``child`` (pool child) → ``meter`` (one run) → ``audit``
+(one run, exactly) → ``deep`` (who holds it, and which line) → ``evidence`` (what is told of it).
 
 Only the standard library and Celery are imported here and below.
 """
@@ -27,7 +28,7 @@ def install(app: Any, settings: Settings | None = None) -> None:
     Settings come from the environment (see ``Settings``) unless they are given. A setting that cannot be read is
     logged once and its default taken: the agent never keeps a worker from starting.
     """
-    from celery_memory_exporter.agent.worker import AgentStep, ReportStep  # Celery is imported late, with the worker
+    from celery_memory_exporter.agent.steps import AgentStep, ReportStep  # Celery is imported late, with the worker
 
     if AgentStep in app.steps["worker"]:
         return

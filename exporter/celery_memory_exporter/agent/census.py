@@ -28,7 +28,7 @@ MAX_NAME_LENGTH = 200
 #: First guess of what counting one object costs; the real cost is measured, and believed when it is higher only step by step.
 SECONDS_PER_OBJECT = 60e-9
 #: Of the time that passes, at most this share is spent counting.
-BUDGET = 0.01
+BUDGET = 0.002
 
 #: Per object type: count, growth since the process started, growth since it was warm.
 TypeRow: TypeAlias = "tuple[int, int, int]"

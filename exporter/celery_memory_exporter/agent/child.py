@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from celery_memory_exporter import procfs
-from celery_memory_exporter.agent import census
+from celery_memory_exporter.agent import census, evidence
 from celery_memory_exporter.agent.census import TypeRow
 from celery_memory_exporter.agent.channel import PIPE_BUF, Channel
 from celery_memory_exporter.agent.guard import Guard, guarded
@@ -53,6 +53,7 @@ def interpreter_figures(readings: Readings, objects: int | None) -> dict[str, An
         "gc_objects": objects,
         "gc_uncollectable": len(gc.garbage),
         "gc_collections": readings.collections(),
+        "gc_enabled": int(gc.isenabled()),
     }
 
 
@@ -72,6 +73,9 @@ class ChildAgent:
         self._census = counting
         self._sent_types: dict[str, TypeRow] = {}
         self._owed: set[TaskKey] = set()
+        #: Task types of which there is more to tell than their rows.
+        self._untold: set[TaskKey] = set()
+        self._sent_walks = 0
         self._told = 0.0
         self._news = True
         #: Held by whichever of the two threads tells; the other one leaves it to the next time and never waits.
@@ -82,6 +86,8 @@ class ChildAgent:
             self.guard,
             self._readings,
             max_tasks=settings.max_tasks,
+            audits=settings.audits,
+            pickles_failures=True,
             peak_limit_bytes=memory_limit_bytes,
             on_open=self._begin,
             on_close=self._end,
@@ -98,9 +104,10 @@ class ChildAgent:
 
     def _end(self, key: TaskKey) -> None:
         # The kernel's mark was restarted for this run: the lifetime's peak is kept here.
-        self._peak = max(self._peak, self._readings.peak())
+        self._peak = max(self._peak, self.meter.last_peak)
         self._write_state(0.0, 0, "")
         self._owed.add(key)
+        self._untold.add(key)
         self._news = True
         if self._telling.acquire(blocking=False):
             try:
@@ -131,7 +138,7 @@ class ChildAgent:
                 else:
                     self._news = True
                 self._tell()
-                self._news = self._news or bool(self._owed)
+                self._news = self._news or bool(self._owed or self._untold)
         finally:
             self._telling.release()
 
@@ -140,10 +147,12 @@ class ChildAgent:
         """The last words of a child that ends by itself: everything owed, and how it ends."""
         self.stop_helper()
         self._owed.update(self.meter.rows)
+        self._untold.update(self.meter.rows)
         self._tell()
         for _ in range(LAST_WORDS_TRIES):
             self._pay()
-            if not self._owed and self._channel.send(("bye", self._pid, exit_code, self._peak)):
+            self._tell_growth()
+            if not self._owed and not self._untold and self._channel.send(("bye", self._pid, exit_code, self._peak)):
                 return
             time.sleep(LAST_WORDS_PAUSE_SECONDS)
 
@@ -177,6 +186,22 @@ class ChildAgent:
         figures["peak_rss_bytes"] = self._peak
         own = (self.meter.overhead_seconds, self.guard.errors, self.meter.tasks_folded)
         self._channel.send(("process", self._pid, figures, own))
+        self._tell_growth()
+
+    def _tell_growth(self) -> None:
+        """What runs left behind, of the types that ran since; what the pipe does not take is told the next time."""
+        deep = self.meter.deep
+        rows = {row.path: row for row in deep.probe.rows()}
+        if deep.probe.walks != self._sent_walks:
+            told = [(evidence.cut(row.path), row.kind, row.items, row.growth, row.limit) for row in rows.values()]
+            if self._channel.send(("containers", self._pid, told[: evidence.NAMES])):
+                self._sent_walks = deep.probe.walks
+        for key in list(self._untold):
+            self._untold.discard(key)
+            records = evidence.records(self._pid, key, self.meter.growth[key], deep.dossiers.get(key), rows)
+            if not all(self._channel.send(record) for record in records):
+                self._untold.add(key)
+                return
 
     @guarded
     def _take_census(self) -> None:
@@ -224,8 +249,7 @@ class Helper:
             agent = self._agent()
             if agent is None:
                 return
-            if agent.meter.idle:
-                agent.rest()
+            agent.rest()
             del agent
 
     def stop(self) -> None:

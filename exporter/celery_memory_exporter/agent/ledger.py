@@ -6,15 +6,19 @@ worker's own when it is gone, without what ended with it (live memory).
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from celery_memory_exporter.agent import census, tally
+from celery_memory_exporter.agent import census, evidence, growth, tally
 from celery_memory_exporter.agent.census import TypeRow
 from celery_memory_exporter.agent.channel import Record
+from celery_memory_exporter.agent.containers import ContainerRow
+from celery_memory_exporter.agent.evidence import Words
+from celery_memory_exporter.agent.history import History
 from celery_memory_exporter.agent.tally import Row, TaskKey
 
 
@@ -38,9 +42,14 @@ class Account:
 
     slot: int
     start_ticks: int | None
+    #: Monotonic seconds at which it was first seen.
+    since: float = field(default_factory=time.monotonic)
     rows: dict[TaskKey, Row] = field(default_factory=dict)
     exceptions: dict[TaskKey, dict[str, int]] = field(default_factory=dict)
+    words: dict[TaskKey, Words] = field(default_factory=dict)
+    containers: list[ContainerRow] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    history: History = field(default_factory=History)
     types: dict[str, TypeRow] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
     #: Told by a child that ends by itself.
@@ -61,6 +70,7 @@ class Ledger:
         self._admitted: set[TaskKey] = {tally.OTHER}
         self._rows: dict[TaskKey, Row] = {}
         self._exceptions: dict[TaskKey, dict[str, int]] = {}
+        self._words: dict[TaskKey, Words] = {}
 
     def open_account(self, pid: int, slot: int, start_ticks: int | None) -> None:
         if pid not in self.children:
@@ -87,6 +97,11 @@ class Ledger:
             account.costs = Costs(*costs)
         elif kind == "types":
             account.types = census.known(account.types, rest[0])
+        elif kind in evidence.KINDS:
+            name, queue, *told = rest
+            evidence.apply(account.words.setdefault((name, queue), Words()), kind, told)
+        elif kind == "containers":
+            account.containers = [ContainerRow(*row) for row in rest[0]]
         elif kind == "bye":
             account.exit_code, account.peak_bytes = rest
 
@@ -99,9 +114,13 @@ class Ledger:
             self.lost[key if key in self.lost or len(self.lost) < self._max_tasks else ("other", reason)] += 1
         for task, row in account.rows.items():
             kept = self._key(task)
-            self._rows[kept] = tally.total([row for row in (self._rows.get(kept), tally.without_mortal(row)) if row])
+            self._rows[kept] = tally.total([self._rows[kept], row]) if kept in self._rows else row
         for task, counts in account.exceptions.items():
             add_counts(self._exceptions.setdefault(self._key(task), {}), counts)
+        for task, words in account.words.items():
+            kept = self._key(task)
+            gone = [self._words[kept]] if kept in self._words else []
+            self._words[kept] = evidence.faded(evidence.together([*gone, words]))
         self.costs.add(account.costs)
 
     def rows(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Row]:
@@ -120,12 +139,37 @@ class Ledger:
                 add_counts(summed.setdefault(self._key(key), {}), dict(counts))
         return summed
 
+    def words(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Words]:
+        """Per task type what all processes tell, gone ones included."""
+        grouped: dict[TaskKey, list[Words]] = {key: [words] for key, words in self._words.items()}
+        for account in [*self.children.values(), *extra]:
+            for key, words in account.words.items():
+                grouped.setdefault(self._key(key), []).append(words)
+        return {key: evidence.together(parts) for key, parts in grouped.items()}
+
+    def retained(self, extra: Iterable[Account] = ()) -> dict[TaskKey, tuple[float, float, float]]:
+        """Per task type: blocks and native bytes that are left behind in living processes, and the runs behind these figures."""
+        rows: dict[TaskKey, list[Row]] = {}
+        for account in [*self.children.values(), *extra]:
+            for key, words in account.words.items():
+                rows.setdefault(self._key(key), []).append(words.row)
+        return {key: growth.retained(parts) for key, parts in rows.items()}
+
+    def containers(self, extra: Iterable[Account] = ()) -> list[ContainerRow]:
+        """Growing containers by path, summed over living processes, the fastest growing first."""
+        by_path: dict[str, ContainerRow] = {}
+        for account in [*self.children.values(), *extra]:
+            for row in account.containers:
+                before = by_path.get(row.path, ContainerRow(row.path, row.kind, 0, 0, row.limit))
+                by_path[row.path] = replace(row, items=row.items + before.items, growth=row.growth + before.growth)
+        return sorted(by_path.values(), key=lambda row: -row.growth)
+
     def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeRow]:
         summed: dict[str, TypeRow] = {}
         for account in [*self.children.values(), *extra]:
-            for name, (count, growth, recent) in account.types.items():
+            for name, (count, grown, recent) in account.types.items():
                 before = summed.get(name, (0, 0, 0))
-                summed[name] = (before[0] + count, before[1] + growth, before[2] + recent)
+                summed[name] = (before[0] + count, before[1] + grown, before[2] + recent)
         return summed
 
     def _key(self, key: TaskKey) -> TaskKey:

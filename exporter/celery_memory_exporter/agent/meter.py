@@ -1,4 +1,4 @@
-"""Tier 0: a reading before and after every task run, around ``task.__trace__``, the one call that each pool makes.
+"""The readings before and after every task run, around ``task.__trace__``, the one call that each pool makes.
 
 ``task_prerun`` and ``task_postrun`` are too late and too early: at ``task_postrun`` the return value, the request and the
 exception are still referenced. Around ``__trace__`` the arguments are alive at both ends and cancel out, and a successful
@@ -8,76 +8,57 @@ What the figures rest on:
 
 * memory figures come from runs that had their process to themselves; a run during which another one was active (thread,
   greenlet) is counted as a run and left out of the memory figures, and one during which the agent itself was at work is
-  left out of the retained figures;
-* retained memory is counted for successful runs only: a failed run's answer holds the exception and, through its traceback,
-  the frames. Each process's first run of a type pays for imports, connections and caches, and is left out as well;
+  left out of what is retained;
+* some runs are audited (``audit``), which is exact; the others are read as they are (tier 0): live memory after minus before, of
+  successful runs; less memory than before counts only where the collector freed nothing, since that may be another run's garbage;
 * the readings' own constant share (the objects that hold the opening readings, the answer itself) is measured with a task that
   does nothing and subtracted;
-* where live blocks get dear to read (50 µs at a million objects) they are read in every k-th run, and count k times.
+* readings without an audit, and audits, each have a share of the process's time; a process's first runs all get them.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from billiard.exceptions import SoftTimeLimitExceeded
-from celery.app.trace import trace_ok_t
 
-from celery_memory_exporter.agent import tally
+from celery_memory_exporter.agent import answers, growth, tally
+from celery_memory_exporter.agent.answers import ABORTED, FAILED, SUCCEEDED
+from celery_memory_exporter.agent.audit import Auditor, Finding
+from celery_memory_exporter.agent.budget import Budget
+from celery_memory_exporter.agent.deep import DeepAuditor
+from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.readings import Readings
+from celery_memory_exporter.agent.run import Run
 from celery_memory_exporter.agent.tally import Row, TaskKey
-from celery_memory_exporter.report import OUTCOMES
+from celery_memory_exporter.agent.tracer import MEASURED_CODE, measured, short_name
+from celery_memory_exporter.report import MEAN_BLOCK_BYTES
 
-#: What reading live memory at both ends may cost a run on average, before it is done in every k-th run only: 2 % of what the
-#: smallest task costs a worker with a broker (2.5 ms of CPU).
-AFFORDABLE_SECONDS = 50e-6
-MAX_STRIDE = 1_000
+#: Of a process's busy time, for reading live memory at both ends of runs that are not audited, and seconds once: a reading walks
+#: all pools of the heap (50 µs at a million objects) and takes their place in the processor's caches.
+SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS = 0.003, 0.03
 MAX_EXCEPTIONS = 50
+#: Of a name, when encoded: all names of a task type go into one record of the pipe.
+EXCEPTION_BYTES = 40
 OTHER_EXCEPTIONS = "other"
-CALIBRATION_RUNS = 25
-
-SUCCEEDED, FAILED, ABORTED = OUTCOMES.index("succeeded"), OUTCOMES.index("failed"), OUTCOMES.index("aborted")
-OUTCOME_OF_STATE = {
-    "FAILURE": FAILED,
-    "RETRY": OUTCOMES.index("retried"),
-    "REJECTED": OUTCOMES.index("rejected"),
-    "IGNORED": OUTCOMES.index("ignored"),
-}
-
-Trace = Callable[..., Any]
+TRACEBACK_BLOCKS = 3
+CALIBRATION_RUNS = 15
 
 
-class Run:
-    """The opening readings of one run."""
+class Containers(Protocol):
+    """Sizes of containers, read at both ends of a run; see ``shares``."""
 
-    __slots__ = ("active", "alone", "blocks", "epoch", "key", "native", "peak_reset", "row", "rss", "stride", "work")
+    def sizes(self) -> dict[str, int]: ...
 
-    key: TaskKey
-    row: Row
-    #: Whether it is among those running.
-    active: bool
-    epoch: int
-    #: How often the agent had been at work before this run.
-    work: int
-    alone: bool
-    #: How many runs this one stands for in the retained figures; 0 where live memory was not read.
-    stride: int
-    peak_reset: bool
-    rss: int | None
-    native: int | None
-    blocks: int
-
-
-def short_name(name: object) -> str:
-    """A label value from what users or the network chose, as long as the exporter shows it."""
-    return str(name)[:120]
+    def add_items(self, name: str, before: dict[str, int]) -> None: ...
 
 
 class Meter:
@@ -89,30 +70,43 @@ class Meter:
         readings: Readings,
         *,
         max_tasks: int,
+        audits: bool = True,
+        pickles_failures: bool = False,
         peak_limit_bytes: int | None = None,
-        affordable_seconds: float = AFFORDABLE_SECONDS,
         on_open: Callable[[str, int | None], None] | None = None,
         on_close: Callable[[TaskKey], None] | None = None,
     ) -> None:
+        """``audits``: whether runs have the process to themselves; ``pickles_failures``: whether the pool pickles them anyway."""
         self.guard = guard
         self.rows: dict[TaskKey, Row] = {}
+        self.growth: dict[TaskKey, Growth] = {}
         self.exceptions: dict[TaskKey, dict[str, int]] = {}
+        self._stash = answers.Stash()
+        self.auditor = Auditor(readings, enabled=audits)
+        self.deep = DeepAuditor(readings)
         self.overhead_seconds = 0.0
+        self.busy_seconds = 0.0
         self.tasks_folded = 0
         self.runs = 0
+        #: The process's high-water mark at the end of a run that had it to itself.
+        self.last_peak = 0
+        self._pickles_failures = pickles_failures
         self._readings = readings
         self._max_tasks = max_tasks
         self._peak_limit_bytes = peak_limit_bytes
-        self._affordable_seconds = affordable_seconds
         self._on_open = on_open
         self._on_close = on_close
+        #: Where runs overlap: told of the runs that do not.
+        self.containers: Containers | None = None
         self._lock = threading.Lock()
         self._running = self._working = 0
         self._epoch = self._work = 0
-        self._cost = 0.0
-        self._stride = self._until_read = 1
-        self._bias_blocks = self._bias_native = 0.0
+        self.sampling = Budget(SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS)
+        #: The harness's own blocks and native bytes: of a sampled run, an audited one, and an audited one that failed.
+        self._bias = self._audit_bias = self._failed_bias = (0.0, 0.0)
+        self._least_failed = -math.inf
         self._calibrate()
+        self._least_failed = TRACEBACK_BLOCKS
 
     # --- wrapping ---------------------------------------------------------------------------------------------------
 
@@ -127,34 +121,73 @@ class Meter:
 
     def open(self, name: str, request: Any) -> Run | None:
         """Takes the opening readings; ``None`` when the agent failed."""
-        begun = time.perf_counter()
         run = Run()
-        run.active = False
+        run.active = run.audited = run.deep = run.stashed = False
+        run.begun = time.perf_counter()
         try:
-            run.key, run.row = self._row_of(name, request)
+            run.key, run.row, run.growth = self._row_of(name, request)
             with self._lock:
                 run.active = True
                 self._epoch += 1
                 self._running += 1
                 run.epoch, run.work = self._epoch, self._work
                 run.alone = self._running == 1
-            run.stride = self._take_stride() if run.alone and not self._working else 0
-            run.peak_reset = run.alone and self._reset_peak()
+                run.start = run.growth.begin()
+            self._choose(run)
             run.rss = self._readings.rss()
+            run.peak_reset = run.alone and self._reset_peak(run.rss or 0)
             if self._on_open is not None:
                 self._on_open(name, run.rss)
-            self.overhead_seconds += time.perf_counter() - begun
-            if run.stride:
+            if run.deep:
+                self.deep.begin(run.key)
+            run.sizes = self.containers.sizes() if self.containers is not None and run.alone else None
+            self.overhead_seconds += time.perf_counter() - run.begun
+            if run.audited:
+                run.cpu = time.process_time()
+                self.auditor.begin()
+            elif run.sampled:
                 run.native = self._readings.native_live()
                 run.blocks = sys.getallocatedblocks()
             return run
         except SoftTimeLimitExceeded:
-            self._leave(run)
+            self.leave(run)
             raise
         except Exception:
-            self._leave(run)
+            self.leave(run)
             self.guard.note("Meter.open")
             return None
+        except BaseException:  # the worker's own way to stop
+            self.leave(run)
+            raise
+
+    def settle(self, run: Run | None, answer: Any) -> Any:
+        """The answer without what it need not hold over the closing readings; ``restore`` gives back what the worker needs.
+
+        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
+        """
+        if run is None:
+            return answer
+        try:
+            return self._settle(run, answer)
+        except Exception:
+            self.leave(run)
+            self.guard.note("Meter.settle")
+            return answer
+
+    def restore(self, run: Run | None, answer: Any) -> Any:
+        return self._stash.take(answer) if run is not None and run.stashed else answer
+
+    def _settle(self, run: Run, answer: Any) -> Any:
+        run.outcome = answers.outcome_of(answer)
+        if run.outcome == FAILED:
+            run.error = type(answer.info.retval)
+        if run.audited:
+            stashed = self._stash.put(answer) if answer.info is None or self._pickles_failures else None
+            if stashed is not None:
+                run.stashed = True
+                return stashed
+            self._abandon(run)
+        return answer if answer.info is not None else answers.without_value(answer)
 
     def close(self, run: Run | None, answer: Any, error: BaseException | None = None) -> None:
         """Takes the closing readings and adds the run to its type's row.
@@ -164,37 +197,70 @@ class Meter:
         if run is None:
             return
         try:
-            self._close(run, answer, error)
+            if error is not None:
+                run.outcome, run.error = ABORTED, type(error)
+                self._abandon(run)
+            self._close(run, answer)
         except Exception:
             self.guard.note("Meter.close")
         finally:
-            self._leave(run)
+            self.leave(run)
 
-    def _close(self, run: Run, answer: Any, error: BaseException | None) -> None:
+    def _close(self, run: Run, answer: Any) -> None:
         begun = time.perf_counter()
-        blocks = sys.getallocatedblocks() if run.stride else 0
-        native = self._readings.native_live() if run.stride else None
-        if run.stride:
-            self._learn_stride(time.perf_counter() - begun)
+        if run.audited:
+            finding = self.auditor.finish(answer)
+            run.cpu = time.process_time() - run.cpu
+        else:
+            finding = None
+            blocks = sys.getallocatedblocks() if run.sampled else 0
+            native = self._readings.native_live() if run.sampled else None
+            if run.sampled:
+                self.sampling.spend(2 * (time.perf_counter() - begun))  # the opening ones take as long
         rss = self._readings.rss()
+        if run.deep:
+            self.deep.end(run.key, run.growth, finding)
         self._leave(run)
         with self._lock:
             run.alone = run.alone and self._epoch == run.epoch
-            outcome = self._add(run, answer, error)
+            undisturbed = run.alone and run.work == self._work
+            self._add(run, answer)
             if run.alone:
                 self._add_memory(run, rss)
-            if run.alone and run.stride and run.work == self._work and outcome == SUCCEEDED:
-                self._add_retained(run, answer, blocks, native)
+            if finding is not None and undisturbed:
+                self._add_finding(run, finding)
+            elif run.sampled and undisturbed and run.outcome == SUCCEEDED:
+                self._add_sample(run, blocks, native)
             self.runs += 1
+            self.busy_seconds += begun - run.begun
+        del finding
+        if self.containers is not None and run.alone and run.sizes is not None:
+            self.containers.add_items(run.key[0], run.sizes)
+        if run.alone and self.deep.suspects:
+            self.deep.rest(self._busy())
         if self._on_close is not None:
             self._on_close(run.key)
         self.overhead_seconds += time.perf_counter() - begun
+
+    def _abandon(self, run: Run) -> None:
+        if run.deep:
+            self.deep.abandon()
+            run.deep = False
+        if run.audited:
+            self.auditor.abandon()
+            run.audited = False
 
     def _leave(self, run: Run) -> None:
         with self._lock:
             if run.active:
                 run.active = False
                 self._running -= 1
+
+    def leave(self, run: Run | None) -> None:
+        """Whatever happened: the heap is as it was, and the run is no longer among those active."""
+        if run is not None:
+            self._abandon(run)
+            self._leave(run)
 
     @contextmanager
     def housekeeping(self) -> Iterator[None]:
@@ -214,143 +280,122 @@ class Meter:
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
-    def _row_of(self, name: str, request: Any) -> tuple[TaskKey, Row]:
+    def _row_of(self, name: str, request: Any) -> tuple[TaskKey, Row, Growth]:
         delivery = (request or {}).get("delivery_info") or {}
         key = (name, short_name(delivery.get("routing_key") or ""))
-        row = self.rows.get(key)
-        if row is None:
+        if key not in self.rows:
             if len(self.rows) >= self._max_tasks and key != tally.OTHER:
                 self.tasks_folded += 1
                 key = tally.OTHER
-            row = self.rows.setdefault(key, tally.new_row())
-        return key, row
+            self.growth.setdefault(key, Growth())
+            self.rows.setdefault(key, tally.new_row())
+        return key, self.rows[key], self.growth[key]
 
-    def _take_stride(self) -> int:
-        """How many runs this one stands for: the stride in every stride-th run, else 0."""
-        self._until_read -= 1
-        if self._until_read > 0:
-            return 0
-        self._until_read = self._stride
-        return self._stride
+    def _choose(self, run: Run) -> None:
+        """How the run's live memory is measured: by an audit, by readings alone, or not at all."""
+        run.sampled = False
+        if not run.alone or self._working:
+            return
+        run.audited = self.auditor.due(run.growth, len(self.growth), self._busy)
+        if run.audited:
+            run.deep = self.deep.wants(run.key, run.growth, self._busy())
+        else:
+            run.sampled = self.sampling.left(self.busy_seconds) > 0
+            run.collected = self._readings.collected() if run.sampled else 0
 
-    def _learn_stride(self, seconds: float) -> None:
-        """``seconds`` is what the closing readings of live memory took; the opening ones take as long.
+    def _busy(self) -> float:
+        return max(self.busy_seconds, time.process_time())
 
-        Slow to rise and quick to fall: on a crowded machine a reading is now and then interrupted, which says nothing of its cost.
-        """
-        self._cost = min(2 * seconds, 1.25 * max(self._cost, 1e-6))
-        self._stride = max(1, min(MAX_STRIDE, int(self._cost / self._affordable_seconds)))
-
-    def _reset_peak(self) -> bool:
-        """Starts a new high-water mark for this run.
+    def _reset_peak(self, rss: int) -> bool:
+        """Starts a new high-water mark for this run, unless the mark is no higher than memory is now.
 
         The pool recycles a child by the same mark (``worker_max_memory_per_child`` compares it after each run). Once it is above
         that limit it is left alone, so that the pool sees it: the agent never changes when a child is recycled.
         """
-        limit = self._peak_limit_bytes
-        if limit is not None and self._readings.peak() > limit:
+        mark = self._readings.peak()
+        if mark <= rss:
+            return True
+        if self._peak_limit_bytes is not None and mark > self._peak_limit_bytes:
             return False
         return self._readings.reset_peak()
 
-    def _add(self, run: Run, answer: Any, error: BaseException | None) -> int:
-        outcome = outcome_of(answer, error)
-        run.row[outcome] += 1
-        if outcome == SUCCEEDED:
+    def _add(self, run: Run, answer: Any) -> None:
+        run.row[run.outcome] += 1
+        if run.outcome == SUCCEEDED:
             tally.observe_runtime(run.row, answer.runtime)
-        elif outcome in (FAILED, ABORTED):
-            self._count_exception(run.key, error or answer.info.retval)
-        return outcome
+        elif run.outcome in (FAILED, ABORTED):
+            self._count_exception(run.key, run.error.__name__)
 
-    def _count_exception(self, key: TaskKey, error: object) -> None:
+    def _count_exception(self, key: TaskKey, name: str) -> None:
         counts = self.exceptions.setdefault(key, {})
-        # By bytes: all names of a task type go into one record of the pipe.
-        name = type(error).__name__.encode("utf-8", "replace")[:60].decode("utf-8", "ignore")
+        name = name.encode("utf-8", "replace")[:EXCEPTION_BYTES].decode("utf-8", "ignore")
         if name not in counts and len(counts) >= MAX_EXCEPTIONS:
             name = OTHER_EXCEPTIONS
         counts[name] = counts.get(name, 0) + 1
 
     def _add_memory(self, run: Run, rss: int | None) -> None:
+        self.last_peak = self._readings.peak()
         if run.rss is None or rss is None:
             return
         tally.observe_delta(run.row, rss - run.rss)
         if run.peak_reset:
-            tally.observe_peak(run.row, max(0, self._readings.peak() - run.rss))
+            tally.observe_peak(run.row, max(0, self.last_peak - run.rss))
 
-    def _add_retained(self, run: Run, answer: Any, blocks: int, native: int | None) -> None:
-        if run.row[SUCCEEDED] == 1:
-            return  # the first run, see above
-        in_blocks, in_native = text_size(answer)
-        row = run.row
-        row[tally.RETAINED_RUNS] += run.stride
-        row[tally.RETAINED_BLOCKS] += run.stride * (blocks - run.blocks - in_blocks - self._bias_blocks)
-        if native is not None and run.native is not None:
-            row[tally.RETAINED_NATIVE] += run.stride * (native - run.native - in_native - self._bias_native)
+    def _add_sample(self, run: Run, blocks: int, native: int | None) -> None:
+        more = blocks - run.blocks - self._bias[0]
+        more_native = 0.0 if native is None or run.native is None else native - run.native - self._bias[1]
+        if self._readings.collected() != run.collected and more <= 0:
+            return
+        run.growth.add_sample(run.start, more, more_native, only_large=self.auditor.enabled)
+
+    def _add_finding(self, run: Run, finding: Finding) -> None:
+        run.row[tally.AUDITED] += 1
+        if run.growth.runs > growth.WARM_RUNS_AT_LEAST:
+            run.growth.add_survivors(finding.types)
+        bias = self._audit_bias if run.outcome == SUCCEEDED else self._failed_bias
+        blocks, native = finding.blocks - bias[0], finding.native - bias[1]
+        if run.deep:  # what tracing itself holds is in the figures, so only much of them tells
+            run.growth.add_sample(run.start, blocks, 0.0, only_large=True)
+            return
+        if run.outcome != SUCCEEDED:
+            # Formatting a traceback leaves some texts in caches of the interpreter and the libraries.
+            blocks, native = (blocks, native) if blocks > self._least_failed else (0.0, 0.0)
+            run.growth.add_failed(blocks, native)
+        run.growth.cpu_seconds += run.cpu
+        run.growth.add_audit(run.start, blocks, native)
+        run.growth.add_kernel(run.start, finding.fds, finding.threads, finding.children, finding.shared)
+        run.growth.add_garbage(run.start, finding.garbage_blocks, finding.garbage_native)
 
     def _calibrate(self) -> None:
         """Measures what a run of nothing reads as, with the very code that measures real runs."""
-        on_open, on_close, self._on_open, self._on_close = self._on_open, self._on_close, None, None
-        trace = measured(self, "", lambda *_: trace_ok_t(None, None, time.perf_counter(), repr(time.time())))
-        row = self.rows[("", "")] = tally.new_row()
+        hooks = self._on_open, self._on_close
+        enabled = self.auditor.enabled
+        self._on_open = self._on_close = None
+        self.auditor.enabled = False
+        self._bias = self._calibrated(answers.succeeded_answer)
+        self.auditor.enabled = enabled
+        self._audit_bias = self._calibrated(answers.succeeded_answer)
+        if self._pickles_failures:
+            self._failed_bias = self._calibrated(answers.failed_answer)
+        self.runs, self.overhead_seconds, self.busy_seconds = 0, 0.0, 0.0
+        self.auditor.audits, self.auditor.budget.spent, self.sampling.spent = 0, 0.0, 0.0
+        self._on_open, self._on_close = hooks
+
+    def _calibrated(self, answer: Callable[[], Any]) -> tuple[float, float]:
+        trace = measured(self, "", lambda *_: answer())
         samples = []
         for _ in range(CALIBRATION_RUNS):
-            before = row[:]
-            self._until_read = 1
             trace("", (), {}, None)
-            runs = row[tally.RETAINED_RUNS] - before[tally.RETAINED_RUNS]
-            if runs:
-                samples.append([(row[each] - before[each]) / runs for each in (tally.RETAINED_BLOCKS, tally.RETAINED_NATIVE)])
-        if samples:
-            self._bias_blocks, self._bias_native = (statistics.median(values) for values in zip(*samples, strict=True))
+            grown = self.growth["", ""]
+            if grown.row[growth.AUDITED]:
+                samples.append((grown.row[growth.BLOCKS], grown.row[growth.NATIVE]))
+            elif grown.row[growth.SAMPLED]:
+                samples.append((grown.row[growth.SAMPLED_BYTES] / MEAN_BLOCK_BYTES, 0.0))
+            grown.runs, grown.next_audit, grown.row = 0, 0, growth.new_row()
         self.rows.clear()
-        self._until_read = 1
-        self.runs, self.overhead_seconds = 0, 0.0
-        self._on_open, self._on_close = on_open, on_close
-
-
-def outcome_of(answer: Any, error: BaseException | None) -> int:
-    """Index into ``OUTCOMES``. A run without runtime did not happen: Celery found a redelivered task done already."""
-    if error is not None:
-        return ABORTED
-    if answer.info is not None:
-        return OUTCOME_OF_STATE.get(answer.info.state, FAILED)
-    return SUCCEEDED if answer.runtime is not None else OUTCOME_OF_STATE["IGNORED"]
-
-
-def text_references(answer: Any) -> int:
-    return sys.getrefcount(answer.retstr)
-
-
-#: Of a text that only the answer holds. ``'0'`` or ``'True'`` are Python's own, made long before the run.
-FRESH_TEXT_REFERENCES = text_references(trace_ok_t(None, None, 0.0, repr(time.time())))
-
-
-def text_size(answer: Any) -> tuple[int, int]:
-    """Blocks and native bytes of the answer's own ``repr``, which lives across the closing reading.
-
-    Up to 512 bytes Python's allocator serves it as one block; above, glibc's does, in chunks of 16 bytes with 8 of overhead.
-    """
-    if text_references(answer) > FRESH_TEXT_REFERENCES:
-        return 0, 0
-    size = sys.getsizeof(answer.retstr)
-    return (1, 0) if size <= 512 else (0, (size + 8 + 15) & ~15)
-
-
-def measured(meter: Meter, name: str, trace: Trace) -> Trace:
-    """The task's tracer with readings around it: same arguments, same answer (without the value of a successful run)."""
-
-    def measured_trace(uuid: Any, args: Any, kwargs: Any, request: Any = None) -> Any:
-        run = meter.open(name, request)
-        try:
-            answer = trace(uuid, args, kwargs, request)
-        except BaseException as error:
-            meter.close(run, None, error)
-            raise
-        if run is not None and answer.info is None:
-            answer = trace_ok_t(None, None, answer.runtime, answer.retstr)
-        meter.close(run, answer)
-        return answer
-
-    return measured_trace
-
-
-MEASURED_CODE = measured(None, "", len).__code__  # type: ignore[arg-type]  # only the code object is wanted
+        self.growth.clear()
+        self.exceptions.clear()
+        if not samples:
+            return 0.0, 0.0
+        blocks, native = (statistics.median(values) for values in zip(*samples, strict=True))
+        return blocks, native

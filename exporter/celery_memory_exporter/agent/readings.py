@@ -18,6 +18,11 @@ import sys
 
 from celery_memory_exporter import procfs
 
+#: Seven objects for each size of chunk from 528 to 1,040 bytes: object, its header of 33 bytes, and 8 bytes of the allocator's.
+CACHED_SIZES = [chunk - 8 - 33 for chunk in range(528, 1041, 16) for _ in range(7)]
+#: File systems in memory that are looked at.
+MAX_MOUNTS = 8
+STATM_FIELDS = 7
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -39,10 +44,11 @@ class KeptFile:
     def _ours(self) -> bool:
         return self._fd is not None and self._identify() == self._identity
 
-    def read(self) -> bytes | None:
+    def read(self, size: int = 128) -> bytes | None:
+        """Of whatever has the descriptor: reading a file of the task's by mistake harms nobody, and its text is not ours."""
         with contextlib.suppress(OSError):
-            if self._ours():
-                return os.pread(self._fd, 128, 0)  # type: ignore[arg-type]  # ours, so not None
+            if self._fd is not None:
+                return os.pread(self._fd, size, 0)
         self._fd = None
         return None
 
@@ -53,13 +59,6 @@ class KeptFile:
                 return True
         self._fd = None
         return False
-
-    def close(self) -> None:
-        """Only a descriptor that is still ours is closed."""
-        with contextlib.suppress(OSError):  # the task closed it before us
-            if self._ours():
-                os.close(self._fd)  # type: ignore[arg-type]  # ours, so not None
-        self._fd = None
 
 
 class MallocInfo(ctypes.Structure):
@@ -86,21 +85,69 @@ def load_mallinfo2() -> ctypes._NamedFuncPointer | None:
     return function
 
 
+def tmpfs_mounts() -> list[str]:
+    """Mount points that tasks may write to and that hold their files in memory; ``/dev/shm`` on most systems."""
+    lines = (procfs.read_text("/proc/self/mounts") or "").splitlines()
+    paths = [line.split()[1] for line in lines if len(line.split()) > 2 and line.split()[2] == "tmpfs"]
+    usable = [path for path in dict.fromkeys(paths) if "\\" not in path and os.access(path, os.W_OK)]
+    return usable[:MAX_MOUNTS]
+
+
 class Readings:
     """The readings of the process that made it: make a new one after a fork."""
 
     def __init__(self) -> None:
         self._statm = KeptFile("/proc/self/statm", os.O_RDONLY)
         self._clear_refs = KeptFile("/proc/self/clear_refs", os.O_WRONLY)
+        self._children = KeptFile(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
         self._mallinfo2 = load_mallinfo2()
-
-    def close(self) -> None:
-        self._statm.close()
-        self._clear_refs.close()
+        self._tmpfs = tmpfs_mounts()
 
     def rss(self) -> int | None:
-        text = self._statm.read()
-        return int(text.split(None, 2)[1]) * PAGE_BYTES if text else None
+        return self._pages(1)
+
+    def shared(self) -> int | None:
+        """Resident pages of files and of shared memory (``RssFile`` and ``RssShmem``), in bytes."""
+        return self._pages(2)
+
+    def _pages(self, column: int) -> int | None:
+        fields = (self._statm.read() or b"").split()
+        # A task may have closed the descriptor, and its own file have the number now.
+        return int(fields[column]) * PAGE_BYTES if len(fields) == STATM_FIELDS and fields[column].isdigit() else None
+
+    def children(self) -> int:
+        """Child processes, those included that ended and were not waited for; 0 where the kernel does not list them."""
+        return (self._children.read(4096) or b"").count(b" ")
+
+    def tmpfs(self) -> float:
+        """Bytes used in the file systems that live in memory, by whomever."""
+        return float(sum((stat.f_blocks - stat.f_bfree) * stat.f_frsize for stat in map(os.statvfs, self._tmpfs)))
+
+    def in_memory_files(self) -> float:
+        """Shared memory of this process and files in memory of everybody: what of the two rises in one run may be the run's."""
+        return (self.shared() or 0) + self.tmpfs()
+
+    @staticmethod
+    def fds() -> int:
+        try:
+            return len(os.listdir("/proc/self/fd"))
+        except OSError:  # no more descriptors to be had
+            return 0
+
+    @staticmethod
+    def threads() -> int:
+        try:
+            return len(os.listdir("/proc/self/task"))
+        except OSError:  # the same
+            return 0
+
+    def fill_caches(self) -> None:
+        """Fills glibc's cache of small free chunks (tcache), which ``mallinfo2`` counts as in use: a run that takes a chunk
+        from elsewhere and frees it into the cache would look like one that keeps it. Up to 512 bytes Python serves itself.
+        """
+        if self._mallinfo2 is not None:
+            held = [bytes(size) for size in CACHED_SIZES]
+            del held
 
     def native_live(self) -> int | None:
         """Bytes that C code and large Python objects hold from ``malloc``, in all arenas."""
@@ -122,6 +169,12 @@ class Readings:
         """Highest RSS since the last reset, else since the process started."""
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+    @staticmethod
+    def collected() -> int:
+        """Rises when an automatic collection frees something: objects, or, a full one, the interpreter's free lists."""
+        stats = gc.get_stats()
+        return int(sum(generation["collected"] for generation in stats) + stats[-1]["collections"])
 
     @staticmethod
     def collections() -> list[int]:

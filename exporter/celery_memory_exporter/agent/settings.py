@@ -70,13 +70,18 @@ class Settings:
     )
     census_seconds: float = setting(15.0, seconds, "least time between two counts of the objects of a busy process")
     census_pause_seconds: float = setting(
-        0.02, seconds, "longest pause of a process by one count; on larger heaps every k-th object is counted"
+        0.016, seconds, "longest pause of a process by one count; on larger heaps every k-th object is counted"
     )
     census_max_objects: int = setting(
         1_000_000,
         objects,
         "objects in the main process up to which its children are counted, `0` for never: counting makes a child's own "
         "copies of shared pages, some 62 MiB for a million objects",
+    )
+    audits: bool = setting(
+        True,
+        switch,
+        "`0` leaves the garbage collector alone: no audited runs, so no survivors, holders or lines, and a slower verdict",
     )
     max_tasks: int = setting(200, count, "task types (and queues) told apart; the rest is summed as `other`")
     max_object_types: int = setting(20, count, "object types reported, by growth")

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from operator import add
 from typing import TypeAlias
 
-from celery_memory_exporter.report import OUTCOMES, Bounds, Histogram, TaskReport
+from celery_memory_exporter.report import OUTCOMES, Bounds, Evidence, Histogram, TaskReport
 
 #: Task name and queue.
 TaskKey: TypeAlias = "tuple[str, str]"
@@ -37,16 +37,12 @@ RELEASE = GROWTH + 1
 RUNTIME_SUM = GROWTH + 2
 DELTA_SUM = GROWTH + 3
 PEAK_SUM = GROWTH + 4
-RETAINED_BLOCKS = GROWTH + 5
-RETAINED_NATIVE = GROWTH + 6
-RETAINED_RUNS = GROWTH + 7
-RUNTIME = GROWTH + 8
+#: Runs that were audited, to count; what they left behind is in ``growth``.
+AUDITED = GROWTH + 5
+RUNTIME = GROWTH + 6
 DELTA = RUNTIME + len(RUNTIME_SECONDS) + 1
 PEAK = DELTA + len(DELTA_BYTES) + 1
 WIDTH = PEAK + len(PEAK_BYTES) + 1
-
-#: What ends with the process that holds it, unlike every counter.
-MORTAL = (RETAINED_BLOCKS, RETAINED_NATIVE, RETAINED_RUNS)
 
 
 def new_row() -> Row:
@@ -70,23 +66,30 @@ def observe_peak(row: Row, size: float) -> None:
 
 
 def total(rows: Iterable[Row]) -> Row:
-    """The column-wise sum."""
-    result = new_row()
-    for row in rows:
+    """The column-wise sum of one row or more."""
+    first, *rest = rows
+    result = first[:]
+    for row in rest:
         result = array("d", map(add, result, row))
     return result
 
 
-def without_mortal(row: Row) -> Row:
-    """What stays of a process's row when the process is gone."""
-    rest = row[:]
-    for column in MORTAL:
-        rest[column] = 0.0
-    return rest
+def runs_of(row: Row) -> int:
+    """Runs of any outcome."""
+    return int(sum(row[: len(OUTCOMES)]))
 
 
-def to_report(key: TaskKey, row: Row, exceptions: dict[str, int], *, native: bool, peak: bool) -> TaskReport:
-    """``native`` and ``peak`` tell whether this system can measure those at all."""
+def to_report(
+    key: TaskKey,
+    row: Row,
+    exceptions: dict[str, int],
+    *,
+    retained: tuple[float, float, float],
+    evidence: Evidence | None,
+    native: bool,
+    peak: bool,
+) -> TaskReport:
+    """``retained``: blocks, native bytes and runs; ``native`` and ``peak`` tell whether this system can measure those at all."""
 
     def histogram(start: int, bounds: list[float], sum_column: int) -> Histogram:
         return Histogram([int(value) for value in row[start : start + len(bounds) + 1]], row[sum_column])
@@ -101,7 +104,9 @@ def to_report(key: TaskKey, row: Row, exceptions: dict[str, int], *, native: boo
         growth_bytes=row[GROWTH],
         release_bytes=row[RELEASE],
         peak=histogram(PEAK, PEAK_BYTES, PEAK_SUM) if peak else None,
-        retained_blocks=row[RETAINED_BLOCKS],
-        retained_native_bytes=row[RETAINED_NATIVE] if native else None,
-        retained_runs=int(row[RETAINED_RUNS]),
+        retained_blocks=retained[0],
+        retained_native_bytes=retained[1] if native else None,
+        retained_runs=int(retained[2]),
+        audited_runs=int(row[AUDITED]),
+        evidence=evidence,
     )

@@ -1,46 +1,33 @@
 """The agent in the worker's main process: keeps the books of all processes and reports once per interval.
 
-Two bootsteps, because they live differently. ``AgentStep`` belongs to the worker: it is made before the pool forks,
-so that children inherit the channel. ``ReportStep`` belongs to the consumer, which Celery stops and starts at every
-reconnect: it has the timer.
-
 With prefork the children measure; with solo, threads, gevent and eventlet tasks run in the main process, and it measures itself.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import time
 from typing import Any
 
 import celery
-from celery import bootsteps
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.worker import state
 
 from celery_memory_exporter import __version__, procfs
-from celery_memory_exporter.agent import census, tally
+from celery_memory_exporter.agent import census, evidence, tally
 from celery_memory_exporter.agent.channel import Channel
 from celery_memory_exporter.agent.child import WARM_SECONDS, ChildAgent, interpreter_figures
+from celery_memory_exporter.agent.evidence import Words
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.ledger import Account, Costs, Ledger, TopTypes
 from celery_memory_exporter.agent.meter import Meter
+from celery_memory_exporter.agent.process import age, process_report
 from celery_memory_exporter.agent.readings import Readings
-from celery_memory_exporter.agent.sender import ReportSender
 from celery_memory_exporter.agent.settings import Settings
-from celery_memory_exporter.report import (
-    Instance,
-    LostRuns,
-    ObjectCount,
-    ProcessReport,
-    WorkerReport,
-    encode,
-)
+from celery_memory_exporter.agent.shares import Shares
+from celery_memory_exporter.report import Container, Estimate, Evidence, Instance, LostRuns, ObjectCount, WorkerReport
 
-#: How often the main process looks at pipe and pool. A child that ends by itself stays for a second (billiard), so none is missed.
-TICK_SECONDS = 0.5
-#: The first report comes soon: whoever turns the agent on waits for it.
-FIRST_REPORT_SECONDS = 2.0
 #: billiard's exit status of a child that reached its task or memory limit.
 EX_RECYCLE = 155
 SIGKILL = 9
@@ -72,6 +59,7 @@ class WorkerAgent:
         self._instance = Instance(procfs.boot_id(), procfs.pid_namespace(), os.getpid(), self._self.start_ticks, time.time())
         self._sequence = 0
         self._started = time.monotonic()
+        self._first_told: dict[tally.TaskKey, float] = {}
         self._pool_processes: dict[int, Any] = {}
         self._oom_kills = procfs.cgroup_memory().oom_kills
         limit = worker.max_memory_per_child if self.channel else None
@@ -80,8 +68,18 @@ class WorkerAgent:
         self._take_census(warm=False)
         self.meter: Meter | None = None
         if self.channel is None:
-            self.meter = Meter(self.guard, self._readings, max_tasks=settings.max_tasks, on_close=self._keep_peak)
+            self.meter = Meter(
+                self.guard,
+                self._readings,
+                max_tasks=settings.max_tasks,
+                audits=settings.audits and self.pool == "solo",
+                on_close=self._after_run,
+            )
             self._self.rows, self._self.exceptions = self.meter.rows, self.meter.exceptions
+        overlapping = self.meter if self.pool != "solo" else None
+        self._shares = Shares(self._readings, overlapping)
+        if overlapping is not None:
+            overlapping.containers = self._shares
 
     # --- in a prefork child -----------------------------------------------------------------------------------------
 
@@ -116,9 +114,13 @@ class WorkerAgent:
 
     @guarded
     def look(self) -> None:
-        """Reads what the children wrote and closes the accounts of those that are gone."""
-        if self.channel is None:
-            return
+        """Reads what the children wrote, closes the accounts of those that are gone, and notes what all runs together left."""
+        if self.channel is not None:
+            self._look_at_children()
+        self._shares.look([*self.ledger.children.values(), self._self])
+        self._shares.rest()
+
+    def _look_at_children(self) -> None:
         self._drain()
         pool = {process.pid: process for process in list(self.worker.pool._pool._pool) if process.pid}
         for pid, process in pool.items():
@@ -174,8 +176,10 @@ class WorkerAgent:
         self._oom_kills += 1
         return True
 
-    def _keep_peak(self, _: tally.TaskKey) -> None:
+    def _after_run(self, _: tally.TaskKey) -> None:
+        """Outside prefork. A pool that is busy all the time rests between two runs, if ever."""
         self._peak = max(self._peak, self._readings.peak())
+        self._shares.look([self._self])
 
     @guarded
     def _take_census(self, *, warm: bool) -> None:
@@ -191,12 +195,25 @@ class WorkerAgent:
         self._self.figures = figures
         if self.meter is not None:
             self._self.costs = Costs(self.meter.overhead_seconds, 0, self.meter.tasks_folded)
+            self._tell_self(self.meter)
+
+    def _tell_self(self, meter: Meter) -> None:
+        """What children tell through the pipe."""
+        self._self.containers = meter.deep.probe.rows() or self._shares.containers()
+        rows = {row.path: row for row in self._self.containers}
+        for key, grown in list(meter.growth.items()):
+            words = self._self.words.setdefault(key, Words())
+            for kind, _, _, _, *told in evidence.records(0, key, grown, meter.deep.dossiers.get(key), rows):
+                evidence.apply(words, kind, told)
 
     def _report(self, reports_dropped: int) -> WorkerReport:
         worker = self.worker
         self._measure_self()
-        exceptions = self.ledger.exceptions([self._self])
-        types = self.ledger.types([self._self])
+        accounts = [self._self]
+        retained, words = self.ledger.retained(accounts), self.ledger.words(accounts)
+        overlapping, tmpfs = self._shares.estimates()
+        exceptions = self.ledger.exceptions(accounts)
+        types = self.ledger.types(accounts)
         native = self._readings.native_live() is not None
         costs = Costs(errors=self.guard.errors)
         for account in [self._self, *self.ledger.children.values()]:
@@ -220,8 +237,16 @@ class WorkerAgent:
                 *(process_report(str(slot), pid, child) for slot, (pid, child) in sorted(slots.items())),
             ],
             tasks=[
-                tally.to_report(key, row, exceptions.get(key, {}), native=native, peak=self._peaks_known())
-                for key, row in sorted(self.ledger.rows([self._self]).items())
+                tally.to_report(
+                    key,
+                    row,
+                    exceptions.get(key, {}),
+                    retained=retained.get(key, (0.0, 0.0, 0.0)),
+                    evidence=self._evidence(key, words[key], overlapping, tmpfs) if key in words else None,
+                    native=native,
+                    peak=self._peaks_known(),
+                )
+                for key, row in sorted(self.ledger.rows(accounts).items())
             ],
             objects=[ObjectCount(name, *types[name][:2]) for name in self._top.choose(types)],
             lost=[LostRuns(name, reason, count) for (name, reason), count in sorted(self.ledger.lost.items())],
@@ -233,112 +258,28 @@ class WorkerAgent:
             reports_dropped=reports_dropped,
             errors=costs.errors,
             dropped={"tasks": costs.tasks_folded},
+            containers=[*waiting_requests(), *self._containers(accounts)],
         )
+
+    def _evidence(self, key: tally.TaskKey, words: Words, overlapping: dict[str, Estimate], tmpfs: dict[str, Estimate]) -> Evidence:
+        told = evidence.to_evidence(words, self._seconds_of(key), overlapping.get(key[0]), tmpfs.get(key[0]))
+        held = self._shares.holders(key[0])
+        return dataclasses.replace(told, holders=held) if held else told
+
+    def _containers(self, accounts: list[Account]) -> list[Container]:
+        rows = self.ledger.containers(accounts)[: evidence.NAMES - 1]
+        return [Container(row.path, row.kind, row.items, row.growth, row.limit) for row in rows]
+
+    def _seconds_of(self, key: tally.TaskKey) -> float:
+        """Since the first report that told of the type."""
+        now = time.monotonic()
+        return now - self._first_told.setdefault(key, now)
 
     def _peaks_known(self) -> bool:
         return os.access("/proc/self/clear_refs", os.W_OK)
 
 
-def age(entry: tuple[int, Account]) -> int:
-    return entry[1].start_ticks or 0
-
-
-def process_report(name: str, pid: int, account: Account) -> ProcessReport:
-    """What the process told of itself, and what ``/proc`` tells of it now."""
-    status = procfs.status(pid)
-    figures = dict(account.figures)
-    if status is not None:
-        figures |= {
-            "rss_bytes": status.rss_bytes,
-            "anon_bytes": status.anon_bytes,
-            "shmem_bytes": status.shmem_bytes,
-            "swap_bytes": status.swap_bytes,
-            "threads": status.threads,
-            "peak_rss_bytes": max(figures.get("peak_rss_bytes") or 0, status.peak_rss_bytes or 0) or None,
-        }
-    return ProcessReport(
-        process=name,
-        pid=pid,
-        start_ticks=account.start_ticks,
-        open_fds=procfs.open_fds(pid),
-        max_fds=procfs.max_fds(pid),
-        zombies=procfs.zombies(pid),
-        **figures,
-    )
-
-
-class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no type information
-    """Worker step: made before the pool starts, so that children inherit the channel."""
-
-    label = "MemoryAgent"
-
-    def __init__(self, worker: Any, **_: Any) -> None:
-        worker.memory_agent = None
-        settings = worker.app.celery_memory_settings
-        self.enabled = settings.enabled
-        if self.enabled:
-            self._make(worker, settings)
-
-    def _make(self, worker: Any, settings: Settings) -> None:
-        try:
-            agent = WorkerAgent(worker, settings)
-        except Exception:
-            Guard().note("WorkerAgent")
-            return
-        worker.memory_agent = agent
-        if agent.channel is not None:
-            worker_process_init.connect(lambda **_: agent.start_child(), weak=False)
-            worker_process_shutdown.connect(lambda exitcode=0, **_: agent.end_child(exitcode), weak=False)
-
-
-class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no type information
-    """Consumer step: looks at the children and sends reports, while there is a connection to the broker."""
-
-    label = "MemoryReports"
-    # After Tasks, which builds the tracers that are wrapped here.
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def __init__(self, consumer: Any, **_: Any) -> None:
-        self._timer_entry: Any = None
-        self._sender: ReportSender | None = None
-        self._next_report = 0.0
-        self.agent: WorkerAgent | None = getattr(consumer.controller, "memory_agent", None)
-        self.guard = self.agent.guard if self.agent else Guard()
-        self.enabled = self.agent is not None
-
-    @guarded
-    def start(self, consumer: Any) -> None:
-        assert self.agent is not None
-        self.agent.wrap_tasks()
-        self.agent.look()
-        settings = self.agent.settings
-        dropped = self._sender.dropped if self._sender else 0
-        self._sender = ReportSender(consumer.app, consumer.hostname, settings.events_url)
-        self._sender.dropped = dropped
-        self._next_report = time.monotonic() + min(FIRST_REPORT_SECONDS, settings.interval_seconds)
-        self._timer_entry = consumer.timer.call_repeatedly(min(TICK_SECONDS, settings.interval_seconds), self.tick, priority=10)
-
-    @guarded
-    def tick(self) -> None:
-        assert self.agent is not None
-        assert self._sender is not None
-        self.agent.look()
-        now = time.monotonic()
-        if now >= self._next_report:
-            self._next_report = now + self.agent.settings.interval_seconds
-            self._sender.send(encode(self.agent.report(self._sender.dropped)))
-
-    @guarded
-    def close(self, consumer: Any) -> None:
-        """The worker is about to stop, with the broker still there: what happened since the last report is told."""
-        if self._sender is not None and self.agent is not None:
-            self.agent.look()
-            self._sender.send(encode(self.agent.report(self._sender.dropped)))
-
-    @guarded
-    def stop(self, consumer: Any) -> None:
-        if self._timer_entry is not None:
-            self._timer_entry.cancel()
-            self._timer_entry = None
-        if self._sender is not None:
-            self._sender.close()
+def waiting_requests() -> list[Container]:
+    """Requests that wait in the main process: those with an eta or a countdown, and what is prefetched."""
+    items = len(state.requests)
+    return [Container("celery.worker.state.requests", "dict", items, items)] if items else []

@@ -17,6 +17,7 @@ from pathlib import Path
 from celery_memory_exporter import config
 from celery_memory_exporter.config import Broker, Config, Listen, Processes
 from celery_memory_exporter.demo import view
+from celery_memory_exporter.diagnosis import diagnose
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
 
@@ -26,7 +27,7 @@ INTERVAL_SECONDS = 2.0
 START_SECONDS = 45.0
 STOP_SECONDS = 10.0
 #: Tasks a second, and how many may wait: the load never piles up.
-LOAD_PER_SECOND = 20.0
+LOAD_PER_SECOND = 30.0
 MAX_WAITING = 20
 
 
@@ -49,9 +50,10 @@ def demo(listen_address: str, seconds: float | None, stop: threading.Event) -> i
             history = view.History(NODENAME, f"http://{address_of(listener)}")
             with running_load(folder, stop):
                 failed = watch(exporter, worker, history, seconds, stop)
+            diagnosis = diagnose(exporter.snapshot())
         if failed:
             return worker_failed(folder, failed)
-    print(view.summary(history), flush=True)
+    print(view.summary(history, diagnosis), flush=True)
     return 0
 
 

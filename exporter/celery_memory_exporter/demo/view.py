@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
-from celery_memory_exporter.bounds import Limits, merge_tasks
+from celery_memory_exporter import findings
+from celery_memory_exporter.bounds import by_name
 from celery_memory_exporter.metrics import retained_bytes
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.verdict import Diagnosis
 
 BARS = "▁▂▃▄▅▆▇█"
 MIB = 1024 * 1024
-#: Below this many runs behind a figure, nothing is said of a task.
-FEW_RUNS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +79,10 @@ class History:
 
 def point(worker: WorkerView, now: float) -> Point:
     assert worker.report is not None
-    by_name: dict[str, list[int]] = {}
-    for index, task in enumerate(worker.report.tasks):
-        by_name.setdefault(task.name, []).append(index)
-    tasks = {}
-    for name, indices in by_name.items():
-        task = merge_tasks(name, "", [worker.report.tasks[index] for index in indices], Limits())
-        tasks[name] = TaskPoint(sum(task.runs.values()), task.retained_runs, retained_bytes(task), task.retained_blocks)
+    tasks = {
+        task.name: TaskPoint(sum(task.runs.values()), task.retained_runs, retained_bytes(task), task.retained_blocks)
+        for task in by_name(worker.report.tasks)
+    }
     return Point(
         at=now,
         tasks=tasks,
@@ -102,7 +99,7 @@ def table(history: History, *, clear: bool) -> str:
     for name in sorted(last.tasks, key=lambda name: -last.tasks[name].retained_bytes):
         per_run, blocks, _ = history.late(name)
         series = [each.tasks[name].retained_bytes for each in history.points if name in each.tasks]
-        lines.append(f"{short(name):<34}{last.tasks[name].runs:>7}{size(per_run):>15}{blocks:>12.1f}  {sparkline(series)}")
+        lines.append(f"{short(name):<34}{last.tasks[name].runs:>7}{findings.size(per_run):>15}{blocks:>12.1f}  {sparkline(series)}")
     processes = "   ".join(f"{name} {rss / MIB:.1f} MiB" for name, rss in last.rss.items())
     lines += ["", f"RSS         {processes}"]
     growing = ", ".join(f"{short(name)} {growth:+}" for name, growth, rise in history.rising_types()[:5] if rise > 0)
@@ -110,36 +107,16 @@ def table(history: History, *, clear: bool) -> str:
     return "\n".join(lines)
 
 
-def summary(history: History) -> str:
-    """Which task type leaves most behind, and what."""
+def summary(history: History, diagnosis: Diagnosis) -> str:
+    """Who leaks, and who does not."""
     if not history.started:
         return "\nNo report has arrived yet: let the demo run for some seconds longer."
-    rates = {name: history.late(name) for name in history.points[-1].tasks}
-    known = {name: rate for name, rate in rates.items() if rate[2] >= FEW_RUNS}
-    if not known:
-        return f"\nToo few runs yet for an answer (at least {FEW_RUNS} of a task): let the demo run longer."
-    worst = max(known, key=lambda name: known[name][0])
-    per_run, blocks, runs = known[worst]
-    kinds = [row for row in history.rising_types() if row[2] > 0]
-    own = next((row for row in kinds if "." in row[0]), kinds[0] if kinds else None)
-    lines = ["", f"Leaking task   {worst}"]
-    lines.append(f"  retains      {size(per_run)} and {blocks:.1f} blocks a run, over the last {runs} runs")
-    if own is not None:
-        lines.append(f"  leaves       {own[0]}: {own[1]} more than at the start, {own[2] / runs:.2f} with each run")
-    rest = sorted(known, key=lambda name: -known[name][0])[1:]
-    lines += [f"In order       {name}: {size(known[name][0])} a run" for name in rest]
-    return "\n".join(lines)
+    return "\n" + findings.as_text(asdict(diagnosis))
 
 
 def short(name: str) -> str:
     """Without the demo's own module."""
     return name.removeprefix("celery_memory_exporter.demo.shop.")
-
-
-def size(count: float) -> str:
-    if abs(count) >= MIB:
-        return f"{count / MIB:.1f} MiB"
-    return f"{count / 1024:.1f} KiB" if abs(count) >= 1024 else f"{count:.0f} B"
 
 
 def sparkline(values: list[float], width: int = 24) -> str:

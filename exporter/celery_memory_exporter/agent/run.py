@@ -1,0 +1,47 @@
+"""The opening readings of one task run, as the meter keeps them until the run is over."""
+
+from __future__ import annotations
+
+from celery_memory_exporter.agent.growth import Growth
+from celery_memory_exporter.agent.tally import Row, TaskKey
+
+
+class Run:
+    """The opening readings of one run."""
+
+    __slots__ = (
+        *("active", "alone", "audited", "begun", "blocks", "collected", "cpu", "deep", "epoch", "error", "growth", "key", "native"),
+        *("outcome", "peak_reset", "row", "rss", "sampled", "sizes", "start", "stashed", "work"),
+    )
+
+    key: TaskKey
+    row: Row
+    growth: Growth
+    #: Where the figures of this run's age start in the growth's row.
+    start: int
+    begun: float
+    #: The process's CPU seconds before an audited run; those of the run when it is over.
+    cpu: float
+    #: Whether it is among those running.
+    active: bool
+    epoch: int
+    #: How often the agent had been at work before this run.
+    work: int
+    alone: bool
+    audited: bool
+    deep: bool
+    #: Whether live memory is read without an audit.
+    sampled: bool
+    #: What ``collected`` said.
+    collected: int
+    #: Whether the answer's contents wait in the stash.
+    stashed: bool
+    #: Of containers, where runs overlap.
+    sizes: dict[str, int] | None
+    peak_reset: bool
+    rss: int | None
+    native: int | None
+    blocks: int
+    outcome: int
+    #: Class of the exception of a run that failed; not its name, which may be a new object.
+    error: type

@@ -1,0 +1,40 @@
+"""The task's tracer with the meter's readings around it: ``task.__trace__`` is the one call around a run in every pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celery_memory_exporter.agent.meter import Meter
+
+Trace = Callable[..., Any]
+
+
+def short_name(name: object) -> str:
+    """A label value from what users or the network chose, as long as the exporter shows it."""
+    return str(name)[:120]
+
+
+def measured(meter: Meter, name: str, trace: Trace) -> Trace:
+    """The task's tracer with readings around it: same arguments, same answer (without the value of a successful run)."""
+
+    def measured_trace(uuid: Any, args: Any, kwargs: Any, request: Any = None) -> Any:
+        run = meter.open(name, request)
+        try:
+            answer = trace(uuid, args, kwargs, request)
+        except BaseException as error:
+            meter.close(run, None, error)
+            raise
+        # Rebound, so that what the answer held is gone before the closing readings.
+        try:
+            answer = meter.settle(run, answer)
+            meter.close(run, answer)
+        finally:  # a soft time limit may be raised between any two instructions
+            meter.leave(run)
+        return meter.restore(run, answer)
+
+    return measured_trace
+
+
+MEASURED_CODE = measured(None, "", len).__code__  # type: ignore[arg-type]  # only the code object is wanted

@@ -1,0 +1,137 @@
+"""Who leaks? A pure function of the snapshot, shared by ``/metrics``, the API and ``report``.
+
+A task type is a suspect when what its runs leave behind
+
+* is above zero past start-up (the first ``WARM`` runs in a process): by audited runs and the error of their mean, or, for a leak
+  in few runs, by several steps among all measured runs;
+* goes on: as much in the later half as in the earlier one, and in the last quarter still. A cache that has filled, an import, a
+  pool of connections have stopped by then, so nothing is said before a process has seen ``SETTLED`` runs of the type, or
+  several generations of children have seen enough together;
+* is not held by a container that is bounded by construction;
+* is seen in at least half of the processes that had runs enough to see it.
+
+RSS decides nothing here: it shows what the allocator keeps, which is told as such and is no leak.
+"""
+
+from __future__ import annotations
+
+from celery_memory_exporter import process_growth
+from celery_memory_exporter.bounds import OTHER, by_name
+from celery_memory_exporter.case import (
+    COUNTED,
+    LEAST_AUDITS,
+    LEAST_BYTES,
+    LEAST_COUNT,
+    LEAST_ITEMS,
+    LEAST_SHARED_BYTES,
+    SHORT_WARM,
+    Case,
+    counts_go_on,
+    goes_on,
+    leaks_in_steps,
+    leaks_steadily,
+    settled,
+    stands,
+    steady_window,
+    steps_go_on,
+)
+from celery_memory_exporter.explanation import accuse, clear, clear_by_class
+from celery_memory_exporter.report import TaskReport
+from celery_memory_exporter.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
+from celery_memory_exporter.windows import window
+
+#: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
+LEAST_SURVIVORS = 0.5
+#: What each process sees for itself.
+BY_PROCESS = frozenset({"python", "native", *COUNTED.values()})
+#: The class that tells most comes first.
+ORDER = ("threads", "processes", "descriptors", "shared", "python", "native", "garbage")
+
+
+def diagnose(snapshot: Snapshot) -> Diagnosis:
+    """The verdict on all workers that live."""
+    suspects: list[Suspect] = []
+    cleared: list[Cleared] = []
+    workers: list[WorkerVerdict] = []
+    for worker in snapshot.workers:
+        if worker.report is None or not worker.live:
+            continue
+        # What is beyond the caps is no one's: a sum of task types cannot be accused.
+        verdicts = [judge(worker, task) for task in by_name(worker.report.tasks) if task.name != OTHER]
+        found = [each for each in verdicts if isinstance(each, Suspect)]
+        cleared += [each for each in verdicts if isinstance(each, Cleared)]
+        found += process_growth.suspects(worker, found)
+        workers.append(process_growth.of_worker(worker, found))
+        suspects += found
+    suspects.sort(key=lambda each: (-each.retained_bytes_per_hour, -each.retained_count_per_run, each.worker, each.task or ""))
+    return Diagnosis(tuple(suspects), tuple(cleared), tuple(workers))
+
+
+def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
+    """``None`` where there is no agent's evidence."""
+    if task.evidence is None:
+        return None
+    case = Case(worker, task, task.evidence, steady_window(task.evidence))
+    if not settled(case):
+        return clear(case, "unsettled", "too few runs yet")
+    classes = classes_of(case)
+    if not classes:
+        return clear_by_class(case)
+    holders = case.evidence.holders
+    if holders and holders[0].limit is not None and set(classes) <= {"python", "native"}:
+        return clear(case, "bounded", f"{holders[0].path} holds at most {holders[0].limit} items")
+    if set(classes) <= BY_PROCESS and case.overlapping is None and case.evidence.growing < case.evidence.processes / 2:
+        return clear(case, "unsettled", "seen in fewer than half of the processes")
+    return accuse(case, classes)
+
+
+def classes_of(case: Case) -> tuple[str, ...]:
+    """All classes of growth that apply, the one that tells most first; empty when there is no leak."""
+    found = set()
+    steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
+    if case.overlapping is not None:
+        if stands(case.overlapping, LEAST_BYTES):
+            found.add("python" if is_python(case) else "native")
+        elif any(stands(holder.share, LEAST_ITEMS) for holder in case.evidence.holders):
+            found.add("python")
+    elif (leaks_steadily(steady) and goes_on(steady)) or (leaks_in_steps(whole) and steps_go_on(whole)):
+        found.add("python" if is_python(case) else "native")
+    for column, growth_class in COUNTED.items():
+        enough = steady.sum("audited") >= LEAST_AUDITS and steady.per_audit(column) >= LEAST_COUNT
+        if enough and counts_go_on(steady, column):
+            found.add(growth_class)
+    if leaves_shared_memory(case):
+        found.add("shared")
+    if not found and collects_nothing(case):
+        found.add("garbage")
+    return tuple(each for each in ORDER if each in found)
+
+
+def is_python(case: Case) -> bool:
+    """Python's memory rather than the C heap's: containers, survivors, blocks, or what tracemalloc saw."""
+    evidence, steady = case.evidence, case.steady
+    audited = steady.sum("audited")
+    survivors = sum(evidence.survivors.values()) / max(1.0, sum(evidence.profile.audited))
+    if evidence.holders or survivors >= LEAST_SURVIVORS or steady.per_audit("blocks") >= LEAST_SURVIVORS or not audited:
+        return True
+    traced = sum(site.amount for site in evidence.sites if site.figure == "bytes") / max(1, evidence.deep_audits)
+    return traced >= case.bytes_per_run / 2
+
+
+def leaves_shared_memory(case: Case) -> bool:
+    """Files in tmpfs, which all write to: by least squares over the worker and within audited runs; shared maps by audits."""
+    per_run, tmpfs = case.steady.per_audit("shared"), case.evidence.tmpfs
+    if case.steady.sum("audited") < LEAST_AUDITS or per_run < LEAST_SHARED_BYTES or not counts_go_on(case.steady, "shared"):
+        return False
+    mapped = sum(process.figures.shmem_bytes or 0 for process in case.worker.processes)
+    by_squares = tmpfs is not None and stands(tmpfs, LEAST_SHARED_BYTES) and per_run >= tmpfs.per_run / 2
+    return by_squares or mapped >= per_run * case.steady.runs / 2
+
+
+def collects_nothing(case: Case) -> bool:
+    """Whether cycles stay because the application turned the collector off."""
+    if all(process.figures.gc_enabled != 0 for process in case.worker.processes):
+        return False
+    garbage = case.steady.per_audit("garbage_blocks") + case.steady.per_audit("garbage_native")
+    return case.steady.sum("audited") >= LEAST_AUDITS and garbage >= 1.0

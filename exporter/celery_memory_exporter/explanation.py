@@ -1,0 +1,139 @@
+"""The verdict on one task type in words and figures: who leaks, by how much, what is left behind, who holds it; or why not."""
+
+from __future__ import annotations
+
+from celery_memory_exporter import advice
+from celery_memory_exporter.case import (
+    COUNTED,
+    LEAST_COUNT,
+    LEAST_SHARED_BYTES,
+    SHORT_WARM,
+    Case,
+    leaks_in_steps,
+    leaks_steadily,
+    stands,
+)
+from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence
+from celery_memory_exporter.verdict import Cleared, ObjectRate, SiteRate, Suspect
+from celery_memory_exporter.windows import Window, window
+
+#: What the allocator keeps is told from this on.
+LEAST_KEPT_BYTES = 8 * 1024 * 1024.0
+MOST_NAMES = 5
+
+
+def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
+    task, evidence = case.task, case.evidence
+    first = classes[0]
+    per_run = bytes_of(case, first)
+    sites = sites_of(case)
+    holders = tuple(evidence.holders[:MOST_NAMES])
+    outcome = "failed" if only_failing(case) else None
+    column = next((name for name, growth_class in COUNTED.items() if growth_class == first), "")
+    return Suspect(
+        worker=case.worker.nodename,
+        task=task.name,
+        growth_class=first,
+        growth_classes=classes,
+        retained_bytes_per_run=round(per_run, 1),
+        retained_bytes_per_hour=round(per_run * case.runs * 3600 / max(1.0, evidence.seconds), 1),
+        retained_count_per_run=round(case.steady.per_audit(column), 2) if column else 0.0,
+        runs=case.runs,
+        audited_runs=task.audited_runs,
+        confidence=confidence(case),
+        processes=round(evidence.processes),
+        growing_processes=round(evidence.growing),
+        advice=advice.for_leak(first, holders[0].path if holders else "", sites[0].site if sites else "", outcome),
+        outcome=outcome,
+        object_types=rates_of(case),
+        sites=sites,
+        holders=holders,
+        paths=tuple(evidence.paths),
+    )
+
+
+def bytes_of(case: Case, growth_class: str) -> float:
+    if growth_class == "shared":
+        estimate = case.evidence.tmpfs
+        return estimate.per_run if estimate and stands(estimate, LEAST_SHARED_BYTES) else case.steady.per_audit("shared")
+    if growth_class == "garbage":
+        return case.steady.garbage
+    return max(0.0, case.bytes_per_run)
+
+
+def confidence(case: Case) -> float:
+    """From 0 to 1: how far above zero the mean is, and how many of the processes agree (rule of succession)."""
+    agreement = (case.evidence.growing + 1) / (case.evidence.processes + 1)
+    return round(min(0.99, (1 - 1 / (1 + case.certainty**2)) * min(1.0, agreement)), 2)
+
+
+def only_failing(case: Case) -> bool:
+    """Whether successful runs leave nothing behind."""
+    failed = case.evidence.failed_audits
+    whole = window(case.evidence.profile, SHORT_WARM)
+    total = whole.sum("blocks") * MEAN_BLOCK_BYTES + whole.sum("native")
+    return failed >= 5 and whole.sum("audited") - failed >= 5 and total - case.evidence.failed_bytes < 0.1 * total
+
+
+def rates_of(case: Case) -> tuple[ObjectRate, ...]:
+    """By audited runs; where runs overlap, by what the worker's census counts."""
+    report = case.worker.report
+    if case.overlapping is None or report is None:
+        return object_rates(case.evidence)
+    others = [each for each in report.objects if not each.type.startswith("celery_memory_exporter.agent.")]
+    return ranked({each.type: each.growth / max(1, case.runs) for each in others}, LEAST_COUNT)
+
+
+def object_rates(evidence: Evidence) -> tuple[ObjectRate, ...]:
+    audited = sum(evidence.profile.audited) or 1.0
+    return ranked({name: count / audited for name, count in evidence.survivors.items()}, 0.01)
+
+
+def ranked(per_run: dict[str, float], least: float) -> tuple[ObjectRate, ...]:
+    """The application's own types first, which say more than the lists and dicts that they are made of."""
+    rates = [ObjectRate(name, round(rate, 2)) for name, rate in per_run.items()]
+    rates.sort(key=lambda rate: ("." not in rate.type, -rate.per_run))
+    return tuple([rate for rate in rates if rate.per_run >= least][:MOST_NAMES])
+
+
+def sites_of(case: Case) -> tuple[SiteRate, ...]:
+    audits = max(1, case.evidence.deep_audits)
+    sites = sorted(case.evidence.sites, key=lambda site: (site.figure != "bytes", -site.amount))
+    least = 0.02 * sum(site.amount for site in sites if site.figure == "bytes")
+    return tuple(
+        [
+            SiteRate(site.site, round(site.amount / audits, 1), site.figure)
+            for site in sites
+            if site.amount > least or site.figure != "bytes"
+        ]
+    )[:MOST_NAMES]
+
+
+def clear_by_class(case: Case) -> Cleared:
+    """No leak: what it looked like instead."""
+    task = case.task
+    first = window(case.evidence.profile, 0)
+    early = Window(first.profile, range(case.steady.ages.start)).mean()
+    kept = task.growth_bytes - task.release_bytes
+    if kept >= LEAST_KEPT_BYTES and case.bytes_per_run * case.runs < kept / 4:
+        return clear(case, "allocator", "resident memory rose, live memory did not")
+    if case.steady.garbage >= 1024:
+        return clear(case, "garbage", "reference cycles, freed by the collector")
+    if leaks_steadily(case.steady) or leaks_in_steps(case.steady):
+        return clear(case, "bounded", "it grew past start-up, and stopped")
+    if early.runs and early.total >= 64 * 1024:
+        return clear(case, "warm-up", "it grew in its first runs only")
+    return clear(case, "steady", "its runs leave nothing behind")
+
+
+def clear(case: Case, growth_class: str, reason: str) -> Cleared:
+    return Cleared(
+        worker=case.worker.nodename,
+        task=case.task.name,
+        growth_class=growth_class,
+        reason=reason,
+        retained_bytes_per_run=round(case.bytes_per_run, 1),
+        runs=case.runs,
+        audited_runs=case.task.audited_runs,
+        advice=advice.NO_LEAK[growth_class],
+    )

@@ -1,0 +1,135 @@
+"""Growth of whole processes: what no task type explains, and what the worker as a whole is heading for.
+
+Rests on each process's history: points spread over its life. A floor that rises from quarter to quarter is growth; a peak that
+comes and goes is not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from celery_memory_exporter import advice
+from celery_memory_exporter.report import HISTORY, Holder, ProcessReport
+from celery_memory_exporter.snapshot import WorkerView
+from celery_memory_exporter.verdict import Suspect, WorkerVerdict
+
+MIB = 1024 * 1024
+LEAST_POINTS = 8
+#: Growth of live memory that is told, and its share of what there was before.
+LEAST_MAIN_BYTES, LEAST_SHARE = 8 * MIB, 0.2
+#: A child has its tasks for an explanation; without one, it is looked at for longer.
+LEAST_CHILD_BYTES, LEAST_CHILD_SECONDS = 16 * MIB, 600.0
+#: Requests in the main process's memory that are many.
+LEAST_REQUESTS = 1_000
+REQUESTS = "celery.worker.state.requests"
+
+
+def series(process: ProcessReport, figure: str) -> list[float]:
+    column = HISTORY.index(figure)
+    return [point[column] for point in process.history]
+
+
+def floors(values: list[float]) -> list[float]:
+    """The lowest value of each quarter."""
+    quarter = len(values) / 4
+    return [min(values[round(part * quarter) : round((part + 1) * quarter)]) for part in range(4)]
+
+
+def rise(process: ProcessReport, figure: str) -> float:
+    """From the first quarter's floor to the last one's; 0 unless it rose from each quarter to the next."""
+    values = series(process, figure)
+    if len(values) < LEAST_POINTS:
+        return 0.0
+    low = floors(values)
+    step = 0.05 * (low[3] - low[0])
+    return low[3] - low[0] if all(later - earlier > step for earlier, later in itertools.pairwise(low)) else 0.0
+
+
+def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
+    """Processes that grow without a task type that explains it."""
+    explained = any(each.growth_class in ("python", "native", "garbage") for each in named)
+    found = []
+    for view in worker.processes:
+        process = view.figures
+        if process.process == "main" and worker.report is not None and worker.report.pool == "prefork":
+            found += main_process(worker, process)
+        elif not explained and lived(process) >= LEAST_CHILD_SECONDS and rise(process, "live_bytes") >= LEAST_CHILD_BYTES:
+            found.append(suspect(worker, process, rise(process, "live_bytes"), "python", ()))
+    return found
+
+
+def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:
+    assert worker.report is not None
+    live = series(process, "live_bytes")
+    grown = live[-1] - live[0] if live else 0.0
+    waiting = [each for each in worker.report.containers if each.path == REQUESTS and each.items >= LEAST_REQUESTS]
+    if grown < max(LEAST_MAIN_BYTES, LEAST_SHARE * live[0] if live else 0.0):
+        return []
+    if not waiting and rise(process, "live_bytes") < LEAST_MAIN_BYTES:
+        return []
+    holders = tuple(Holder(each.path, each.kind, each.items, each.growth, each.limit) for each in waiting)
+    return [suspect(worker, process, grown, "main", holders)]
+
+
+def lived(process: ProcessReport) -> float:
+    seconds = series(process, "seconds")
+    return seconds[-1] - seconds[0] if seconds else 0.0
+
+
+def suspect(worker: WorkerView, process: ProcessReport, grown: float, growth_class: str, holders: tuple[Holder, ...]) -> Suspect:
+    return Suspect(
+        worker=worker.nodename,
+        task=None,
+        growth_class=growth_class,
+        growth_classes=(growth_class,),
+        retained_bytes_per_run=0.0,
+        retained_bytes_per_hour=round(grown * 3600 / max(1.0, lived(process)), 1),
+        retained_count_per_run=0.0,
+        runs=0,
+        audited_runs=0,
+        confidence=0.8,
+        processes=1,
+        growing_processes=1,
+        advice=advice.for_leak(growth_class, holders[0].path if holders else "", "", None),
+        process=process.process,
+        holders=holders,
+    )
+
+
+def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
+    """How the worker as a whole is doing."""
+    per_hour = sum(each.retained_bytes_per_hour for each in found)
+    used, limit = headroom(worker)
+    left = (limit - used) * 3600 / per_hour if used is not None and limit is not None and per_hour > 0 else None
+    kept = any(allocator_keeps(view.figures) for view in worker.processes)
+    growth_class = found[0].growth_class if found else "allocator" if kept else "steady"
+    return WorkerVerdict(
+        worker=worker.nodename,
+        leaking=bool(found),
+        retained_bytes_per_hour=round(per_hour, 1),
+        rss_bytes=sum(view.figures.rss_bytes or 0 for view in worker.processes) or None,
+        limit_bytes=limit,
+        seconds_to_limit=round(max(0.0, left)) if left is not None else None,
+        growth_class=growth_class,
+        advice=found[0].advice if found else advice.NO_LEAK[growth_class],
+    )
+
+
+def headroom(worker: WorkerView) -> tuple[float | None, int | None]:
+    """Memory in use and its limit: of the pool for all children if there is one, else of the cgroup."""
+    report = worker.report
+    children = [view.figures.rss_bytes or 0 for view in worker.processes if view.figures.process != "main"]
+    if report is not None and report.child_memory_limit_bytes and children:
+        return float(sum(children)), report.child_memory_limit_bytes * len(children)
+    cgroup = worker.cgroup
+    return (cgroup.working_set_bytes if cgroup.working_set_bytes is not None else cgroup.usage_bytes), cgroup.limit_bytes
+
+
+def allocator_keeps(process: ProcessReport) -> bool:
+    """Anonymous memory rose, live memory did not, and the C heap holds it unused."""
+    anon, live, free = (series(process, figure) for figure in ("anon_bytes", "live_bytes", "free_bytes"))
+    if len(anon) < LEAST_POINTS:
+        return False
+    grown = min(anon[len(anon) // 2 :]) - anon[0]
+    return grown >= LEAST_CHILD_BYTES and live[-1] - live[0] < grown / 4 and free[-1] - free[0] > grown / 2

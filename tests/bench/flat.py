@@ -1,0 +1,116 @@
+"""That the agent itself does not leak: a worker with it runs tasks of many types, and its processes stay as they are.
+
+Tasks are sent while the worker runs them, so that a long run needs no large queue. What comes first is left out: imports, the
+first run of each type, Celery's own bounded memory of tasks done. Of the rest, the first quarter is compared with the last one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import psutil
+
+from tests.bench.result import BenchError, Options, Part, Row
+from tests.bench.stage import CHILDREN, LEAST_TASKS_PER_SECOND, POLL_SECONDS, START_SECONDS, BenchWorker, Load, running_redis
+
+WARM_UP_SHARE = 0.1
+#: The queue is filled up when it gets this short, by so many tasks.
+LEAST_WAITING = PORTION = 500
+SAMPLES = 400
+#: Growth below one of them is none.
+FLAT_SHARE, FLAT_KB = 0.01, 500.0
+PER_RUNS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """kB of one process when the worker had done so many runs."""
+
+    runs: int
+    resident: float
+    #: What no other process shares: of a forked child, also what it has copied since.
+    unique: float
+
+
+Samples = dict[int, list[Sample]]
+
+
+def sampled(worker: BenchWorker, runs: int, samples: Samples) -> None:
+    """Adds a sample of each process. Raises ``BenchError`` when it is not the processes that it was."""
+    try:
+        for process in worker.tree():
+            memory = process.memory_full_info()
+            samples.setdefault(process.pid, []).append(Sample(runs, memory.rss / 1024, memory.uss / 1024))
+    except psutil.Error as error:
+        raise BenchError(f"a process of the worker is gone: {error}\n{worker.text[-2000:]}") from None
+    if len(samples) != 1 + CHILDREN:
+        raise BenchError(f"the worker has had {len(samples)} processes instead of {1 + CHILDREN}:\n{worker.text[-2000:]}")
+
+
+def watched(worker: BenchWorker, load: Load, names: list[str], options: Options) -> Samples:
+    """Runs the tasks; the answer is what each process held on the way."""
+    samples: Samples = {}
+    upcoming = cycle(names)
+    warm = int(WARM_UP_SHARE * options.tasks)
+    interval = max(1, (options.tasks - warm) // SAMPLES)
+    deadline = time.monotonic() + START_SECONDS + options.tasks / LEAST_TASKS_PER_SECOND
+    due = warm
+    while (done := load.done()) < options.tasks:
+        worker.check()
+        if time.monotonic() > deadline:
+            raise BenchError(f"only {done} of {options.tasks} tasks were done in time:\n{worker.text[-2000:]}")
+        options.progress.tell(f"flat: {done:,} of {options.tasks:,} tasks done")
+        if load.sent - done < LEAST_WAITING and load.sent < options.tasks:
+            load.send(list(islice(upcoming, min(PORTION, options.tasks - load.sent))))
+        elif done >= due:
+            sampled(worker, done, samples)
+            due = done + interval
+        else:
+            time.sleep(POLL_SECONDS)
+    return samples
+
+
+def measure(options: Options) -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="celery-memory-bench-") as name, running_redis(Path(name)) as broker:
+        from tests.bench import many
+
+        worker = BenchWorker(Path(name), broker, "flat", agent=True, application=many.__name__)
+        load = Load(broker, worker)
+        try:
+            worker.start()
+            samples = watched(worker, load, many.NAMES, options)
+        finally:
+            worker.ensure_stopped()
+    names = ["main", *(f"child {number}" for number in range(CHILDREN))]
+    rows = [Row("task types", str(many.TASK_TYPES))]
+    for process, found in zip(names, samples.values(), strict=True):
+        rows.append(growth(f"{process}, resident", [(each.runs, each.resident) for each in found]))
+        rows.append(growth(f"{process}, unique", [(each.runs, each.unique) for each in found]))
+    return rows
+
+
+def growth(what: str, points: list[tuple[int, float]]) -> Row:
+    """From the median of the first quarter to that of the last. ``points`` are runs done and kB."""
+    least, most = points[0][0], points[-1][0]
+    quarter = (most - least) / 4
+    first = [point for point in points if point[0] <= least + quarter]
+    last = [point for point in points if point[0] >= most - quarter]
+    (runs_before, before), (runs_after, after) = (
+        (statistics.fmean(runs for runs, _ in part), statistics.median(size for _, size in part)) for part in (first, last)
+    )
+    per_run = (after - before) / (runs_after - runs_before)
+    return Row(
+        what,
+        f"{before:,.0f} → {after:,.0f} kB, {PER_RUNS * per_run:+,.0f} kB per {PER_RUNS:,} runs",
+        f"{(after - before) / before:+.2%}",
+        f"flat: < {FLAT_SHARE:.0%} or < {FLAT_KB:.0f} kB",
+        after - before < max(FLAT_SHARE * before, FLAT_KB),
+    )
+
+
+PART = Part("memory of a worker with the agent over many runs", measure, tasks=100_000)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.zoo.cases import Case
+from tests.zoo.case import Case
 
 Answer = dict[str, Any]
 
@@ -80,7 +80,7 @@ class Verdict:
         """One answer of the exporter, after so many completed runs of the case."""
         self.answer = answer
         suspects = answer.get("suspects", [])
-        own = [each for each in suspects if self.case.leaks and each["task"] == self.case.task_name]
+        own = [each for each in suspects if self.case.leaks and each["task"] == self.case.task]
         self.named_at_end = bool(own)
         if own:
             self.named_first = self.named_first or Named(runs, seconds)
@@ -89,7 +89,7 @@ class Verdict:
         wrong = {label(each): each for each in suspects if each not in own and self._wrong(each)}
         self.wrong_at_end = set(wrong)
         self.wrong_ever = wrong | self.wrong_ever
-        rows = [each for each in answer.get("cleared", []) if each["task"] == self.case.task_name]
+        rows = [each for each in answer.get("cleared", []) if each["task"] == self.case.task]
         self.cleared = {each["growth_class"]: each.get("reason", "") for each in rows}
 
     def _wrong(self, suspect: Answer) -> bool:
@@ -108,7 +108,7 @@ def short(task: str) -> str:
 def explanation(case: Case, suspects: Iterable[Answer]) -> str:
     """What of the answer points at the cause: holder, type or line; empty when nothing does."""
     found = dict.fromkeys(text for suspect in suspects for text in parts(suspect) if explains(case, text))
-    return ", ".join(text.replace("tests.zoo.cases.", "") for text in found)
+    return ", ".join(text.replace("tests.zoo.", "") for text in found)
 
 
 def parts(suspect: Answer) -> Iterator[str]:
@@ -118,8 +118,8 @@ def parts(suspect: Answer) -> Iterator[str]:
 
 
 def explains(case: Case, text: str) -> bool:
-    site = re.search(r"zoo/cases\.py:(\d+)", text)
-    return any(each in text for each in case.explained_by) or (site is not None and int(site[1]) in case.lines)
+    site = re.search(r"zoo/\w+\.py:\d+", text)
+    return any(each in text for each in case.explained_by) or (site is not None and site[0] in case.lines)
 
 
 # --- figures ------------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def baseline_figures(verdicts: Sequence[Verdict]) -> dict[str, Share]:
     return {
         "recall": share(each.baseline_fired for each in verdicts if each.case.leaks),
         "precision": share(each.case.leaks for each in fired),
-        "attribution": share(each.case.task is None or each.baseline_task == each.case.task_name for each in leaks),
+        "attribution": share(each.case.task is None or each.baseline_task == each.case.task for each in leaks),
         "explanation": Share(0, len([each for each in leaks if each.case.explained_by])),
         "class right": Share(0, len(leaks)),
     }

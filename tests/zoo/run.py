@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.conftest import Server, free_port
-from tests.zoo import judge
-from tests.zoo.cases import CASES, Case
+from tests.zoo import judge, others, reported  # noqa: F401  # the modules make the cases
+from tests.zoo.case import CASES, Case
 from tests.zoo.judge import Verdict
 from tests.zoo.stage import POLL_SECONDS, STOP, run_case
 
@@ -77,7 +77,7 @@ def plain(verdict: Verdict) -> dict[str, Any]:
     fields = {key: value for key, value in asdict(replace(verdict, case=None)).items() if key != "case"}  # type: ignore[arg-type]
     fields["wrong_at_end"] = sorted(verdict.wrong_at_end)
     case = verdict.case
-    expected = {"leaks": case.leaks, "task": case.task_name, "classes": sorted(case.classes), "explained_by": case.explained_by}
+    expected = {"leaks": case.leaks, "task": case.task, "classes": sorted(case.classes), "explained_by": case.explained_by}
     derived = {"verdict": verdict.words, "class_right": verdict.class_right, "explained": verdict.explained}
     return {"case": case.name, "expected": expected, **derived, **fields}
 

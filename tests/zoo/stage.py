@@ -24,7 +24,7 @@ from redis import Redis
 
 from tests.integration.conftest import Exporter, Server, Worker, wait_for
 from tests.zoo import baseline, judge
-from tests.zoo.cases import Case, app, name_of
+from tests.zoo.case import Case, app, name_of
 from tests.zoo.judge import Verdict
 
 #: Sent and not yet begun, at most: some of them always wait in the worker, which prefetches four for each process.
@@ -48,7 +48,7 @@ class ZooWorker(Worker):
 
     def __init__(self, log: Path, broker: Server, name: str, *options: str, **environment: str) -> None:
         super().__init__(log, broker, name, *options, **environment)
-        self.command[self.command.index("tests.integration.tasks")] = "tests.zoo.cases"
+        self.command[self.command.index("tests.integration.tasks")] = "tests.zoo.case"
 
     def end(self, *, kill: bool) -> None:
         """Children that outlive it, as those of a killed worker do, are killed."""
@@ -147,6 +147,8 @@ class Watch:
         errors = self._exporter.value("celery_agent_errors_total", **labels)
         if errors or "memory agent failed" in self._worker.text:
             self._verdict.trouble = f"the agent counted {errors or 0:.0f} errors of its own"
+        if errors is None:
+            self._verdict.trouble = "the agent told nothing"
 
 
 def diagnosis(exporter: Exporter) -> judge.Answer:

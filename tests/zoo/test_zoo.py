@@ -11,8 +11,8 @@ import pytest
 
 from tests.integration import conftest
 from tests.integration.conftest import Server
-from tests.zoo import baseline, judge
-from tests.zoo.cases import CASES, name_of
+from tests.zoo import baseline, judge, others, reported  # noqa: F401  # the modules make the cases
+from tests.zoo.case import CASES, name_of
 from tests.zoo.judge import Verdict
 from tests.zoo.stage import run_case
 
@@ -52,7 +52,7 @@ def test_an_innocent_task_is_not_accused(name: str, broker: Server, tmp_path: Pa
 
 
 def suspect(task: str | None, growth_class: str = "python", **parts: Any) -> dict[str, Any]:
-    return {"task": name_of(task) if task else None, "growth_class": growth_class, **parts}
+    return {"task": CASES[task].task if task in CASES else task and name_of(task), "growth_class": growth_class, **parts}
 
 
 def judged(name: str, *answers: list[dict[str, Any]]) -> Verdict:
@@ -63,7 +63,7 @@ def judged(name: str, *answers: list[dict[str, Any]]) -> Verdict:
 
 
 def test_a_holder_explains() -> None:
-    holders = [{"path": "tests.zoo.cases.ROWS", "kind": "list", "items": 9, "growth": 9}]
+    holders = [{"path": "tests.zoo.reported.ROWS", "kind": "list", "items": 9, "growth": 9}]
     verdict = judged("list_of_dicts", [], [suspect("list_of_dicts", holders=holders)])
     assert (verdict.words, verdict.class_right, verdict.explained) == ("named", True, True)
     assert verdict.named_first == judge.Named(10, 1.0)
@@ -71,8 +71,8 @@ def test_a_holder_explains() -> None:
 
 def test_a_line_of_the_task_explains_and_another_one_does_not() -> None:
     case = CASES["rare_leak"]
-    for line, explained in ((max(case.lines), True), (1, False)):
-        sites = [{"site": f"/app/tests/zoo/cases.py:{line}", "bytes_per_run": 9}]
+    for line, explained in ((max(case.lines), True), ("zoo/reported.py:1", False)):
+        sites = [{"site": f"/app/tests/{line}", "bytes_per_run": 9}]
         assert judged("rare_leak", [suspect("rare_leak", sites=sites)]).explained is explained
 
 

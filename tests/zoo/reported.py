@@ -1,15 +1,11 @@
-"""The leak zoo's application: leaks that users of Celery reported, innocents that look like leaks, and their neighbours.
+"""Leaks that users of Celery reported, and innocents that look like leaks.
 
-* Every case is one task with one mechanism. What a case claims (memory stays, or does not) was tried by calling its body
-  200 times in a plain loop; the runner starts one worker for it and lets the neighbours run beside it.
-* Every task takes one argument, the number of the run, unless the case says otherwise.
-* Nothing outlives the worker, save files in the folders that the runner gives and removes.
+Nothing outlives the worker, save files in the folders that the runner gives and removes.
 """
 
 from __future__ import annotations
 
 import ctypes
-import inspect
 import itertools
 import logging
 import os
@@ -21,135 +17,15 @@ import threading
 import time
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-app = Celery("zoo", broker=os.environ.get("TEST_BROKER_URL"), backend=os.environ.get("TEST_BACKEND_URL"))
-app.conf.update(
-    broker_connection_retry_on_startup=True,
-    task_ignore_result=True,
-    worker_cancel_long_running_tasks_on_connection_loss=False,
-    broker_transport_options={"visibility_timeout": 7200},  # longer than the flood's eta
-)
-
-# --- what a case is -----------------------------------------------------------------------------------------------------
-
-#: Runs of each neighbour for one run of the case.
-BESIDE: Mapping[str, float] = {"noop": 1.0, "churn": 0.25, "dicts": 0.5, "bounded": 0.5}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One task, how it is run, and the answer that is right about it."""
-
-    name: str
-    #: The function's name; ``None`` where no task is to be named, only the process.
-    task: str | None
-    leaks: bool
-    #: Growth classes that are right: of a suspect for a leak, of a cleared task for an innocent. Empty: not asked.
-    classes: frozenset[str] = frozenset()
-    #: One of these has to be in a holder's path, a site or an object type. Empty: the class is the explanation.
-    explained_by: tuple[str, ...] = ()
-    #: A site on one of these lines of this file explains as well.
-    lines: frozenset[int] = frozenset()
-    pool: tuple[str, ...] = ("-c", "2")
-    runs: int = 400
-    per_second: float = 20.0
-    beside: Mapping[str, float] = field(default_factory=lambda: BESIDE)
-    argument: Callable[[int], Any] = int
-    #: Needs a result backend.
-    backend: bool = False
-    #: Tasks that lie in the main process for longer than the case takes: the worker is killed at the end.
-    eta_seconds: float | None = None
-
-    @property
-    def task_name(self) -> str | None:
-        return name_of(self.task) if self.task else None
-
-    @property
-    def sent(self) -> str:
-        """The task that is sent: where only the process grows, it is an innocent one."""
-        return name_of(self.task or "noop")
-
-
-def name_of(function: str) -> str:
-    return f"tests.zoo.cases.{function}"
-
-
-CASES: dict[str, Case] = {}
-
-
-def add(case: Case) -> None:
-    assert case.name not in CASES
-    CASES[case.name] = case
-
-
-def lines_of(*parts: Any) -> frozenset[int]:
-    """The lines of functions and classes in this file."""
-    spans = ((start, start + len(lines)) for lines, start in map(inspect.getsourcelines, parts))
-    return frozenset(itertools.chain.from_iterable(itertools.starmap(range, spans)))
-
-
-def leak(*classes: str, by: tuple[str, ...] = (), of: type | None = None, **options: Any) -> Callable[[F], F]:
-    """The function is a leak's body. ``by``: explaining names; ``of``: the class whose objects stay."""
-
-    def register(function: F) -> F:
-        names = (*by, *((of.__name__,) if of else ()))
-        lines = lines_of(function, *((of,) if of else ())) if names else frozenset()
-        name = function.__name__
-        add(Case(name, name, True, frozenset(classes), names, lines, **options))
-        return function
-
-    return register
-
-
-def innocent(*classes: str, **options: Any) -> Callable[[F], F]:
-    """The function is an innocent's body. ``classes``: what the growth it does show has to be called, if anything."""
-
-    def register(function: F) -> F:
-        add(Case(function.__name__, function.__name__, False, frozenset(classes), **options))
-        return function
-
-    return register
-
-
-# --- neighbours: never to be accused, in any case -----------------------------------------------------------------------
-
-RECENT: OrderedDict[int, bytes] = OrderedDict()
-
-
-@app.task
-def noop(number: int) -> int:
-    return number
-
-
-@app.task
-def churn(number: int) -> int:
-    """30 MB of small lists, all freed."""
-    return len([[each] for each in range(300_000)])
-
-
-@app.task
-def dicts(number: int) -> str:
-    rows = [{"id": each, "name": f"name {each}"} for each in range(2_000)]
-    return f"{len(rows)}".ljust(100_000)
-
-
-@app.task
-def bounded(number: int) -> int:
-    RECENT[number] = bytes(5_000)
-    while len(RECENT) > 40:
-        RECENT.popitem(last=False)
-    return len(RECENT)
-
+from tests.zoo.case import CASES, Case, add, app, innocent, leak, name_of
 
 # --- leaks --------------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ A task type is a suspect when what its runs leave behind
 * goes on: as much in the later half as in the earlier one, and in the last quarter still. A cache that has filled, an import, a
   pool of connections have stopped by then, so nothing is said before a process has seen ``SETTLED`` runs of the type, or
   several generations of children have seen enough together;
-* is not held by a container that is bounded by construction;
+* is not held by containers that are bounded, by their type or by the code that takes items out of them;
 * is seen in at least half of the processes that had runs enough to see it.
 
 RSS decides nothing here: it shows what the allocator keeps, which is told as such and is no leak.
@@ -36,13 +36,15 @@ from celery_memory_exporter.case import (
     steps_go_on,
 )
 from celery_memory_exporter.explanation import accuse, clear, clear_by_class
-from celery_memory_exporter.report import TaskReport
+from celery_memory_exporter.report import Holder, TaskReport
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
 from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
 from celery_memory_exporter.windows import window
 
 #: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
 LEAST_SURVIVORS = 0.5
+#: What grows less than this share of the container that grows most explains nothing.
+MINOR_HOLDER = 0.1
 #: What each process sees for itself.
 BY_PROCESS = frozenset({"python", "native", *COUNTED.values()})
 #: The class that tells most comes first.
@@ -78,12 +80,20 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
     classes = classes_of(case)
     if not classes:
         return clear_by_class(case)
-    holders = case.evidence.holders
-    if holders and holders[0].limit is not None and set(classes) <= {"python", "native"}:
-        return clear(case, "bounded", f"{holders[0].path} holds at most {holders[0].limit} items")
+    full = bounded_holder(case)
+    if full is not None and set(classes) <= {"python", "native"}:
+        return clear(case, "bounded", f"{full.path} holds at most {full.limit} items")
     if set(classes) <= BY_PROCESS and case.overlapping is None and case.evidence.growing < case.evidence.processes / 2:
         return clear(case, "unsettled", "seen in fewer than half of the processes")
     return accuse(case, classes)
+
+
+def bounded_holder(case: Case) -> Holder | None:
+    """The container that takes what runs leave behind, if it is bounded, and so are all others that take a part worth telling."""
+    holders = case.evidence.holders
+    if not holders or any(each.limit is None and each.growth >= MINOR_HOLDER * holders[0].growth for each in holders):
+        return None
+    return holders[0]
 
 
 def classes_of(case: Case) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
     first = classes[0]
     per_run = bytes_of(case, first)
     sites = sites_of(case)
-    holders = tuple(evidence.holders[:MOST_NAMES])
+    # A bounded one beside an unbounded one is not what leaks.
+    holders = tuple(sorted(evidence.holders, key=lambda each: each.limit is not None)[:MOST_NAMES])
     outcome = "failed" if only_failing(case) else None
     column = next((name for name, growth_class in COUNTED.items() if growth_class == first), "")
     return Suspect(

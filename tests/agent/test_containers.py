@@ -523,7 +523,7 @@ def test_a_walk_goes_on_over_many_calls(define: Define) -> None:
     calls = 0
     while not probe.work(0.0):
         calls += 1
-    assert calls > 1000
+    assert calls > 100, "one object a call"
     held.append(1)
     while not probe.work(0.0):
         pass

@@ -63,7 +63,7 @@ COMPLETE = {
     id(kind) for kind in (types.FunctionType, type, threading.local, contextvars.ContextVar, types.ModuleType, BaseException)
 }
 
-_flags = type.__dict__["__flags__"].__get__
+flags = type.__dict__["__flags__"].__get__
 
 
 # --- the steps down from the instances of a type --------------------------------------------------------------------
@@ -87,7 +87,7 @@ def _instance_parts(kind: type, *, large: Callable[[Any], bool]) -> Parts | None
     slots = [
         ("." + name, member.__get__)
         for base in mro(kind)
-        if _flags(base) & HEAP_TYPE or id(base) in WRAPPERS
+        if flags(base) & HEAP_TYPE or id(base) in WRAPPERS
         for name, member in class_dict(base).items()
         if type(member) is types.MemberDescriptorType and name not in UNINTERESTING and name != "__dict__"
     ]

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery_memory_exporter.agent.addresses import MISSING, STEPS, follow, readable, resolve, shape_of
+from celery_memory_exporter.agent.limits import limits_of
 from celery_memory_exporter.agent.shapes import (
     LEAF,
     MAX_NODES_PER_MODULE,
@@ -47,7 +48,7 @@ STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 @dataclass(frozen=True, slots=True)
 class ContainerRow:
-    """A container that grows. ``growth``: items more than when first seen; ``limit``: most items it can ever have."""
+    """A container that grows. ``growth``: items more than when first seen; ``limit``: most items it can ever have (``limits``)."""
 
     path: str
     kind: str
@@ -173,8 +174,9 @@ class Probe:
         self._walk: _Walk | None = None
         self._first: dict[int, int] = {}
         self._grown: dict[str, tuple[int, int]] = {}
-        #: By address: path and size when first seen.
+        #: By address: path and size when first seen, and what may limit it.
         self._followed: dict[str, tuple[str, int]] = {}
+        self._limits: dict[str, tuple[int, ...]] = {}
 
     def work(self, seconds: float) -> bool:
         """Goes on with the walk for about so long; true if that completed it. The next call begins the next one."""
@@ -188,7 +190,13 @@ class Probe:
                     return False
         finally:
             walk.rest()
-        self._complete(walk)
+        best = self._best(walk)
+        for address in best:
+            if address not in self._limits:
+                self._limits[address] = limits_of(address)
+                if time.perf_counter() >= deadline:
+                    return False
+        self._complete(walk, best)
         return True
 
     def sizes(self) -> dict[str, int]:
@@ -204,22 +212,28 @@ class Probe:
             items = measure(found)
             if items is not None:
                 shape = known_shape(found)
-                limit = None if shape.limit is None else shape.limit(found)
+                if shape.limit is not None:
+                    limit = shape.limit(found)
+                else:
+                    limit = next((number for number in self._limits[address] if number >= items), None)
                 rows.append(ContainerRow(path, shape.kind, items, items - first, limit))
         return sorted(rows, key=lambda row: -row.growth)
 
-    def _complete(self, walk: _Walk) -> None:
-        """Follows first what was followed and still grows, then what still grows, then what has grown most."""
-        self._walk = None
-        self.walks += 1
+    def _best(self, walk: _Walk) -> list[str]:
+        """First what was followed and still grows, then what still grows, then what has grown most."""
 
         def importance(address: str) -> tuple[bool, bool, int]:
             size, first = walk.grown[address]
             moving = size > self._grown.get(address, (first, first))[0]
             return moving and address in self._followed, moving, size - first
 
-        best = heapq.nlargest(self._size, walk.grown, key=importance)
+        return heapq.nlargest(self._size, walk.grown, key=importance)
+
+    def _complete(self, walk: _Walk, best: list[str]) -> None:
+        self._walk = None
+        self.walks += 1
         self._followed = {address: (readable(address), walk.grown[address][1]) for address in best}
+        self._limits = {address: self._limits[address] for address in best}
         # A quick walk says nothing of the other modules; a full one forgets what is gone.
         self._first = self._first | walk.sizes if self.walks <= self._quick_walks else walk.sizes
         self._grown = walk.grown

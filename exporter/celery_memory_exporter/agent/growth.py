@@ -31,6 +31,8 @@ COLUMNS = (
     *("garbage_blocks", "garbage_native", "large", "large_squares", "sampled", "sampled_bytes", "sampled_squares"),
 )
 WIDTH = len(COLUMNS)
+#: Where in a row the figures of runs past start-up begin.
+WARM = WIDTH * AGES.index(WARM_RUNS)
 RUNS, AUDITED, BLOCKS, NATIVE, SQUARES, FDS, THREADS, CHILDREN, SHARED = range(9)
 GARBAGE_BLOCKS, GARBAGE_NATIVE, LARGE, LARGE_SQUARES, SAMPLED, SAMPLED_BYTES, SAMPLED_SQUARES = range(9, WIDTH)
 #: After all ages: audited runs that did not succeed.
@@ -80,6 +82,11 @@ class Growth:
         self.runs += 1
         self.row[start + RUNS] += 1
         return start
+
+    @property
+    def starting(self) -> bool:
+        """Whether its runs still are of start-up."""
+        return self.runs + self._jump < WARM_RUNS
 
     @property
     def cpu_per_audit(self) -> float:

@@ -140,7 +140,8 @@ class Meter:
                 self._on_open(name, run.rss)
             if run.deep:
                 self.deep.begin(run.key)
-            run.sizes = self.containers.sizes() if self.containers is not None and run.alone else None
+            past_start = run.alone and run.start >= growth.WARM
+            run.sizes = self.containers.sizes() if self.containers is not None and past_start else None
             self.overhead_seconds += time.perf_counter() - run.begun
             if run.audited:
                 run.cpu = time.process_time()

@@ -73,6 +73,8 @@ class Shares:
         self._looking = threading.Lock()
         self._since = time.monotonic()
         self._runs: dict[str, int] = {}
+        #: Task types past start-up when the last interval ended.
+        self._started: set[str] = set()
         self._last = self._read()
 
     def look(self, accounts: Iterable[Account]) -> None:
@@ -129,7 +131,10 @@ class Shares:
         now = self._read()
         self._tmpfs.add(ran, now[1] - self._last[1])
         if self._meter is not None:
-            self._memory.add(ran, now[0] - self._last[0])
+            # The first runs of a type leave behind what its later ones do not.
+            if self._started.issuperset(ran):
+                self._memory.add(ran, now[0] - self._last[0])
+            self._started = {key[0] for key, grown in list(self._meter.growth.items()) if not grown.starting}
         self._since, self._runs, self._last = time.monotonic(), runs, now
 
     def _read(self) -> tuple[float, float]:

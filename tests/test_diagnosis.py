@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from celery_memory_exporter.agent.evidence import Words, to_evidence, together
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.case import SETTLED
 from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.filling import WARM
 from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import Container, Estimate, Evidence, Holder, Site
+from celery_memory_exporter.report import AGES, Container, Estimate, Evidence, Fill, Holder, Site
 from celery_memory_exporter.snapshot import ProcessView, Snapshot, WorkerView
 from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect
 from tests import samples
@@ -279,11 +281,24 @@ def test_what_other_programs_write_to_tmpfs_is_no_task_types() -> None:
 
 @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
 def test_where_runs_overlap_least_squares_decide(pool: str) -> None:
-    evidence = evidence_of(lambda _: 0.0, processes=1, audit_every=1000)
+    evidence = evidence_of(lambda _: 0.0, runs=5, processes=1, audit_every=1000)
     leaking = dataclasses.replace(evidence, overlapping=Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40))
     innocent = dataclasses.replace(evidence, overlapping=Estimate(30.0, 50.0, 20.0, 90.0, 400, 40))
     assert isinstance(verdict_on(leaking, pool=pool), Suspect)
     assert isinstance(verdict_on(innocent, pool=pool), Cleared)
+
+
+def alone(size: float) -> Evidence:
+    """Of a pool whose runs overlap: two hundred runs that happened to be alone, each read before and after."""
+    grown = Growth()
+    for _ in range(200):
+        grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
+    return to_evidence(together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None)
+
+
+@pytest.mark.parametrize(("size", "accused"), [(1800.0, True), (1000.0, True), (100.0, False), (0.0, False)])
+def test_runs_that_happened_to_be_alone_contradict_least_squares(size: float, accused: bool) -> None:
+    assert isinstance(verdict_on(alone(size), pool="gevent"), Suspect) is accused
 
 
 def test_where_runs_overlap_a_container_that_grows_with_a_types_runs_is_proof_enough() -> None:
@@ -306,6 +321,98 @@ def test_cycles_stay_where_the_collector_is_off() -> None:
     verdict = verdict_on(evidence, processes=off)
     assert isinstance(verdict, Suspect)
     assert verdict.growth_class == "garbage"
+
+
+# --- how its container fills up -----------------------------------------------------------------------------------------
+
+
+def filled(shape: Shape, runs: int, gains: Callable[[int], float], limit: int | None = None) -> Evidence:
+    """Two processes in which the runs of these numbers also add so many items to a container."""
+    evidence = evidence_of(shape, runs)
+    first = AGES.index(WARM)
+    bounds = [each for each in AGES[first:] if each < runs] + [runs]
+    spans = [range(start, end) for start, end in pairwise(bounds)]
+    fill = Fill("shop.held", [2.0 * sum(map(gains, span)) for span in spans], [2.0 * len(span) for span in spans])
+    return dataclasses.replace(evidence, holders=[Holder("shop.held", "dict", 99, 20.0, limit)], fills=[fill])
+
+
+def some(share: float, seed: int) -> Shape:
+    """One in so many runs, by chance, and the same ones each time."""
+    chance = random.Random(seed)
+    drawn = [chance.random() < share for _ in range(1_000)]
+    return lambda number: 3000.0 * drawn[number]
+
+
+@pytest.mark.parametrize("full", [60, 90, 100])
+def test_a_cache_that_has_filled_is_no_leak_however_short_a_time_ago(full: int) -> None:
+    def shape(number: int) -> float:
+        return 3000.0 if number < full else 0.0
+
+    for runs in (*range(105, 140), 200, 400):
+        assert isinstance(verdict_on(filled(shape, runs, lambda number: number < full)), Cleared), runs
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_leak_in_some_runs_is_told_by_what_its_container_gains_in_all(seed: int) -> None:
+    shape = some(0.2, seed)
+    assert isinstance(verdict_on(filled(shape, 200, lambda number: shape(number) > 0)), Suspect)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_cache_that_is_filled_by_chance_gains_ever_less(seed: int) -> None:
+    chance, seen = random.Random(seed), set[int]()
+    new = [len(seen) < len(seen := seen | {chance.randrange(40)}) for _ in range(200)]
+    assert isinstance(verdict_on(filled(lambda number: 3000.0 * new[number], 200, new.__getitem__)), Cleared)
+
+
+def test_a_container_that_slows_down_a_little_in_a_long_life_still_leaks() -> None:
+    def gains(number: int) -> float:
+        return 1.0 if number < 10_000 else 0.8
+
+    assert isinstance(verdict_on(filled(lambda _: 3000.0, 20_000, gains)), Suspect)
+
+
+def test_what_is_bounded_by_its_code_is_no_leak_while_it_fills() -> None:
+    assert isinstance(verdict_on(filled(leak, 200, lambda _: 1.0, limit=500)), Cleared)
+    assert isinstance(verdict_on(filled(leak, 200, lambda _: 1.0)), Suspect)
+
+
+def test_an_unbounded_container_beside_a_bounded_one_is_named_first() -> None:
+    evidence = filled(leak, 200, lambda _: 1.0, limit=500)
+    both = dataclasses.replace(evidence, holders=[*evidence.holders, Holder("shop.more", "list", 50, 10.0)])
+    verdict = verdict_on(both)
+    assert isinstance(verdict, Suspect)
+    assert verdict.holder == "shop.more"
+    little = dataclasses.replace(evidence, holders=[*evidence.holders, Holder("shop.more", "list", 50, 1.0)])
+    assert isinstance(verdict_on(little), Cleared)
+
+
+@pytest.mark.parametrize(("items", "accused"), [(400_000, True), (200_000, False)])
+def test_a_buffer_that_has_all_that_was_written_to_it_leaks(items: int, accused: bool) -> None:
+    """It grows by an eighth of itself now and then, which audits miss."""
+    evidence = dataclasses.replace(
+        evidence_of(lambda _: 0.0), holders=[Holder("shop.text", "bytearray", items, 10_000.0)], deep_audits=10
+    )
+    verdict = verdict_on(evidence, task={"retained_runs": 400})
+    assert isinstance(verdict, Suspect) is accused
+
+
+@given(st.lists(st.tuples(st.floats(-100, 1e6), st.floats(0, 1e6)), max_size=17))
+def test_whatever_a_fill_tells_there_is_a_verdict(fill: list[tuple[float, float]]) -> None:
+    gains, runs = [list(column) for column in zip(*fill, strict=True)] if fill else ([], [])
+    evidence = dataclasses.replace(
+        evidence_of(leak), holders=[Holder("shop.held", "dict", 9, 9.0)], fills=[Fill("shop.held", gains, runs)]
+    )
+    assert verdict_on(evidence)
+
+
+def test_a_table_that_all_objects_are_in_grows_in_steps_ever_rarer() -> None:
+    """As a pickler's memo: sixteen bytes for each object, and twice as many when it is full."""
+    grown = Growth()
+    for number in range(200):
+        step = 20 * number < (full := 2 ** (20 * number + 20).bit_length() // 2) <= 20 * number + 20
+        grown.add_audit(grown.begin(), 20.0, 16.0 * full if step else 0.0)
+    assert isinstance(verdict_on(to_evidence(together([Words(row=grown.row)] * 2), 60.0, None, None)), Suspect)
 
 
 # --- what is told with it -----------------------------------------------------------------------------------------------

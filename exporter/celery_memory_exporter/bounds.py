@@ -144,6 +144,8 @@ def merge_evidence(parts: list[Evidence], limits: Limits) -> Evidence | None:
         sites=[Site(site, figure, amount) for (site, figure), amount in sites.most_common(limits.sites)],
         deep_audits=sum(part.deep_audits for part in parts),
         holders=sorted(holders.values(), key=lambda holder: -holder.growth)[: limits.containers],
+        # Of one queue's runs: what other queues' runs added meanwhile is in there.
+        fills=[dataclasses.replace(fill, path=fill.path[: limits.label_length]) for fill in first.fills[: limits.containers]],
         paths=[path[: limits.label_length] for path in first.paths],
     )
 

@@ -7,37 +7,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celery_memory_exporter.report import Estimate, Evidence, TaskReport
+from celery_memory_exporter.filling import LEAST_NEW_RUNS, STILL_LATE, WARM, still
+from celery_memory_exporter.report import Estimate, Evidence, Fill, TaskReport
 from celery_memory_exporter.snapshot import WorkerView
 from celery_memory_exporter.windows import Window, window
 
-#: Runs of a type in a process that are start-up; where children do not live that long, the first few.
-WARM, SHORT_WARM = 30, 5
+#: Of runs that are start-up (``WARM``), where children do not live that long: the first few.
+SHORT_WARM = 5
 #: Runs of the type that a process must have seen. A cache of ninety entries has filled and shown it by then; with two children
 #: a leak is named after some 210 runs.
 SETTLED = 105
+#: Where only some runs leave something behind, chance needs longer to show that it goes on.
+SETTLED_BY_CHANCE, REGULAR = 115, 0.8
 #: And one must have been measured from this age on.
 SEEN = 90
 #: Or: so many processes, and runs in all of them, where recycling lets none get that old.
 GENERATIONS, GENERATION_RUNS = 3.0, 100.0
 LEAST_AUDITS = 15.0
 #: A quarter of a small object. Without blocks, more: the C heap's own caches come and go by some hundred bytes in some runs.
-LEAST_BYTES, LEAST_BLOCKS, LEAST_NATIVE_BYTES = 24.0, 0.25, 2048.0
+LEAST_BYTES, LEAST_BLOCKS, LEAST_NATIVE_BYTES = 24.0, 0.25, 1024.0
 CERTAIN = 3.0
 #: A leak in few runs: several steps, not one, and large beside what free lists and late garbage make of a reading.
 STEPS, LEAST_STEP_BYTES, LEAST_STEP_TOTAL = 3.0, 512.0, 128 * 1024.0
-STILL_LATE, STILL_LAST = 0.6, 0.7
 #: Audits without which nothing is known of the later half, and of the last quarter.
 LEAST_LATE_AUDITS, LEAST_LAST_AUDITS = 5.0, 3.0
 #: Standard errors that chance is granted, where only some runs leave something behind.
 MARGIN = 0.75
 #: With few steps, chance decides how many fall into which half.
 FEW_STEPS, STILL_LATE_FEW = 12.0, 0.25
+#: Runs behind a container's filling up, and items that each may add.
+LEAST_FILL_RUNS, MOST_PER_RUN = 60.0, 1.5
+#: What counts its items in bytes or characters, and grows by an eighth of itself at a time; and how much of what runs wrote to
+#: it has to be there still.
+BUFFERS = frozenset({"bytearray", "BytesIO", "StringIO", "array"})
+LEAST_DEEP_AUDITS, ALL = 4, 0.8
 #: Descriptors, threads or processes a run.
 LEAST_COUNT = 0.1
 LEAST_SHARED_BYTES = 1024.0
+#: Of audited runs: in so many of its own they rise, and in so few of another task type's.
+OWN_SHARE, OTHERS_SHARE = 0.5, 0.25
 #: Of least squares: runs, intervals and standard errors.
 OVERLAPPING_RUNS, OVERLAPPING_INTERVALS, OVERLAPPING_CERTAIN = 100, 12, 4.0
+#: Runs that happened to be alone, to weigh against least squares.
+LEAST_ALONE = 30
 OVERLAPPING_POOLS = ("threads", "gevent", "eventlet")
 #: Items that a run adds to a container.
 LEAST_ITEMS = 0.02
@@ -91,9 +103,12 @@ def steady_window(evidence: Evidence) -> Window:
 def settled(case: Case) -> bool:
     if case.overlapping is not None:
         return case.overlapping.runs >= OVERLAPPING_RUNS and case.overlapping.intervals >= OVERLAPPING_INTERVALS
-    profile = case.evidence.profile
-    old = window(profile, SETTLED).runs > 0 and window(profile, SEEN).sum("audited") + window(profile, SEEN).sum("sampled") > 0
-    return old or (case.evidence.processes >= GENERATIONS and case.steady.runs >= GENERATION_RUNS)
+    profile, steady = case.evidence.profile, case.steady
+    regular = steady.mean().steps >= REGULAR * steady.sum("audited")
+    seen = window(profile, SEEN)
+    old = window(profile, SETTLED if regular else SETTLED_BY_CHANCE).runs >= LEAST_NEW_RUNS
+    measured = seen.sum("audited") + seen.sum("sampled") > 0
+    return (old and measured) or (case.evidence.processes >= GENERATIONS and steady.runs >= GENERATION_RUNS)
 
 
 def leaks_steadily(steady: Window) -> bool:
@@ -109,15 +124,52 @@ def leaks_in_steps(whole: Window) -> bool:
     return large.per_run >= LEAST_STEP_BYTES and large.total >= LEAST_STEP_TOTAL and large.steps >= STEPS
 
 
+def contradicted(case: Case) -> bool:
+    """Whether runs that happened to be alone left behind much less than least squares say."""
+    alone, shared = case.steady.mean(), case.overlapping
+    if shared is None or alone.runs < LEAST_ALONE:
+        return False
+    return alone.per_run + CERTAIN * alone.error < shared.per_run / 2
+
+
 def goes_on(steady: Window) -> bool:
-    """Whether the later half and the last quarter leave as much behind as what was before, by audited runs."""
+    """Whether the later half and the last quarter leave as much behind as what was before, by audited runs.
+
+    By bytes, or by blocks alone: a table that all of them are in grows in steps that get larger and rarer.
+    """
     late, last = steady.later(0.5), steady.later(0.25)
     if late.sum("audited") < LEAST_LATE_AUDITS or last.sum("audited") < LEAST_LAST_AUDITS:
         return False
-    first, second, third = (part.mean() for part in (steady.before(late), late, last))
-    if second.per_run + MARGIN * second.error < STILL_LATE * first.per_run:
+    parts = (steady.before(late), late, last)
+    means = [part.mean() for part in parts]
+    blocks = [(part.per_audit("blocks"), 0.0) for part in parts]
+    return still([(mean.per_run, MARGIN * mean.error) for mean in means]) or (blocks[2][0] >= LEAST_BLOCKS and still(blocks))
+
+
+def fill_of(case: Case) -> Fill | None:
+    """How the container that holds most has filled up, by all runs; ``None`` where that is not known well enough.
+
+    Of containers that gain about an item a run at most: the more items at a time, the less their number says about chance.
+    """
+    unbounded = [holder.path for holder in case.evidence.holders if holder.limit is None]
+    fill = next((each for each in case.evidence.fills if unbounded and each.path == unbounded[0]), None)
+    if fill is None or sum(fill.runs) < LEAST_FILL_RUNS or not 0 < sum(fill.gains) <= MOST_PER_RUN * sum(fill.runs):
+        return None
+    return fill
+
+
+def gains_surely(case: Case, fill: Fill) -> bool:
+    """Whether it gained items enough to be no chance, and audited runs leave something behind at all."""
+    return sum(fill.gains) >= CERTAIN**2 and case.steady.sum("audited") >= LEAST_AUDITS and case.bytes_per_run >= LEAST_BYTES
+
+
+def fills_a_buffer(case: Case) -> bool:
+    """Whether a text or an array holds all that runs have written to it. It grows in few steps, which audits may all miss."""
+    holder = next((each for each in case.evidence.holders if each.kind in BUFFERS and each.limit is None), None)
+    if holder is None or case.evidence.deep_audits < LEAST_DEEP_AUDITS:
         return False
-    return third.per_run + MARGIN * third.error >= STILL_LAST * max(first.per_run, second.per_run)
+    per_run = holder.growth / case.evidence.deep_audits
+    return per_run >= LEAST_STEP_BYTES and holder.items >= ALL * per_run * case.task.retained_runs
 
 
 def steps_go_on(whole: Window) -> bool:

@@ -24,9 +24,15 @@ from celery_memory_exporter.case import (
     LEAST_COUNT,
     LEAST_ITEMS,
     LEAST_SHARED_BYTES,
+    OTHERS_SHARE,
+    OWN_SHARE,
     SHORT_WARM,
     Case,
+    contradicted,
     counts_go_on,
+    fill_of,
+    fills_a_buffer,
+    gains_surely,
     goes_on,
     leaks_in_steps,
     leaks_steadily,
@@ -36,6 +42,7 @@ from celery_memory_exporter.case import (
     steps_go_on,
 )
 from celery_memory_exporter.explanation import accuse, clear, clear_by_class
+from celery_memory_exporter.filling import keeps_filling
 from celery_memory_exporter.report import Holder, TaskReport
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
 from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
@@ -43,6 +50,8 @@ from celery_memory_exporter.windows import window
 
 #: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
 LEAST_SURVIVORS = 0.5
+#: Of what a run leaves behind, where lines took more from the C heap than Python allocated: then it is the heap that grows.
+MOST = 0.75
 #: What grows less than this share of the container that grows most explains nothing.
 MINOR_HOLDER = 0.1
 #: What each process sees for itself.
@@ -83,9 +92,15 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
     full = bounded_holder(case)
     if full is not None and set(classes) <= {"python", "native"}:
         return clear(case, "bounded", f"{full.path} holds at most {full.limit} items")
-    if set(classes) <= BY_PROCESS and case.overlapping is None and case.evidence.growing < case.evidence.processes / 2:
+    if set(classes) <= BY_PROCESS and not witnessed(case):
         return clear(case, "unsettled", "seen in fewer than half of the processes")
     return accuse(case, classes)
+
+
+def witnessed(case: Case) -> bool:
+    """Whether half of the processes saw it, as far as each can see it for itself."""
+    evidence = case.evidence
+    return case.overlapping is not None or evidence.growing >= evidence.processes / 2 or fills_a_buffer(case)
 
 
 def bounded_holder(case: Case) -> Holder | None:
@@ -99,13 +114,13 @@ def bounded_holder(case: Case) -> Holder | None:
 def classes_of(case: Case) -> tuple[str, ...]:
     """All classes of growth that apply, the one that tells most first; empty when there is no leak."""
     found = set()
-    steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
+    steady = case.steady
     if case.overlapping is not None:
-        if stands(case.overlapping, LEAST_BYTES):
+        if stands(case.overlapping, LEAST_BYTES) and not contradicted(case):
             found.add("python" if is_python(case) else "native")
         elif any(stands(holder.share, LEAST_ITEMS) for holder in case.evidence.holders):
             found.add("python")
-    elif (leaks_steadily(steady) and goes_on(steady)) or (leaks_in_steps(whole) and steps_go_on(whole)):
+    elif leaves_memory(case):
         found.add("python" if is_python(case) else "native")
     for column, growth_class in COUNTED.items():
         enough = steady.sum("audited") >= LEAST_AUDITS and steady.per_audit(column) >= LEAST_COUNT
@@ -118,25 +133,47 @@ def classes_of(case: Case) -> tuple[str, ...]:
     return tuple(each for each in ORDER if each in found)
 
 
+def leaves_memory(case: Case) -> bool:
+    """By audits, or for much in few runs by all readings, or by what a container holds."""
+    steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
+    fill = fill_of(case)
+    if fill is None:
+        steadily = leaks_steadily(steady) and goes_on(steady)
+    else:
+        steadily = (leaks_steadily(steady) or gains_surely(case, fill)) and keeps_filling(fill)
+    return steadily or (leaks_in_steps(whole) and steps_go_on(whole)) or fills_a_buffer(case)
+
+
 def is_python(case: Case) -> bool:
     """Python's memory rather than the C heap's: containers, survivors, blocks, or what tracemalloc saw."""
     evidence, steady = case.evidence, case.steady
-    audited = steady.sum("audited")
-    survivors = sum(evidence.survivors.values()) / max(1.0, sum(evidence.profile.audited))
-    if evidence.holders or survivors >= LEAST_SURVIVORS or steady.per_audit("blocks") >= LEAST_SURVIVORS or not audited:
+    if evidence.holders or not steady.sum("audited"):
         return True
-    traced = sum(site.amount for site in evidence.sites if site.figure == "bytes") / max(1, evidence.deep_audits)
-    return traced >= case.bytes_per_run / 2
+    amounts = {figure: sum(site.amount for site in evidence.sites if site.figure == figure) for figure in ("bytes", "native")}
+    traced = amounts["bytes"] / max(1, evidence.deep_audits)
+    if amounts["native"] > amounts["bytes"] and steady.per_audit("native") > MOST * case.bytes_per_run:
+        return False  # a few objects that hold much of it
+    survivors = sum(evidence.survivors.values()) / max(1.0, sum(evidence.profile.audited))
+    return survivors >= LEAST_SURVIVORS or steady.per_audit("blocks") >= LEAST_SURVIVORS or traced >= case.bytes_per_run / 2
 
 
 def leaves_shared_memory(case: Case) -> bool:
-    """Files in tmpfs, which all write to: by least squares over the worker and within audited runs; shared maps by audits."""
+    """Files in tmpfs, which all write to: where they rise in most audited runs of this type alone, or by least squares over the
+    worker and within audited runs; shared maps by audits."""
     per_run, tmpfs = case.steady.per_audit("shared"), case.evidence.tmpfs
     if case.steady.sum("audited") < LEAST_AUDITS or per_run < LEAST_SHARED_BYTES or not counts_go_on(case.steady, "shared"):
         return False
     mapped = sum(process.figures.shmem_bytes or 0 for process in case.worker.processes)
     by_squares = tmpfs is not None and stands(tmpfs, LEAST_SHARED_BYTES) and per_run >= tmpfs.per_run / 2
-    return by_squares or mapped >= per_run * case.steady.runs / 2
+    return by_squares or mapped >= per_run * case.steady.runs / 2 or rises_here(case)
+
+
+def rises_here(case: Case) -> bool:
+    """Whether shared memory rises in most audited runs, and in few of another task type's: then nobody else writes all the time."""
+    tasks = case.worker.report.tasks if case.worker.report else []
+    others = [window(task.evidence.profile, 0) for task in tasks if task.name != case.task.name and task.evidence is not None]
+    shares = [other.per_audit("shared_rises") for other in others if other.sum("audited") >= LEAST_AUDITS]
+    return case.steady.per_audit("shared_rises") >= OWN_SHARE and min(shares, default=1.0) <= OTHERS_SHARE
 
 
 def collects_nothing(case: Case) -> bool:

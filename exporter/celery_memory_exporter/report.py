@@ -62,10 +62,10 @@ class Bounds:
     peak_bytes: list[float]
 
 
-#: Lower bounds of the ages of a profile, in runs of the task type that its process had seen before. Some steps up to 120, where a
+#: Lower bounds of the ages of a profile, in runs of the task type that its process had seen before. Some steps up to 115, where a
 #: verdict falls; then wider ones, since a process's whole life is covered.
 AGES = (
-    *(0, 1, 5, 10, 20, 30, 45, 60, 75, 90, 105, 120, 150, 180, 240, 320),
+    *(0, 1, 5, 10, 20, 30, 45, 60, 75, 90, 105, 115, 150, 180, 240, 320),
     *(500, 1_000, 2_000, 5_000, 20_000, 200_000),
 )
 
@@ -87,6 +87,8 @@ class Profile:
     threads: list[float]
     children: list[float]
     shared: list[float]
+    #: Audited runs in which it rose.
+    shared_rises: list[float]
     garbage_blocks: list[float]
     garbage_native: list[float]
     #: Bytes of those audited runs that left or freed so much that a reading without an audit would have told, too.
@@ -134,6 +136,15 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class Fill:
+    """How a container filled up while the type ran, by ages from the end of start-up on: items gained, and runs meanwhile."""
+
+    path: str
+    gains: list[float]
+    runs: list[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What speaks for or against a task type, over all processes of the worker."""
 
@@ -150,6 +161,7 @@ class Evidence:
     sites: list[Site] = field(default_factory=list)
     deep_audits: int = 0
     holders: list[Holder] = field(default_factory=list)
+    fills: list[Fill] = field(default_factory=list)
     #: Reference paths from a module to a survivor.
     paths: list[str] = field(default_factory=list)
     #: Live bytes by least squares, where runs overlap in one process.

@@ -123,7 +123,7 @@ def _malformed(path: str, expected: str, found: object) -> DecodeError:
 
 
 #: The only figures of a report that may be below zero; besides those of a profile, an estimate, and a history.
-SIGNED = frozenset({"growth", "sum", "retained_blocks", "retained_native_bytes", "failed_bytes", "amount"})
+SIGNED = frozenset({"gains", "growth", "sum", "retained_blocks", "retained_native_bytes", "failed_bytes", "amount"})
 
 
 def _check(report: WorkerReport) -> None:
@@ -152,7 +152,7 @@ def _check(report: WorkerReport) -> None:
 
 
 #: Columns of a profile that count runs.
-COUNTS = ("runs", "audited", "squares", "large_squares", "sampled", "sampled_squares")
+COUNTS = ("runs", "audited", "shared_rises", "squares", "large_squares", "sampled", "sampled_squares")
 
 
 def _check_evidence(task: TaskReport) -> None:
@@ -164,7 +164,9 @@ def _check_evidence(task: TaskReport) -> None:
         raise DecodeError("malformed", f"profile of {task.name}: columns of different or too many ages")
     if any(min(columns[name], default=0) < 0 for name in COUNTS):
         raise DecodeError("malformed", f"profile of {task.name}: below zero")
-    for part in (task.evidence, *task.evidence.sites, *task.evidence.holders):
+    if any(len(fill.gains) != len(fill.runs) or len(fill.runs) > len(AGES) for fill in task.evidence.fills):
+        raise DecodeError("malformed", f"fills of {task.name}: columns of different or too many ages")
+    for part in (task.evidence, *task.evidence.sites, *task.evidence.holders, *task.evidence.fills):
         _check_positive(part)
 
 

@@ -16,7 +16,7 @@ from celery.app.trace import TraceInfo, trace_ok_t
 
 from celery_memory_exporter.agent import growth, tally
 from celery_memory_exporter.agent.budget import Budget
-from celery_memory_exporter.agent.growth import FREE_LIST_BYTES
+from celery_memory_exporter.agent.growth import LARGE_NATIVE_BYTES
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter import CALIBRATION_RUNS, Meter
 from celery_memory_exporter.agent.readings import Readings
@@ -135,7 +135,9 @@ def sampled(meter: Meter) -> tuple[float, float]:
     return count, size
 
 
-@pytest.mark.parametrize(("size", "told"), [(FREE_LIST_BYTES // 2, 0.0), (2 * FREE_LIST_BYTES, 2.0 * FREE_LIST_BYTES)])
+@pytest.mark.parametrize(
+    ("size", "told"), [(LARGE_NATIVE_BYTES // 2, 0.0), (2 * LARGE_NATIVE_BYTES, 2.0 * LARGE_NATIVE_BYTES), (10**6, 1e6)]
+)
 def test_beside_audits_a_reading_alone_tells_of_much_only(size: int, told: float) -> None:
     """An audit leaves the interpreter's free lists empty, and the next runs fill them."""
     meter = make_meter(audits=True)

@@ -370,7 +370,8 @@ def socket_kept(number: int) -> None:
 @app.task
 @leak("descriptors")
 def epoll_detached(number: int) -> None:
-    os.dup(select.epoll().fileno())
+    epoll = select.epoll()
+    os.dup(epoll.fileno())
 
 
 @app.task

@@ -14,6 +14,7 @@ the survivors of this run; ``gc.unfreeze()`` puts all back. Neither pages nor re
 from __future__ import annotations
 
 import gc
+import math
 import random
 import sys
 import time
@@ -36,6 +37,9 @@ AUDITS_PER_STEP = 20
 #: that would have been considered.
 FULL_COLLECTIONS_OWED = 10
 TYPES_PER_AUDIT = 20
+#: For threads that are about to go: a millisecond in all, and only where there are more than before.
+THREAD_LOOKS, THREAD_PAUSE_SECONDS = 5, 0.0002
+UNKNOWN = math.nan
 
 Survivors = list[Any]
 
@@ -110,7 +114,7 @@ class Auditor:
         self._read_kernel(before)
         self.budget.spend(time.perf_counter() - begun)
         self._readings.fill_caches()
-        before[NATIVE] = self._readings.native_live() or 0
+        before[NATIVE] = self._native()
         before[BLOCKS] = sys.getallocatedblocks()
 
     def finish(self, answer: Any) -> Finding | None:
@@ -118,15 +122,16 @@ class Auditor:
         begun = time.perf_counter()
         if not self._frozen:
             return None
-        blocks, native = sys.getallocatedblocks(), self._readings.native_live() or 0
+        blocks, native = sys.getallocatedblocks(), self._native()
         self._owe()
         unreachable = gc.collect()
         clear_type_cache()
         self._readings.fill_caches()
         after = self._after
-        after[NATIVE] = self._readings.native_live() or 0
+        after[NATIVE] = self._native()
         after[BLOCKS] = sys.getallocatedblocks()
         self._read_kernel(after)
+        self._await_threads()
         survivors = gc.get_objects()
         self.abandon()
         if _among(survivors, self):  # made before the run: the application has unfrozen the heap meanwhile
@@ -134,14 +139,14 @@ class Auditor:
             return None
         before = self._before
         finding = Finding(
-            native=after[NATIVE] - before[NATIVE],
+            native=_known(after[NATIVE] - before[NATIVE]),
             blocks=after[BLOCKS] - before[BLOCKS],
             fds=after[FDS] - before[FDS],
             threads=after[THREADS] - before[THREADS],
             children=after[CHILDREN] - before[CHILDREN],
             shared=after[SHARED] - before[SHARED],
             garbage_blocks=blocks - after[BLOCKS] if unreachable else 0.0,
-            garbage_native=native - after[NATIVE] if unreachable else 0.0,
+            garbage_native=_known(native - after[NATIVE]) if unreachable else 0.0,
             types=_types(survivors, answer),
             survivors=survivors,
         )
@@ -155,6 +160,18 @@ class Auditor:
         if self._frozen:
             gc.unfreeze()
             self._frozen = False
+
+    def _native(self) -> float:
+        native = self._readings.native_live()
+        return UNKNOWN if native is None else native
+
+    def _await_threads(self) -> None:
+        """A thread that ended and was joined is listed for an instant longer."""
+        for _ in range(THREAD_LOOKS):
+            if self._after[THREADS] <= self._before[THREADS]:
+                return
+            time.sleep(THREAD_PAUSE_SECONDS)
+            self._after[THREADS] = self._readings.threads()
 
     def _read_kernel(self, reading: array[float]) -> None:
         readings = self._readings
@@ -171,6 +188,11 @@ class Auditor:
         if self._owed[0] > FULL_COLLECTIONS_OWED * second * max(1, third) and first and gc.isenabled():
             gc.collect()
             self._owed[0] = 0.0
+
+
+def _known(difference: float) -> float:
+    """Nothing where either reading is unknown."""
+    return 0.0 if math.isnan(difference) else difference
 
 
 def _among(survivors: Survivors, wanted: object) -> bool:

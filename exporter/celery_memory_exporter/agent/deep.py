@@ -20,7 +20,7 @@ from typing import Any
 
 from celery.app.trace import trace_ok_t
 
-from celery_memory_exporter.agent import census, references, sites
+from celery_memory_exporter.agent import census, growth, references, sites
 from celery_memory_exporter.agent.audit import Finding, Survivors
 from celery_memory_exporter.agent.budget import Budget
 from celery_memory_exporter.agent.containers import QUICK_WALKS, Probe
@@ -28,7 +28,7 @@ from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.lines import LineWatch
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.suspicion import Suspicion, suspicion_of
-from celery_memory_exporter.agent.tally import TaskKey
+from celery_memory_exporter.agent.tally import Row, TaskKey
 
 SHARE = 0.01
 #: Two walks over all modules (some 0.1 s each), and audits enough to meet a leak in one run of fifty.
@@ -71,6 +71,8 @@ class Dossier:
     holders: dict[str, tuple[str, float]] = field(default_factory=dict)
     paths: dict[str, int] = field(default_factory=dict)
     paths_tried: int = 0
+    #: At the first run of each age (its index): sizes of the containers that were followed then.
+    sizes: dict[int, dict[str, int]] = field(default_factory=dict)
     slowdown: float = SLOWDOWN
     frames: int = FEW_FRAMES
 
@@ -78,6 +80,17 @@ class Dossier:
     def explained(self) -> bool:
         """Whether there is little to gain from more: enough was found, and its holder, unless it has been looked for everywhere."""
         return self.found >= ENOUGH and (bool(self.holders) or self.searched >= ENOUGH or self.audits >= PATIENCE)
+
+    def fill(self, path: str, items: int, row: Row) -> list[tuple[float, float]]:
+        """How a container filled up, age by age past start-up: items gained, and runs of the type meanwhile."""
+        gained = []
+        ends = {age - 1: sizes for age, sizes in self.sizes.items()}
+        for age in range(growth.WARM // growth.WIDTH, max(self.sizes, default=-1) + 1):
+            before = self.sizes.get(age, {}).get(path)
+            after = ends[age].get(path) if age in ends else items
+            known = before is not None and after is not None
+            gained.append((float(after - before), row[age * growth.WIDTH + growth.RUNS]) if known else (0.0, 0.0))  # type: ignore[operator]
+        return gained
 
     def add_site(self, figure: str, site: str, amount: float) -> None:
         if (figure, site) in self.sites or len(self.sites) < MAX_NAMES:
@@ -160,6 +173,12 @@ class DeepAuditor:
         seconds = time.process_time() - self._begun
         dossier.slowdown = max(1.0, seconds / max(1e-4, growth.cpu_per_audit))
         self.budget.spend(seconds)
+
+    def mark(self, key: TaskKey, start: int) -> None:
+        """After a run whose figures start there in its type's row: notes what containers hold as it enters an age."""
+        dossier = self.dossiers.get(key)
+        if dossier is not None and dossier.suspicion and start // growth.WIDTH not in dossier.sizes:
+            dossier.sizes[start // growth.WIDTH] = self.probe.sizes()
 
     def abandon(self) -> None:
         """Leaves tracing as it was found."""

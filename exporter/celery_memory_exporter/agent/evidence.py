@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from celery_memory_exporter.agent import growth, tally
@@ -17,7 +18,7 @@ from celery_memory_exporter.agent.deep import Dossier
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.suspicion import FIRST_AGE, LEAST_PER_RUN
 from celery_memory_exporter.agent.tally import Row, TaskKey
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Estimate, Evidence, Holder, Site
+from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Estimate, Evidence, Fill, Holder, Site
 
 #: Weight of what a gone process told, each time that another one goes.
 FADE = 0.98
@@ -25,6 +26,8 @@ FADE = 0.98
 NAMES = 10
 NAME_BYTES = 120
 MAX_PATHS = 3
+#: Containers of which it is told how they filled up: with 22 ages each, they fit a record of the pipe.
+FILLS = 4
 #: A process counts as a witness from so many measured runs on, and for a leak from so many bytes a run.
 WITNESS_RUNS = 5
 WITNESS_BYTES = 16.0
@@ -41,6 +44,8 @@ class Words:
     sites: dict[tuple[str, str], float] = field(default_factory=dict)
     #: path -> kind, items, growth, limit.
     holders: dict[str, tuple[str, float, float, int | None]] = field(default_factory=dict)
+    #: path -> per age past start-up: items gained, and runs meanwhile.
+    fills: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     paths: dict[str, float] = field(default_factory=dict)
     witnesses: float = 0.0
     growing: float = 0.0
@@ -86,6 +91,8 @@ def records(
         limit = row.limit if row is not None else limit
         held[name] = (dossier.holders[path][0], items + (row.items if row else 0), grew + growing, limit)
     yield ("holders", pid, *key, held)
+    most = [path for path in top({path: items for path, (_, items) in dossier.holders.items()}) if path in rows][:FILLS]
+    yield ("fills", pid, *key, {cut(path): dossier.fill(path, rows[path].items, grown.row) for path in most})
 
 
 def apply(words: Words, kind: str, rest: list[Any]) -> None:
@@ -99,9 +106,11 @@ def apply(words: Words, kind: str, rest: list[Any]) -> None:
         words.paths = dict.fromkeys(paths, 1.0)
     elif kind == "holders":
         words.holders = rest[0]
+    elif kind == "fills":
+        words.fills = rest[0]
 
 
-KINDS = ("growth", "survivors", "sites", "holders")
+KINDS = ("growth", "survivors", "sites", "holders", "fills")
 
 # --- several processes -----------------------------------------------------------------------------------------------
 
@@ -119,6 +128,9 @@ def together(parts: Iterable[Words]) -> Words:
             total.survivors[name] = total.survivors.get(name, 0) + count
         for site, amount in part.sites.items():
             total.sites[site] = total.sites.get(site, 0) + amount
+        for path, fill in part.fills.items():
+            before = total.fills.get(path, [])
+            total.fills[path] = [(a + c, b + d) for (a, b), (c, d) in zip_longest(before, fill, fillvalue=(0.0, 0.0))]
         for path, weight in part.paths.items():
             total.paths[path] = total.paths.get(path, 0) + weight
         for path, (kind, items, grown, limit) in part.holders.items():
@@ -135,6 +147,7 @@ def faded(words: Words) -> Words:
         deep_audits=words.deep_audits * FADE,
         sites={site: amount * FADE for site, amount in top(words.sites).items()},
         holders={path: (kind, 0, grown * FADE, limit) for path, (kind, _, grown, limit) in _most(words.holders).items()},
+        fills={path: [(gained * FADE, runs * FADE) for gained, runs in fill] for path, fill in words.fills.items()},
         paths={path: weight * FADE for path, weight in top(words.paths).items()},
         witnesses=words.witnesses * FADE,
         growing=words.growing * FADE,
@@ -175,6 +188,10 @@ def to_evidence(words: Words, seconds: float, overlapping: Estimate | None, tmpf
             Holder(path, kind, round(items), round(grown, 1), limit)
             for path, (kind, items, grown, limit) in _most(words.holders).items()
         ],
+        fills=[
+            Fill(path, [round(gained, 1) for gained, _ in fill], [round(runs, 1) for _, runs in fill])
+            for path, fill in words.fills.items()
+        ][:NAMES],
         paths=list(top(words.paths)),
         overlapping=overlapping,
         tmpfs=tmpfs,

@@ -27,14 +27,14 @@ WARM_RUNS_AT_LEAST = 5
 
 #: Per age. ``squares`` are of bytes, for the error of the mean and to tell many steps from one.
 COLUMNS = (
-    *("runs", "audited", "blocks", "native", "squares", "fds", "threads", "children", "shared"),
+    *("runs", "audited", "blocks", "native", "squares", "fds", "threads", "children", "shared", "shared_rises"),
     *("garbage_blocks", "garbage_native", "large", "large_squares", "sampled", "sampled_bytes", "sampled_squares"),
 )
 WIDTH = len(COLUMNS)
 #: Where in a row the figures of runs past start-up begin.
 WARM = WIDTH * AGES.index(WARM_RUNS)
-RUNS, AUDITED, BLOCKS, NATIVE, SQUARES, FDS, THREADS, CHILDREN, SHARED = range(9)
-GARBAGE_BLOCKS, GARBAGE_NATIVE, LARGE, LARGE_SQUARES, SAMPLED, SAMPLED_BYTES, SAMPLED_SQUARES = range(9, WIDTH)
+RUNS, AUDITED, BLOCKS, NATIVE, SQUARES, FDS, THREADS, CHILDREN, SHARED, SHARED_RISES = range(10)
+GARBAGE_BLOCKS, GARBAGE_NATIVE, LARGE, LARGE_SQUARES, SAMPLED, SAMPLED_BYTES, SAMPLED_SQUARES = range(10, WIDTH)
 #: After all ages: audited runs that did not succeed.
 FAILED = WIDTH * len(AGES)
 FAILED_BLOCKS, FAILED_NATIVE, SIZE = FAILED + 1, FAILED + 2, FAILED + 3
@@ -43,13 +43,15 @@ FAILED_BLOCKS, FAILED_NATIVE, SIZE = FAILED + 1, FAILED + 2, FAILED + 3
 #: them. They give nothing back in a run that no collection falls into, so fewer blocks tell of memory that a run freed.
 FREE_LIST_BYTES = 256 * 1024
 DROP_BLOCKS = 16
+#: Free lists are not in the C heap, whose own caches are smaller.
+LARGE_NATIVE_BYTES = 64 * 1024
 #: Object types told per task type.
 MAX_TYPES = 40
 
 
 def is_large(blocks: float, native: float) -> bool:
     """Whether a reading without an audit tells so much from free lists and caches."""
-    return blocks * MEAN_BLOCK_BYTES + native >= FREE_LIST_BYTES or blocks <= -DROP_BLOCKS
+    return blocks * MEAN_BLOCK_BYTES + native >= FREE_LIST_BYTES or abs(native) >= LARGE_NATIVE_BYTES or blocks <= -DROP_BLOCKS
 
 
 def new_row() -> Row:
@@ -105,7 +107,8 @@ class Growth:
         row[start + SQUARES] += size**2
 
     def add_kernel(self, start: int, fds: float, threads: float, children: float, shared: float) -> None:
-        for column, value in ((FDS, fds), (THREADS, threads), (CHILDREN, children), (SHARED, shared)):
+        rose = shared > 0
+        for column, value in ((FDS, fds), (THREADS, threads), (CHILDREN, children), (SHARED, shared), (SHARED_RISES, rose)):
             self.row[start + column] += value
 
     def add_garbage(self, start: int, blocks: float, native: float) -> None:

@@ -238,6 +238,7 @@ class Meter:
         if self.containers is not None and run.alone and run.sizes is not None:
             self.containers.add_items(run.key[0], run.sizes)
         if run.alone and self.deep.suspects:
+            self.deep.mark(run.key, run.start)
             self.deep.rest(self._busy())
         if self._on_close is not None:
             self._on_close(run.key)

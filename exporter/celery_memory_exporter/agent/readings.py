@@ -15,6 +15,7 @@ import gc
 import os
 import resource
 import sys
+import tracemalloc
 
 from celery_memory_exporter import procfs
 
@@ -150,8 +151,11 @@ class Readings:
             del held
 
     def native_live(self) -> int | None:
-        """Bytes that C code and large Python objects hold from ``malloc``, in all arenas."""
-        if self._mallinfo2 is None:
+        """Bytes that C code and large Python objects hold from ``malloc``, in all arenas.
+
+        ``None`` while ``tracemalloc`` is at work, whose own records are among them: more than what they are about.
+        """
+        if self._mallinfo2 is None or tracemalloc.is_tracing():
             return None
         info = self._mallinfo2()
         return int(info.uordblks + info.hblkhd)

@@ -1,0 +1,67 @@
+"""Does it go on? What is left behind late beside what was left early, and how a container fills up. Pure arithmetic.
+
+A leak gains as much late as early. A cache that is filled by chance gains ever less, one that is filled in order stops at once.
+"""
+
+from __future__ import annotations
+
+import math
+from operator import mul
+
+from celery_memory_exporter.report import AGES, Fill
+
+#: Runs of a type in a process that are start-up: a fill begins after them.
+WARM = 30
+#: Of what was left before: the least that the later half, and the last quarter, have to leave.
+STILL_LATE, STILL_LAST = 0.6, 0.7
+#: Runs of the newest age that tell, and what they have to add of what runs did on the whole; standard errors granted to chance.
+LEAST_NEW_RUNS, STILL_NEW, CHANCE = 5.0, 0.3, 1.5
+
+
+def still(parts: list[tuple[float, float]]) -> bool:
+    """What was left behind first, late and last, each with what chance may have taken off."""
+    (first, _), (second, spared), (third, spared_last) = parts
+    return second + spared >= STILL_LATE * first and third + spared_last >= STILL_LAST * max(first, second)
+
+
+def keeps_filling(fill: Fill) -> bool:
+    """Whether the container gains now as it did before, as far as chance lets one tell."""
+    whole = sum(fill.gains) / sum(fill.runs)
+    newest = max((age for age, runs in enumerate(fill.runs) if runs >= LEAST_NEW_RUNS), default=None)
+    if newest is None or fill.gains[newest] < STILL_NEW * whole * fill.runs[newest]:
+        return False
+    late, last = (oldest(fill.runs, share) for share in (0.5, 0.25))
+    rates = [rate(fill, ages) for ages in (slice(0, late), slice(late, None), slice(last, None))]
+    return still([(each, 0.0) for each in rates]) or slowing(fill) < CHANCE
+
+
+def rate(fill: Fill, ages: slice) -> float:
+    return sum(fill.gains[ages]) / max(1.0, sum(fill.runs[ages]))
+
+
+def oldest(runs: list[float], share: float) -> int:
+    """The first of the oldest ages that hold this share of the runs."""
+    held = 0.0
+    for age in reversed(range(len(runs))):
+        held += runs[age]
+        if held >= share * sum(runs):
+            return age
+    return 0
+
+
+def slowing(fill: Fill) -> float:
+    """How much earlier in the life of processes the gains are than the runs, in standard errors.
+
+    The score test for a trend in Poisson rates, which is the strongest one against rates that decay exponentially, as
+    those of a cache do that is filled by chance.
+    """
+    first = AGES.index(WARM)
+    bounds = [*AGES, 2 * AGES[-1]]
+    middles = [
+        (bounds[first + at] + min(bounds[first + at + 1], bounds[first + at] + runs)) / 2 for at, runs in enumerate(fill.runs)
+    ]
+    runs, gains = sum(fill.runs), sum(fill.gains)
+    mean = sum(map(mul, middles, fill.runs)) / runs
+    spread = sum(count * (middle - mean) ** 2 for middle, count in zip(middles, fill.runs, strict=True)) / runs
+    later = sum(gained * (middle - mean) for middle, gained in zip(middles, fill.gains, strict=True))
+    return -float(later) / math.sqrt(max(1e-9, spread * gains))

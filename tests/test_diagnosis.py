@@ -282,10 +282,13 @@ def test_what_other_programs_write_to_tmpfs_is_no_task_types() -> None:
 @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
 def test_where_runs_overlap_least_squares_decide(pool: str) -> None:
     evidence = evidence_of(lambda _: 0.0, runs=5, processes=1, audit_every=1000)
-    leaking = dataclasses.replace(evidence, overlapping=Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40))
-    innocent = dataclasses.replace(evidence, overlapping=Estimate(30.0, 50.0, 20.0, 90.0, 400, 40))
+    leaking = dataclasses.replace(evidence, overlapping=Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), collections=3)
+    innocent = dataclasses.replace(evidence, overlapping=Estimate(30.0, 50.0, 20.0, 90.0, 400, 40), collections=3)
     assert isinstance(verdict_on(leaking, pool=pool), Suspect)
     assert isinstance(verdict_on(innocent, pool=pool), Cleared)
+    early = verdict_on(dataclasses.replace(leaking, collections=2), pool=pool)
+    assert isinstance(early, Cleared)
+    assert early.growth_class == "unsettled", "it may be garbage"
 
 
 def alone(size: float) -> Evidence:
@@ -293,7 +296,8 @@ def alone(size: float) -> Evidence:
     grown = Growth()
     for _ in range(200):
         grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
-    return to_evidence(together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None)
+    told = to_evidence(together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None)
+    return dataclasses.replace(told, collections=3)
 
 
 @pytest.mark.parametrize(("size", "accused"), [(1800.0, True), (1000.0, True), (100.0, False), (0.0, False)])

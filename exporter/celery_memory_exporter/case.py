@@ -50,6 +50,8 @@ OWN_SHARE, OTHERS_SHARE = 0.5, 0.25
 OVERLAPPING_RUNS, OVERLAPPING_INTERVALS, OVERLAPPING_CERTAIN = 100, 12, 4.0
 #: Runs that happened to be alone, to weigh against least squares.
 LEAST_ALONE = 30
+#: Garbage is growth until a full collection: with so many of them, it comes and goes.
+LEAST_COLLECTIONS = 3
 OVERLAPPING_POOLS = ("threads", "gevent", "eventlet")
 #: Items that a run adds to a container.
 LEAST_ITEMS = 0.02
@@ -122,6 +124,11 @@ def leaks_in_steps(whole: Window) -> bool:
     """By all measured runs: much in few of them."""
     large = whole.large()
     return large.per_run >= LEAST_STEP_BYTES and large.total >= LEAST_STEP_TOTAL and large.steps >= STEPS
+
+
+def garbage_aside(case: Case) -> bool:
+    """Whether least squares saw garbage come and go: each run leaves some to the collector, of the worker's own at least."""
+    return case.evidence.collections >= LEAST_COLLECTIONS
 
 
 def contradicted(case: Case) -> bool:

@@ -33,6 +33,7 @@ from celery_memory_exporter.case import (
     fill_of,
     fills_a_buffer,
     gains_surely,
+    garbage_aside,
     goes_on,
     leaks_in_steps,
     leaks_steadily,
@@ -116,7 +117,7 @@ def classes_of(case: Case) -> tuple[str, ...]:
     found = set()
     steady = case.steady
     if case.overlapping is not None:
-        if stands(case.overlapping, LEAST_BYTES) and not contradicted(case):
+        if stands(case.overlapping, LEAST_BYTES) and garbage_aside(case) and not contradicted(case):
             found.add("python" if is_python(case) else "native")
         elif any(stands(holder.share, LEAST_ITEMS) for holder in case.evidence.holders):
             found.add("python")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from celery_memory_exporter import advice
 from celery_memory_exporter.case import (
     COUNTED,
+    LEAST_BYTES,
     LEAST_COUNT,
     LEAST_SHARED_BYTES,
     SHORT_WARM,
     Case,
+    garbage_aside,
     leaks_in_steps,
     leaks_steadily,
     stands,
@@ -112,6 +114,8 @@ def sites_of(case: Case) -> tuple[SiteRate, ...]:
 
 def clear_by_class(case: Case) -> Cleared:
     """No leak: what it looked like instead."""
+    if stands(case.overlapping, LEAST_BYTES) and not garbage_aside(case):
+        return clear(case, "unsettled", "what it leaves behind may be garbage that waits for a full collection")
     task = case.task
     first = window(case.evidence.profile, 0)
     early = Window(first.profile, range(case.steady.ages.start)).mean()

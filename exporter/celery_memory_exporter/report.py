@@ -166,6 +166,8 @@ class Evidence:
     paths: list[str] = field(default_factory=list)
     #: Live bytes by least squares, where runs overlap in one process.
     overlapping: Estimate | None = None
+    #: Full garbage collections meanwhile.
+    collections: int = 0
     #: Bytes in tmpfs by least squares, which no process can tell its own part of.
     tmpfs: Estimate | None = None
 

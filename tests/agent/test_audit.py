@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import itertools
+import mmap
 import os
 import pickle
 import sys
+import threading
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -22,10 +25,11 @@ from hypothesis import strategies as st
 import celery_memory_exporter.agent
 from celery_memory_exporter.agent import answers, growth
 from celery_memory_exporter.agent.audit import AUDITS_PER_STEP, CREDIT_SECONDS, FULL_COLLECTIONS_OWED, SHARE, Auditor
+from celery_memory_exporter.agent.books import TRACEBACK_BLOCKS
 from celery_memory_exporter.agent.budget import Budget
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.guard import Guard
-from celery_memory_exporter.agent.meter import TRACEBACK_BLOCKS, Meter
+from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.tracer import measured
 
@@ -90,7 +94,7 @@ def audits(trace: Callable[..., Any], runs: int = 10, args: Callable[[], tuple[A
     found = []
     for number in range(WARM + runs):
         wrapped("uuid", args(), {}, {})
-        grown = meter.growth["t", ""]
+        grown = meter.books.growth["t", ""]
         row = grown.row
         totals = {name: sum(row[at : growth.FAILED : growth.WIDTH]) for at, name in enumerate(growth.COLUMNS)}
         totals |= {"failed": row[growth.FAILED], "failed_blocks": row[growth.FAILED_BLOCKS]}
@@ -168,6 +172,57 @@ def test_descriptors_that_stay_open_are_told() -> None:
     assert [each["fds"] for each in found] == [1] * 10
 
 
+def test_a_thread_that_was_joined_is_none_that_is_left() -> None:
+    """The kernel lists it for an instant longer."""
+
+    def use_a_thread() -> None:
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+
+    assert [each["threads"] for each in audits(returning(use_a_thread), runs=30)] == [0] * 30
+
+
+def test_a_thread_that_goes_on_is_told() -> None:
+    stop = threading.Event()
+    found = audits(returning(lambda: threading.Thread(target=stop.wait, daemon=True).start()))
+    stop.set()
+    assert [each["threads"] for each in found] == [1] * 10
+
+
+def test_runs_in_which_shared_memory_rises_are_counted() -> None:
+    maps: list[mmap.mmap] = []
+
+    def share() -> None:
+        maps.append(mmap.mmap(-1, 200_000))
+        maps[-1].write(b"x" * 200_000)
+
+    found = audits(returning(share))
+    assert [each["shared_rises"] for each in found] == [1] * 10
+    assert all(each["shared"] >= 200_000 for each in found)
+    assert sum(each["shared_rises"] for each in audits(returning(lambda: None))) <= 2, "nearly never"
+
+
+def test_while_the_application_traces_its_allocations_the_c_heap_is_unknown() -> None:
+    """What the records of the tracing take would look like a leak of each task that runs."""
+    texts: list[str] = []
+    tracemalloc.start()
+    try:
+        found = audits(returning(lambda: texts.extend(str(number) for number in range(1_000, 1_020))))
+    finally:
+        tracemalloc.stop()
+    assert {each["native"] for each in found} == {0}
+    assert all(20 <= each["blocks"] <= 21 for each in found)
+
+
+def test_tracing_that_begins_within_a_run_leaves_no_gap_in_its_figures() -> None:
+    try:
+        found = audits(returning(lambda: tracemalloc.start() if not tracemalloc.is_tracing() else None), runs=2)
+    finally:
+        tracemalloc.stop()
+    assert [each["native"] for each in found] == [0, 0]
+
+
 # --- runs that fail -------------------------------------------------------------------------------------------------
 
 
@@ -224,22 +279,22 @@ def test_an_exception_that_does_not_pickle_is_handed_on_unchanged(error: type[Ex
     meter = make_meter()
     given = trace_ok_t(StubbornError(), TraceInfo("FAILURE", StubbornError()), None, None)
     assert measured(meter, "t", lambda *_: given)("uuid", (), {}, {}) is given
-    assert meter.growth["t", ""].audits == 0
-    assert meter.rows["t", ""][1] == 1
+    assert meter.books.growth["t", ""].audits == 0
+    assert meter.books.rows["t", ""][1] == 1
 
 
 def test_a_failure_that_is_too_long_to_wait_is_handed_on_unchanged() -> None:
     meter = make_meter()
     given = trace_ok_t(ValueError("x" * answers.ROOM), TraceInfo("FAILURE", ValueError()), None, None)
     assert measured(meter, "t", lambda *_: given)("uuid", (), {}, {}) is given
-    assert meter.growth["t", ""].audits == 0
+    assert meter.books.growth["t", ""].audits == 0
 
 
 def test_failures_stay_as_they_are_where_the_pool_does_not_pickle() -> None:
     meter = make_meter(pickles_failures=False)
     given = failing(lambda: None)()
     assert measured(meter, "t", lambda *_: given)("uuid", (), {}, {}) is given
-    assert meter.growth["t", ""].audits == 0
+    assert meter.books.growth["t", ""].audits == 0
 
 
 # --- what the worker gets -------------------------------------------------------------------------------------------
@@ -263,7 +318,7 @@ def test_a_text_that_does_not_fit_the_stash_is_handed_on() -> None:
     text = "x" * (answers.ROOM + 1)
     meter = make_meter()
     assert measured(meter, "t", lambda *_: trace_ok_t(1, None, 0.5, text))("uuid", (), {}, {}) == (None, None, 0.5, text)
-    assert meter.growth["t", ""].audits == 0
+    assert meter.books.growth["t", ""].audits == 0
 
 
 # --- survivors ------------------------------------------------------------------------------------------------------
@@ -274,7 +329,7 @@ def test_survivors_are_exactly_what_was_kept() -> None:
     trace = measured(meter, "t", returning(lambda: keep(2, Thing)))
     for _ in range(growth.WARM_RUNS_AT_LEAST + 10):
         trace("uuid", (), {}, {})
-    assert meter.growth["t", ""].survivors == {f"{__name__}.Thing": 20}, "what start-up leaves is not told"
+    assert meter.books.growth["t", ""].survivors == {f"{__name__}.Thing": 20}, "what start-up leaves is not told"
 
 
 def test_survivors_of_failing_runs_are_told_without_their_exceptions() -> None:
@@ -282,7 +337,7 @@ def test_survivors_of_failing_runs_are_told_without_their_exceptions() -> None:
     trace = measured(meter, "t", failing(lambda: keep(2, Thing)))
     for _ in range(growth.WARM_RUNS_AT_LEAST + 10):
         trace("uuid", (), {}, {})
-    assert meter.growth["t", ""].survivors == {f"{__name__}.Thing": 20}
+    assert meter.books.growth["t", ""].survivors == {f"{__name__}.Thing": 20}
 
 
 def test_an_audit_keeps_nothing_alive() -> None:
@@ -308,7 +363,7 @@ def test_never_where_the_application_froze_its_heap() -> None:
         assert gc.get_freeze_count() == frozen
     finally:
         gc.unfreeze()
-    assert meter.growth["t", ""].audits == 0
+    assert meter.books.growth["t", ""].audits == 0
     assert not meter.auditor.enabled
 
 
@@ -319,14 +374,14 @@ def test_never_where_the_collector_is_debugged() -> None:
         measured(meter, "t", returning(lambda: None))("uuid", (), {}, {})
     finally:
         gc.set_debug(0)
-    assert meter.growth["t", ""].audits == 0
+    assert meter.books.growth["t", ""].audits == 0
     assert gc.garbage == []
 
 
 def test_never_where_it_is_off() -> None:
     meter = make_meter(audits=False)
     measured(meter, "t", returning(lambda: None))("uuid", (), {}, {})
-    assert meter.growth["t", ""].audits == 0
+    assert meter.books.growth["t", ""].audits == 0
 
 
 def test_an_application_that_unfreezes_the_heap_ends_audits() -> None:
@@ -334,7 +389,7 @@ def test_an_application_that_unfreezes_the_heap_ends_audits() -> None:
     trace = measured(meter, "t", returning(gc.unfreeze))
     trace("uuid", (), {}, {})
     assert not meter.auditor.enabled
-    assert (meter.growth["t", ""].audits, meter.growth["t", ""].survivors) == (0, {})
+    assert (meter.books.growth["t", ""].audits, meter.books.growth["t", ""].survivors) == (0, {})
 
 
 # --- the heap is put back -------------------------------------------------------------------------------------------
@@ -351,7 +406,7 @@ def test_the_heap_is_unfrozen_when_the_run_ends_by_an_exception(error: type[Base
         measured(meter, "t", trace)("uuid", (), {}, {})
     assert gc.get_freeze_count() == 0
     assert meter.idle
-    assert meter.rows["t", ""][answers.ABORTED] == 1
+    assert meter.books.rows["t", ""][answers.ABORTED] == 1
 
 
 def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[str, bool]:
@@ -371,7 +426,7 @@ def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[s
                 raise SoftTimeLimitExceeded
 
     # The first run of a type is audited, and each first run makes the same calls.
-    for known in (meter.rows, meter.growth, meter.deep.dossiers):
+    for known in (meter.books.rows, meter.books.growth, meter.deep.dossiers):
         known.clear()  # type: ignore[attr-defined]
     sys.setprofile(arrive)
     try:
@@ -518,4 +573,4 @@ def test_a_run_that_frees_more_than_it_makes_is_audited_like_any_other() -> None
     meter = make_meter()
     measured(meter, "t", returning(clear))("uuid", (), {}, {})
     assert meter.auditor.enabled
-    assert meter.growth["t", ""].row[growth.BLOCKS] < -10_000
+    assert meter.books.growth["t", ""].row[growth.BLOCKS] < -10_000

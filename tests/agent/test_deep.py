@@ -22,6 +22,7 @@ from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.suspicion import Suspicion
 from celery_memory_exporter.agent.tracer import measured
+from celery_memory_exporter.report import AGES
 
 Load = Callable[[str], ModuleType]
 KEY = ("t", "")
@@ -98,7 +99,7 @@ def test_a_leaks_line_and_its_holder_are_named(load: Load) -> None:
     assert kind == "dict"
     assert items > 0
     assert items % 20 == 0
-    assert meter.growth[KEY].survivors.keys() == {"leaky.Cart"}
+    assert meter.books.growth[KEY].survivors.keys() == {"leaky.Cart"}
 
 
 def test_where_no_container_holds_it_a_path_is_found(load: Load) -> None:
@@ -252,9 +253,19 @@ def test_plain_audits_go_on_beside_deep_ones(load: Load) -> None:
     leaky = load(LEAKS)
     meter = make_meter()
     run_until(meter, leaky.run, lambda dossier: dossier.suspicion)
-    before = meter.growth[KEY].audits
+    before = meter.books.growth[KEY].audits
     run_until(meter, leaky.run, lambda dossier: dossier.audits >= 3)
-    assert meter.growth[KEY].audits > before
+    assert meter.books.growth[KEY].audits > before
+
+
+def test_how_a_container_fills_up_is_told_age_by_age(load: Load) -> None:
+    module = load("HELD = []\ndef leak():\n    HELD.append({})\n")
+    meter = make_meter()
+    dossier = run_until(meter, module.leak, lambda found: AGES.index(105) in found.sizes)
+    fill = dossier.fill("leaky.HELD", len(module.HELD), meter.books.growth[KEY].row)
+    assert fill[-2] == (15, 15), "from 90 to 105"
+    assert sum(gained for gained, _ in fill) == sum(runs for _, runs in fill), "one item a run, from where it was followed on"
+    assert dossier.fill("leaky.GONE", 7, meter.books.growth[KEY].row) == [(0.0, 0.0)] * len(fill)
 
 
 def test_when_a_type_is_explained() -> None:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_memory_exporter.agent import evidence, growth
+from celery_memory_exporter.agent.books import EXCEPTION_BYTES, MAX_EXCEPTIONS
 from celery_memory_exporter.agent.channel import Channel
 from celery_memory_exporter.agent.containers import ContainerRow
 from celery_memory_exporter.agent.deep import MAX_NAMES, Dossier
 from celery_memory_exporter.agent.evidence import FADE, NAME_BYTES, NAMES, Words, apply, faded, records, together
 from celery_memory_exporter.agent.growth import MAX_TYPES, Growth
-from celery_memory_exporter.agent.meter import EXCEPTION_BYTES, MAX_EXCEPTIONS
 from celery_memory_exporter.agent.suspicion import FIRST_AGE
 from celery_memory_exporter.agent.tracer import short_name
 from celery_memory_exporter.report import MEAN_BLOCK_BYTES

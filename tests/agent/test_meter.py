@@ -57,12 +57,12 @@ def run(meter: Meter, body: Callable[[], Any], name: str = "t", times: int = 1, 
     trace = measured(meter, name, lambda *_: answer(value=body()))
     for _ in range(times):
         trace("uuid", (), {}, request)
-    return list(meter.rows[name, queue or ""])
+    return list(meter.books.rows[name, queue or ""])
 
 
 def retained(meter: Meter, name: str = "t", queue: str = "celery") -> tuple[float, float, float]:
     """Blocks and native bytes per run, and how many runs were measured, without the first one."""
-    row = meter.growth[name, queue].row
+    row = meter.books.growth[name, queue].row
     blocks, native, runs = growth.retained([row])
     after_the_first = row[growth.WIDTH : growth.FAILED]
     measured_runs = sum(sum(after_the_first[column :: growth.WIDTH]) for column in (growth.AUDITED, growth.SAMPLED))
@@ -121,7 +121,7 @@ def test_native_memory_that_is_kept_is_retained() -> None:
 def test_with_audits_blocks_and_native_bytes_are_told_apart() -> None:
     meter = make_meter(audits=True)
     run(meter, lambda: KEPT.append(bytearray(100_000)), times=11)
-    assert meter.growth["t", "celery"].audits > 5
+    assert meter.books.growth["t", "celery"].audits > 5
     blocks, native, _ = retained(meter)
     assert 1 <= blocks <= 3
     assert 99_000 < native < 105_000
@@ -129,7 +129,7 @@ def test_with_audits_blocks_and_native_bytes_are_told_apart() -> None:
 
 def sampled(meter: Meter) -> tuple[float, float]:
     """Runs that were read without an audit, past the first, and their bytes."""
-    row = meter.growth["t", "celery"].row
+    row = meter.books.growth["t", "celery"].row
     columns = (growth.SAMPLED, growth.SAMPLED_BYTES)
     count, size = (sum(row[growth.WIDTH + column : growth.FAILED : growth.WIDTH]) for column in columns)
     return count, size
@@ -146,7 +146,7 @@ def test_beside_audits_a_reading_alone_tells_of_much_only(size: int, told: float
     count, bytes_ = sampled(meter)
     assert count == 10
     assert bytes_ / 10 == pytest.approx(told, rel=0.05)
-    assert meter.growth["t", "celery"].audits == 0
+    assert meter.books.growth["t", "celery"].audits == 0
 
 
 def test_a_run_in_which_the_collector_freed_something_is_no_sample() -> None:
@@ -175,10 +175,10 @@ def test_a_failed_run_is_counted_by_its_exception_and_retains_nothing() -> None:
     trace = measured(meter, "t", lambda *_: failed)
     assert trace("uuid", (), {}, {}) is failed
     assert trace("uuid", (), {}, {}) is failed
-    row = meter.rows["t", ""]
+    row = meter.books.rows["t", ""]
     assert row[1] == 2
     assert retained(meter, "t", "")[2] == 0
-    assert meter.exceptions["t", ""] == {"KeyError": 2}
+    assert meter.books.exceptions["t", ""] == {"KeyError": 2}
 
 
 def test_a_failed_run_is_audited_where_the_pool_pickles_it_anyway() -> None:
@@ -186,9 +186,9 @@ def test_a_failed_run_is_audited_where_the_pool_pickles_it_anyway() -> None:
     trace = measured(meter, "t", lambda *_: failure())
     for _ in range(11):
         trace("uuid", (), {}, {})
-    grown = meter.growth["t", ""]
+    grown = meter.books.growth["t", ""]
     assert grown.row[growth.FAILED] == grown.audits > 5
-    assert meter.rows["t", ""][1] == 11
+    assert meter.books.rows["t", ""][1] == 11
 
 
 @pytest.mark.parametrize("audits", [True, False])
@@ -198,20 +198,20 @@ def test_elsewhere_a_failed_run_is_not_measured(audits: bool) -> None:
     for _ in range(3):
         trace("uuid", (), {}, {})
     assert retained(meter, "t", "")[2] == 0
-    assert (meter.growth["t", ""].audits, meter.growth["t", ""].row[growth.FAILED]) == (0, 0)
+    assert (meter.books.growth["t", ""].audits, meter.books.growth["t", ""].row[growth.FAILED]) == (0, 0)
 
 
 @pytest.mark.parametrize(("state", "column"), [("RETRY", 2), ("REJECTED", 3), ("IGNORED", 4), ("STRANGE", 1)])
 def test_other_outcomes(state: str, column: int) -> None:
     meter = make_meter()
     measured(meter, "t", lambda *_: answer(TraceInfo(state, None)))("uuid", (), {}, {})
-    assert meter.rows["t", ""][column] == 1
+    assert meter.books.rows["t", ""][column] == 1
 
 
 def test_a_redelivered_task_that_was_done_already_is_no_run() -> None:
     meter = make_meter()
     measured(meter, "t", lambda *_: trace_ok_t(None, None, None, None))("uuid", (), {}, {})
-    assert (meter.rows["t", ""][0], meter.rows["t", ""][4]) == (0, 1)
+    assert (meter.books.rows["t", ""][0], meter.books.rows["t", ""][4]) == (0, 1)
 
 
 def test_what_the_task_raises_passes_and_is_counted() -> None:
@@ -222,7 +222,7 @@ def test_what_the_task_raises_passes_and_is_counted() -> None:
 
     with pytest.raises(SystemExit):
         measured(meter, "t", trace)("uuid", (), {}, {})
-    assert meter.rows["t", ""][5] == 1
+    assert meter.books.rows["t", ""][5] == 1
     assert meter.idle
 
 
@@ -247,10 +247,10 @@ def test_runs_that_overlap_are_counted_and_left_out_of_the_memory_figures() -> N
     leave.set()
     thread.join()
     for name, runs in (("long", 1), ("short", 3)):
-        row = meter.rows[name, "celery"]
+        row = meter.books.rows[name, "celery"]
         assert row[0] == runs
         assert sum(row[tally.DELTA : tally.PEAK]) == 0
-        assert sum(meter.growth[name, "celery"].row[1:]) == runs - 1, "runs by age and nothing else"
+        assert sum(meter.books.growth[name, "celery"].row[1:]) == runs - 1, "runs by age and nothing else"
 
 
 @pytest.mark.parametrize("audits", [True, False])
@@ -258,7 +258,7 @@ def test_runs_during_the_agents_own_work_are_left_out_of_what_is_retained(audits
     meter = make_meter(audits=audits)
     with meter.housekeeping():
         run(meter, lambda: None, times=3)
-    row = meter.rows["t", "celery"]
+    row = meter.books.rows["t", "celery"]
     assert sum(row[tally.DELTA : tally.PEAK]) == 3
     assert retained(meter)[2] == 0
     run(meter, lambda: None, times=3)
@@ -300,9 +300,9 @@ def test_task_types_beyond_the_cap_are_summed_as_other() -> None:
     meter = make_meter(max_tasks=10)
     for number in range(10_000):
         measured(meter, f"t{number}", lambda *_: answer())("uuid", (), {}, {})
-    assert len(meter.rows) == 11
-    assert meter.rows[tally.OTHER][0] == 9_990
-    assert meter.tasks_folded == 9_990
+    assert len(meter.books.rows) == 11
+    assert meter.books.rows[tally.OTHER][0] == 9_990
+    assert meter.books.tasks_folded == 9_990
 
 
 def test_exceptions_beyond_the_cap_are_summed_as_other() -> None:
@@ -310,15 +310,15 @@ def test_exceptions_beyond_the_cap_are_summed_as_other() -> None:
     for number in range(60):
         error = type(f"E{number}", (Exception,), {})()
         measured(meter, "t", lambda *_, error=error: answer(TraceInfo("FAILURE", error)))("uuid", (), {}, {})
-    assert len(meter.exceptions["t", ""]) == 51
-    assert meter.exceptions["t", ""]["other"] == 10
+    assert len(meter.books.exceptions["t", ""]) == 51
+    assert meter.books.exceptions["t", ""]["other"] == 10
 
 
 @pytest.mark.parametrize("request_", [None, {}, {"delivery_info": None}, {"delivery_info": {"routing_key": None}}])
 def test_a_request_without_a_queue(request_: Any) -> None:
     meter = make_meter()
     measured(meter, "t", lambda *_: answer())("uuid", (), {}, request_)
-    assert ("t", "") in meter.rows
+    assert ("t", "") in meter.books.rows
 
 
 def test_the_agents_errors_stay_with_the_agent() -> None:
@@ -338,7 +338,7 @@ def test_errors_at_the_end_of_a_run_stay_with_the_agent() -> None:
     meter._on_close = fail
     run(meter, lambda: None, times=3)
     assert meter.guard.errors == 3
-    assert meter.rows["t", "celery"][0] == 3
+    assert meter.books.rows["t", "celery"][0] == 3
 
 
 def test_a_soft_time_limit_passes() -> None:
@@ -372,7 +372,7 @@ def test_tracers_are_wrapped_once_however_often_it_is_asked() -> None:
     for _ in range(3):
         meter.wrap_tasks({"t": task, "never": never_traced})
     task.__trace__("uuid", (), {}, {})
-    assert meter.rows["t", ""][0] == 1
+    assert meter.books.rows["t", ""][0] == 1
     assert never_traced.__trace__ is None
 
 
@@ -382,7 +382,7 @@ def test_readings_have_a_share_of_the_time_and_those_taken_stand_for_the_others(
     meter.sampling.spend(1e9)
     run(meter, lambda: KEPT.append(object()), times=100)
     assert retained(meter)[2] == 100
-    blocks, _, runs = growth.retained([meter.growth["t", "celery"].row])
+    blocks, _, runs = growth.retained([meter.books.growth["t", "celery"].row])
     assert runs == 200
     assert 180 < blocks < 300, "the list grows, too"
 
@@ -390,7 +390,7 @@ def test_readings_have_a_share_of_the_time_and_those_taken_stand_for_the_others(
 def test_calibration_leaves_no_trace() -> None:
     meter = make_meter()
     assert CALIBRATION_RUNS
-    assert (meter.rows, meter.growth, meter.exceptions) == ({}, {}, {})
+    assert (meter.books.rows, meter.books.growth, meter.books.exceptions) == ({}, {}, {})
     assert (meter.runs, meter.overhead_seconds, meter.busy_seconds, meter.idle) == (0, 0.0, 0.0, True)
     assert (meter.auditor.budget.spent, meter.guard.errors) == (0.0, 0)
 

@@ -146,8 +146,8 @@ class ChildAgent:
     def end(self, exit_code: int) -> None:
         """The last words of a child that ends by itself: everything owed, and how it ends."""
         self.stop_helper()
-        self._owed.update(self.meter.rows)
-        self._untold.update(self.meter.rows)
+        self._owed.update(self.meter.books.rows)
+        self._untold.update(self.meter.books.rows)
         self._tell()
         for _ in range(LAST_WORDS_TRIES):
             self._pay()
@@ -172,8 +172,8 @@ class ChildAgent:
         """Sends what is owed. A row leaves the debts before it is read: a run that ends meanwhile puts it back."""
         for key in list(self._owed):
             self._owed.discard(key)
-            exceptions = self.meter.exceptions.get(key)
-            paid = self._channel.send(("row", self._pid, *key, self.meter.rows[key].tobytes())) and (
+            exceptions = self.meter.books.exceptions.get(key)
+            paid = self._channel.send(("row", self._pid, *key, self.meter.books.rows[key].tobytes())) and (
                 not exceptions or self._channel.send(("exceptions", self._pid, *key, dict(exceptions)))
             )
             if not paid:
@@ -184,7 +184,7 @@ class ChildAgent:
         self._told = time.monotonic()
         figures = interpreter_figures(self._readings, self._census.objects)
         figures["peak_rss_bytes"] = self._peak
-        own = (self.meter.overhead_seconds, self.guard.errors, self.meter.tasks_folded)
+        own = (self.meter.overhead_seconds, self.guard.errors, self.meter.books.tasks_folded)
         self._channel.send(("process", self._pid, figures, own))
         self._tell_growth()
 
@@ -198,7 +198,7 @@ class ChildAgent:
                 self._sent_walks = deep.probe.walks
         for key in list(self._untold):
             self._untold.discard(key)
-            records = evidence.records(self._pid, key, self.meter.growth[key], deep.dossiers.get(key), rows)
+            records = evidence.records(self._pid, key, self.meter.books.growth[key], deep.dossiers.get(key), rows)
             if not all(self._channel.send(record) for record in records):
                 self._untold.add(key)
                 return

@@ -83,14 +83,15 @@ class Dossier:
 
     def fill(self, path: str, items: int, row: Row) -> list[tuple[float, float]]:
         """How a container filled up, age by age past start-up: items gained, and runs of the type meanwhile."""
-        gained = []
-        ends = {age - 1: sizes for age, sizes in self.sizes.items()}
-        for age in range(growth.WARM // growth.WIDTH, max(self.sizes, default=-1) + 1):
-            before = self.sizes.get(age, {}).get(path)
-            after = ends[age].get(path) if age in ends else items
-            known = before is not None and after is not None
-            gained.append((float(after - before), row[age * growth.WIDTH + growth.RUNS]) if known else (0.0, 0.0))  # type: ignore[operator]
-        return gained
+        told: list[tuple[float, float]] = []
+        newest = max(self.sizes, default=-1)
+        for age in range(growth.WARM // growth.WIDTH, newest + 1):
+            runs = row[age * growth.WIDTH + growth.RUNS]
+            before, after = self.sizes.get(age, {}).get(path), self.sizes.get(age + 1, {}).get(path)
+            if age == newest:
+                after, runs = items, runs - 1  # the age was entered by a run that was over when sizes were read
+            told.append((0.0, 0.0) if before is None or after is None else (float(after - before), runs))
+        return told
 
     def add_site(self, figure: str, site: str, amount: float) -> None:
         if (figure, site) in self.sites or len(self.sites) < MAX_NAMES:

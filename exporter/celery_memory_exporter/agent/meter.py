@@ -18,7 +18,6 @@ What the figures rest on:
 
 from __future__ import annotations
 
-import math
 import statistics
 import sys
 import threading
@@ -29,27 +28,22 @@ from typing import Any, Protocol
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from celery_memory_exporter.agent import answers, growth, tally
+from celery_memory_exporter.agent import answers, growth
 from celery_memory_exporter.agent.answers import ABORTED, FAILED, SUCCEEDED
-from celery_memory_exporter.agent.audit import Auditor, Finding
+from celery_memory_exporter.agent.audit import Auditor
+from celery_memory_exporter.agent.books import TRACEBACK_BLOCKS, Bias, Books
 from celery_memory_exporter.agent.budget import Budget
 from celery_memory_exporter.agent.deep import DeepAuditor
-from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.run import Run
-from celery_memory_exporter.agent.tally import Row, TaskKey
+from celery_memory_exporter.agent.tally import TaskKey
 from celery_memory_exporter.agent.tracer import MEASURED_CODE, measured, short_name
 from celery_memory_exporter.report import MEAN_BLOCK_BYTES
 
 #: Of a process's busy time, for reading live memory at both ends of runs that are not audited, and seconds once: a reading walks
 #: all pools of the heap (50 µs at a million objects) and takes their place in the processor's caches.
 SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS = 0.003, 0.03
-MAX_EXCEPTIONS = 50
-#: Of a name, when encoded: all names of a task type go into one record of the pipe.
-EXCEPTION_BYTES = 40
-OTHER_EXCEPTIONS = "other"
-TRACEBACK_BLOCKS = 3
 CALIBRATION_RUNS = 15
 
 
@@ -78,21 +72,17 @@ class Meter:
     ) -> None:
         """``audits``: whether runs have the process to themselves; ``pickles_failures``: whether the pool pickles them anyway."""
         self.guard = guard
-        self.rows: dict[TaskKey, Row] = {}
-        self.growth: dict[TaskKey, Growth] = {}
-        self.exceptions: dict[TaskKey, dict[str, int]] = {}
+        self.books = Books(max_tasks)
         self._stash = answers.Stash()
         self.auditor = Auditor(readings, enabled=audits)
         self.deep = DeepAuditor(readings)
         self.overhead_seconds = 0.0
         self.busy_seconds = 0.0
-        self.tasks_folded = 0
         self.runs = 0
         #: The process's high-water mark at the end of a run that had it to itself.
         self.last_peak = 0
         self._pickles_failures = pickles_failures
         self._readings = readings
-        self._max_tasks = max_tasks
         self._peak_limit_bytes = peak_limit_bytes
         self._on_open = on_open
         self._on_close = on_close
@@ -102,11 +92,7 @@ class Meter:
         self._running = self._working = 0
         self._epoch = self._work = 0
         self.sampling = Budget(SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS)
-        #: The harness's own blocks and native bytes: of a sampled run, an audited one, and an audited one that failed.
-        self._bias = self._audit_bias = self._failed_bias = (0.0, 0.0)
-        self._least_failed = -math.inf
         self._calibrate()
-        self._least_failed = TRACEBACK_BLOCKS
 
     # --- wrapping ---------------------------------------------------------------------------------------------------
 
@@ -125,7 +111,7 @@ class Meter:
         run.active = run.audited = run.deep = run.stashed = False
         run.begun = time.perf_counter()
         try:
-            run.key, run.row, run.growth = self._row_of(name, request)
+            run.key, run.row, run.growth = self.books.row_of(name, request)
             with self._lock:
                 run.active = True
                 self._epoch += 1
@@ -225,13 +211,15 @@ class Meter:
         with self._lock:
             run.alone = run.alone and self._epoch == run.epoch
             undisturbed = run.alone and run.work == self._work
-            self._add(run, answer)
+            self.books.add(run, answer)
             if run.alone:
-                self._add_memory(run, rss)
+                self.last_peak = self._readings.peak()
+                self.books.add_memory(run, rss, self.last_peak)
             if finding is not None and undisturbed:
-                self._add_finding(run, finding)
+                self.books.add_finding(run, finding)
             elif run.sampled and undisturbed and run.outcome == SUCCEEDED:
-                self._add_sample(run, blocks, native)
+                freed = self._readings.collected() != run.collected
+                self.books.add_sample(run, blocks, native, freed=freed, only_large=self.auditor.enabled)
             self.runs += 1
             self.busy_seconds += begun - run.begun
         del finding
@@ -282,23 +270,12 @@ class Meter:
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
-    def _row_of(self, name: str, request: Any) -> tuple[TaskKey, Row, Growth]:
-        delivery = (request or {}).get("delivery_info") or {}
-        key = (name, short_name(delivery.get("routing_key") or ""))
-        if key not in self.rows:
-            if len(self.rows) >= self._max_tasks and key != tally.OTHER:
-                self.tasks_folded += 1
-                key = tally.OTHER
-            self.growth.setdefault(key, Growth())
-            self.rows.setdefault(key, tally.new_row())
-        return key, self.rows[key], self.growth[key]
-
     def _choose(self, run: Run) -> None:
         """How the run's live memory is measured: by an audit, by readings alone, or not at all."""
         run.sampled = False
         if not run.alone or self._working:
             return
-        run.audited = self.auditor.due(run.growth, len(self.growth), self._busy)
+        run.audited = self.auditor.due(run.growth, len(self.books.growth), self._busy)
         if run.audited:
             run.deep = self.deep.wants(run.key, run.growth, self._busy())
         else:
@@ -321,83 +298,33 @@ class Meter:
             return False
         return self._readings.reset_peak()
 
-    def _add(self, run: Run, answer: Any) -> None:
-        run.row[run.outcome] += 1
-        if run.outcome == SUCCEEDED:
-            tally.observe_runtime(run.row, answer.runtime)
-        elif run.outcome in (FAILED, ABORTED):
-            self._count_exception(run.key, run.error.__name__)
-
-    def _count_exception(self, key: TaskKey, name: str) -> None:
-        counts = self.exceptions.setdefault(key, {})
-        name = name.encode("utf-8", "replace")[:EXCEPTION_BYTES].decode("utf-8", "ignore")
-        if name not in counts and len(counts) >= MAX_EXCEPTIONS:
-            name = OTHER_EXCEPTIONS
-        counts[name] = counts.get(name, 0) + 1
-
-    def _add_memory(self, run: Run, rss: int | None) -> None:
-        self.last_peak = self._readings.peak()
-        if run.rss is None or rss is None:
-            return
-        tally.observe_delta(run.row, rss - run.rss)
-        if run.peak_reset:
-            tally.observe_peak(run.row, max(0, self.last_peak - run.rss))
-
-    def _add_sample(self, run: Run, blocks: int, native: int | None) -> None:
-        more = blocks - run.blocks - self._bias[0]
-        more_native = 0.0 if native is None or run.native is None else native - run.native - self._bias[1]
-        if self._readings.collected() != run.collected and more <= 0:
-            return
-        run.growth.add_sample(run.start, more, more_native, only_large=self.auditor.enabled)
-
-    def _add_finding(self, run: Run, finding: Finding) -> None:
-        run.row[tally.AUDITED] += 1
-        if run.growth.runs > growth.WARM_RUNS_AT_LEAST:
-            run.growth.add_survivors(finding.types)
-        bias = self._audit_bias if run.outcome == SUCCEEDED else self._failed_bias
-        blocks, native = finding.blocks - bias[0], finding.native - bias[1]
-        if run.deep:  # what tracing itself holds is in the figures, so only much of them tells
-            run.growth.add_sample(run.start, blocks, 0.0, only_large=True)
-            return
-        if run.outcome != SUCCEEDED:
-            # Formatting a traceback leaves some texts in caches of the interpreter and the libraries.
-            blocks, native = (blocks, native) if blocks > self._least_failed else (0.0, 0.0)
-            run.growth.add_failed(blocks, native)
-        run.growth.cpu_seconds += run.cpu
-        run.growth.add_audit(run.start, blocks, native)
-        run.growth.add_kernel(run.start, finding.fds, finding.threads, finding.children, finding.shared)
-        run.growth.add_garbage(run.start, finding.garbage_blocks, finding.garbage_native)
-
     def _calibrate(self) -> None:
         """Measures what a run of nothing reads as, with the very code that measures real runs."""
         hooks = self._on_open, self._on_close
         enabled = self.auditor.enabled
         self._on_open = self._on_close = None
         self.auditor.enabled = False
-        self._bias = self._calibrated(answers.succeeded_answer)
+        books = self.books
+        books.sample_bias = self._calibrated(answers.succeeded_answer)
         self.auditor.enabled = enabled
-        self._audit_bias = self._calibrated(answers.succeeded_answer)
+        books.audit_bias = self._calibrated(answers.succeeded_answer)
         if self._pickles_failures:
-            self._failed_bias = self._calibrated(answers.failed_answer)
+            books.failed_bias = self._calibrated(answers.failed_answer)
+        books.least_failed = TRACEBACK_BLOCKS
         self.runs, self.overhead_seconds, self.busy_seconds = 0, 0.0, 0.0
         self.auditor.audits, self.auditor.budget.spent, self.sampling.spent = 0, 0.0, 0.0
         self._on_open, self._on_close = hooks
 
-    def _calibrated(self, answer: Callable[[], Any]) -> tuple[float, float]:
+    def _calibrated(self, answer: Callable[[], Any]) -> Bias:
         trace = measured(self, "", lambda *_: answer())
         samples = []
         for _ in range(CALIBRATION_RUNS):
             trace("", (), {}, None)
-            grown = self.growth["", ""]
+            grown = self.books.growth["", ""]
             if grown.row[growth.AUDITED]:
                 samples.append((grown.row[growth.BLOCKS], grown.row[growth.NATIVE]))
             elif grown.row[growth.SAMPLED]:
                 samples.append((grown.row[growth.SAMPLED_BYTES] / MEAN_BLOCK_BYTES, 0.0))
             grown.runs, grown.next_audit, grown.row = 0, 0, growth.new_row()
-        self.rows.clear()
-        self.growth.clear()
-        self.exceptions.clear()
-        if not samples:
-            return 0.0, 0.0
-        blocks, native = (statistics.median(values) for values in zip(*samples, strict=True))
-        return blocks, native
+        self.books.clear()
+        return Bias(*map(statistics.median, zip(*samples, strict=True))) if samples else Bias()

@@ -181,6 +181,11 @@ class Readings:
         return int(sum(generation["collected"] for generation in stats) + stats[-1]["collections"])
 
     @staticmethod
+    def full_collections() -> int:
+        """Collections that looked at old objects, too. From Python 3.14 on each looks at a part of them."""
+        return int(gc.get_stats()[1 if sys.version_info >= (3, 14) else 2]["collections"])
+
+    @staticmethod
     def collections() -> list[int]:
         """Automatic and explicit garbage collections so far, by generation."""
         return [generation["collections"] for generation in gc.get_stats()]

@@ -70,6 +70,7 @@ class Shares:
         self._added: dict[tuple[str, str], Added] = {}
         self._readings = readings
         self._meter = meter
+        self._collections = readings.full_collections()
         self._looking = threading.Lock()
         self._since = time.monotonic()
         self._runs: dict[str, int] = {}
@@ -121,6 +122,10 @@ class Shares:
         memory, tmpfs = ({name: told(each) for name, each in of.estimates().items()} for of in (self._memory, self._tmpfs))
         return memory, tmpfs
 
+    def collections(self) -> int:
+        """Full collections since intervals are kept: what waits for one looks like growth of each task type until then."""
+        return self._readings.full_collections() - self._collections
+
     def _end_interval(self, accounts: Iterable[Account]) -> None:
         runs: dict[str, int] = {}
         for account in accounts:
@@ -134,7 +139,7 @@ class Shares:
             # The first runs of a type leave behind what its later ones do not.
             if self._started.issuperset(ran):
                 self._memory.add(ran, now[0] - self._last[0])
-            self._started = {key[0] for key, grown in list(self._meter.growth.items()) if not grown.starting}
+            self._started = {key[0] for key, grown in list(self._meter.books.growth.items()) if not grown.starting}
         self._since, self._runs, self._last = time.monotonic(), runs, now
 
     def _read(self) -> tuple[float, float]:

@@ -75,7 +75,7 @@ class WorkerAgent:
                 audits=settings.audits and self.pool == "solo",
                 on_close=self._after_run,
             )
-            self._self.rows, self._self.exceptions = self.meter.rows, self.meter.exceptions
+            self._self.rows, self._self.exceptions = self.meter.books.rows, self.meter.books.exceptions
         overlapping = self.meter if self.pool != "solo" else None
         self._shares = Shares(self._readings, overlapping)
         if overlapping is not None:
@@ -194,14 +194,14 @@ class WorkerAgent:
         figures["peak_rss_bytes"] = max(self._peak, self._readings.peak())
         self._self.figures = figures
         if self.meter is not None:
-            self._self.costs = Costs(self.meter.overhead_seconds, 0, self.meter.tasks_folded)
+            self._self.costs = Costs(self.meter.overhead_seconds, 0, self.meter.books.tasks_folded)
             self._tell_self(self.meter)
 
     def _tell_self(self, meter: Meter) -> None:
         """What children tell through the pipe."""
         self._self.containers = meter.deep.probe.rows() or self._shares.containers()
         rows = {row.path: row for row in self._self.containers}
-        for key, grown in list(meter.growth.items()):
+        for key, grown in list(meter.books.growth.items()):
             words = self._self.words.setdefault(key, Words())
             for kind, _, _, _, *told in evidence.records(0, key, grown, meter.deep.dossiers.get(key), rows):
                 evidence.apply(words, kind, told)
@@ -263,8 +263,9 @@ class WorkerAgent:
 
     def _evidence(self, key: tally.TaskKey, words: Words, overlapping: dict[str, Estimate], tmpfs: dict[str, Estimate]) -> Evidence:
         told = evidence.to_evidence(words, self._seconds_of(key), overlapping.get(key[0]), tmpfs.get(key[0]))
-        held = self._shares.holders(key[0])
-        return dataclasses.replace(told, holders=held) if held else told
+        if told.overlapping is None:
+            return told
+        return dataclasses.replace(told, holders=self._shares.holders(key[0]), collections=self._shares.collections())
 
     def _containers(self, accounts: list[Account]) -> list[Container]:
         rows = self.ledger.containers(accounts)[: evidence.NAMES - 1]

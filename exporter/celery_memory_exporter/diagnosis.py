@@ -24,6 +24,7 @@ from celery_memory_exporter.case import (
     LEAST_COUNT,
     LEAST_ITEMS,
     LEAST_SHARED_BYTES,
+    LEAST_STEP_TOTAL,
     OTHERS_SHARE,
     OWN_SHARE,
     SHORT_WARM,
@@ -142,7 +143,13 @@ def leaves_memory(case: Case) -> bool:
         steadily = leaks_steadily(steady) and goes_on(steady)
     else:
         steadily = (leaks_steadily(steady) or gains_surely(case, fill)) and keeps_filling(fill)
-    return steadily or (leaks_in_steps(whole) and steps_go_on(whole)) or fills_a_buffer(case)
+    in_steps = leaks_in_steps(whole) and steps_go_on(whole) and (whole.sum("audited") > 0 or grows_for_good(case))
+    return steadily or in_steps or fills_a_buffer(case)
+
+
+def grows_for_good(case: Case) -> bool:
+    """Whether a process's live memory rises from floor to floor: without audits, each run's garbage looks as if it stayed."""
+    return any(process_growth.rise(each.figures, "live_bytes") >= LEAST_STEP_TOTAL for each in case.worker.processes)
 
 
 def is_python(case: Case) -> bool:

@@ -104,6 +104,23 @@ def test_a_class_of_another_module_is_named_by_its_own(define: Define) -> None:
     assert [path for path in rows if path.endswith(".items")] == ["zz_origin.Registry.items"]
 
 
+def test_what_a_task_keeps_on_itself_is_found_behind_its_proxy(define: Define) -> None:
+    shop = define(
+        """
+import celery
+app = celery.Celery(set_as_current=False)
+class Remembering(app.Task):
+    def __init__(self):
+        self.seen = []
+@app.task(bind=True, base=Remembering)
+def keep(self, value):
+    self.seen.append(value)
+"""
+    )
+    assert shop.keep.name, "as a worker asks for before any run"
+    assert rows_after(lambda: shop.keep.run(1))["shop.keep.seen"].growth == 3
+
+
 def test_an_unbounded_lru_cache_grows_without_a_limit(define: Define) -> None:
     shop = define("import functools\n@functools.lru_cache(maxsize=None)\ndef load(key): return key")
     key = counter()

@@ -40,7 +40,7 @@ from multiprocessing import shared_memory
 from typing import Any, ClassVar
 from unittest import mock
 
-from celery import signals
+from celery import Task, signals
 
 from tests.zoo.case import app, innocent, leak
 from tests.zoo.reported import LIBC
@@ -170,6 +170,31 @@ CHAIN: dict[str, Link | None] = {"head": None}
 def linked_list(number: int) -> None:
     """No container ever grows."""
     CHAIN["head"] = Link(CHAIN["head"])
+
+
+class Remembering(Task):
+    def __init__(self) -> None:
+        self.seen: list[dict[str, int]] = []
+
+
+@app.task(bind=True, base=Remembering)
+@leak("python", by=("task_state.seen",))
+def task_state(self: Any, number: int) -> None:
+    """A task is one object for all its runs."""
+    self.seen.append({"number": number})
+
+
+def call(number: int) -> int:
+    return number
+
+
+@app.task
+@leak("python", by=("call", "function", "cell"))
+def patched_again(number: int) -> None:
+    """Each patch keeps the one before."""
+    global call  # noqa: PLW0603  # the leak
+    before = call
+    call = lambda value: before(value) + 1  # noqa: E731
 
 
 class Service:
@@ -544,6 +569,16 @@ def traces_by_itself(number: int) -> None:
     if not tracemalloc.is_tracing():
         tracemalloc.start(2)
     [f"{number}-{each}" for each in range(100)]
+
+
+@app.task
+@innocent()
+def freezes_its_heap(number: int) -> None:
+    """To keep pages shared with the parent. Nothing can be audited then; its cycles wait for the collector."""
+    if not gc.get_freeze_count():
+        gc.freeze()
+    node: list[Any] = [f"{number}-{each}" for each in range(100)]
+    node.append(node)
 
 
 @app.task

@@ -19,6 +19,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from celery.local import PromiseProxy
+
 from celery_memory_exporter.agent.shapes import (
     LEAF,
     MAX_FOLLOWED_ITEMS,
@@ -50,6 +52,7 @@ STEPS = {
     "<": (".<closure>.{}", 1),
     "@": (".{}", 1),  # an attribute of a thread-local
     "=": (".get()", 1),  # a context variable's value
+    "~": ("", 0),  # what a proxy stands for
     "!": (".getLogger({!r})", 0),
 }
 #: Attributes that lead from a wrapper to what it wraps: no part of what a reader knows.
@@ -60,7 +63,11 @@ HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made at run time, as Python classes a
 WRAPPERS = {id(kind) for kind in (staticmethod, classmethod, property, functools.partial, types.MethodType)}
 #: To the instances of these the table's answer is all there is.
 COMPLETE = {
-    id(kind) for kind in (types.FunctionType, type, threading.local, contextvars.ContextVar, types.ModuleType, BaseException)
+    id(kind)
+    for kind in (
+        *(types.FunctionType, types.ModuleType, type, BaseException),
+        *(threading.local, contextvars.ContextVar, PromiseProxy),
+    )
 }
 
 flags = type.__dict__["__flags__"].__get__

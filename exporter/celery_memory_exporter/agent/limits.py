@@ -10,7 +10,6 @@ Code objects and namespaces are read, nothing is run, and only numbers are kept.
 
 from __future__ import annotations
 
-import contextlib
 import dis
 import re
 import types
@@ -21,7 +20,7 @@ from celery.app.task import Task
 from celery.local import PromiseProxy
 
 from celery_memory_exporter.agent.addresses import HEAP_TYPE, MISSING, flags, resolve
-from celery_memory_exporter.agent.shapes import SEPARATOR, bases_of, class_dict, is_class, items_of, mro, namespace_of
+from celery_memory_exporter.agent.shapes import SEPARATOR, bases_of, class_dict, is_class, items_of, mro, namespace_of, target_of
 
 #: Steps of an address that name something in code: attributes, also of thread-locals, default arguments, closures.
 NAMING = ".@(<"
@@ -97,8 +96,7 @@ def _unwrapped(value: Any) -> Iterator[types.FunctionType]:
         yield value
         yield from (held for held in _closure(value).values() if type(held) is types.FunctionType)
     elif kind is PromiseProxy:
-        with contextlib.suppress(AttributeError):  # nobody has used the task yet
-            yield from _unwrapped(object.__getattribute__(value, "__thing"))
+        yield from _unwrapped(target_of(value))
     elif any(base is Task for base in bases_of(value)):
         yield from _functions_of_class(kind)
     else:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
+from celery.local import PromiseProxy
+
 MAX_NODES_PER_MODULE = 5_000
 #: The values of larger containers are data, not places.
 MAX_FOLLOWED_ITEMS = 64
@@ -174,6 +176,14 @@ def _local_parts(local: Any) -> Iterator[tuple[str, Any]]:
             return
 
 
+def target_of(proxy: Any) -> Any:
+    """The task that a name in an application's module stands for; ``None`` until somebody uses it."""
+    try:
+        return object.__getattribute__(proxy, "__thing")
+    except AttributeError:
+        return None
+
+
 # --- what is known of each type -------------------------------------------------------------------------------------
 
 
@@ -233,6 +243,7 @@ _SHAPES: list[tuple[type, Shape]] = [
     (type, Shape("class", parts=(lambda found: attributes_in(class_dict(found)),), home=module_of)),
     (threading.local, Shape("local", parts=(_local_parts,))),
     (contextvars.ContextVar, Shape("variable", parts=(lambda found: [("=", found.get(None))],))),
+    (PromiseProxy, Shape("proxy", parts=(lambda found: [("~", target_of(found))],))),
     (logging.Logger, Shape("Logger", home=lambda found: "logging")),
     (types.ModuleType, LEAF),
     (BaseException, LEAF),

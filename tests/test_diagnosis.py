@@ -327,6 +327,23 @@ def test_cycles_stay_where_the_collector_is_off() -> None:
     assert verdict.growth_class == "garbage"
 
 
+def read_only(size: float) -> Evidence:
+    """Of processes whose heap the application froze: each run is read before and after, and none is audited."""
+    grown = Growth()
+    for _ in range(200):
+        grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
+    return to_evidence(together([Words(row=grown.row)] * 2), 60.0, None, None)
+
+
+@pytest.mark.parametrize(("floor", "accused"), [(4.0 * MIB, True), (0.0, False)])
+def test_without_audits_a_process_has_to_grow_from_floor_to_floor(floor: float, accused: bool) -> None:
+    """Garbage that waits for the collector looks like what stays, until it is collected."""
+    history = [[float(at), 0.0, 0.0, 50 * MIB + at / 15 * floor + (at % 4) * MIB / 8, 0.0, 5.0, 1.0] for at in range(16)]
+    processes = [samples.process("main", 100), samples.process("0", 101, history=history)]
+    verdict = verdict_on(read_only(20_000.0), processes=processes)
+    assert isinstance(verdict, Suspect) is accused
+
+
 # --- how its container fills up -----------------------------------------------------------------------------------------
 
 

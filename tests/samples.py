@@ -45,9 +45,10 @@ def evidence(**changes: Any) -> Evidence:
         processes=2.0,
         growing=2.0,
         seconds=60.0,
-        survivors={"shop.MyCacheEntry": 125, "list": 250},
+        survivors={"shop.MyCacheEntry": 124, "list": 248},
         sites=[Site("shop.py:71", "bytes", 3_600.0)],
         deep_audits=4,
+        traced_audits=4,
         holders=[Holder("shop._my_app_cache", "dict", 250, 4.0)],
     )
     return dataclasses.replace(value, **changes)

@@ -60,7 +60,7 @@ def test_no_agent_is_told_with_the_next_step() -> None:
 
 def test_descriptors_are_counted_and_lines_told_in_their_own_unit() -> None:
     evidence = dataclasses.replace(
-        evidence_of(lambda _: 0.0, fds=1.0), sites=[Site("shop.py:9", "descriptors", 4.0)], deep_audits=4
+        evidence_of(lambda _: 0.0, fds=1.0), sites=[Site("shop.py:9", "descriptors", 4.0)], deep_audits=4, watched_audits=4
     )
     shown = text(snapshot(samples.task(evidence=evidence)))
     assert "retains    1 descriptors a run" in shown

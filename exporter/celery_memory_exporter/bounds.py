@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from celery_memory_exporter.report import (
+    EXIT_REASONS,
+    Container,
     Evidence,
     Histogram,
     Holder,
@@ -21,6 +23,7 @@ from celery_memory_exporter.report import (
     TaskReport,
     WorkerReport,
 )
+from celery_memory_exporter.wire import MAX_LIST_ITEMS
 
 OTHER = "other"
 
@@ -62,13 +65,19 @@ def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[W
         grouped.setdefault((admit(task.name), task.queue[:length]), []).append(task)
     lost: Counter[tuple[str, str]] = Counter()
     for each in report.lost:
-        lost[admit(each.name), each.reason[:length]] += each.count
+        lost[admit(each.name), each.reason if each.reason in EXIT_REASONS else OTHER] += each.count
     objects: dict[str, ObjectCount] = {}
     for counted in report.objects[: limits.object_types]:
         kind = counted.type[:length]
         before = objects.get(kind, ObjectCount(kind, 0, 0))
         objects[kind] = ObjectCount(kind, before.count + counted.count, before.growth + counted.growth)
     dropped["celery_worker_objects"] += max(0, len(report.objects) - limits.object_types)
+    containers: dict[str, Container] = {}
+    for each_container in report.containers[: limits.containers]:
+        path = each_container.path[:length]
+        known = containers.get(path, Container(path, each_container.kind, 0, 0))
+        items, grown = known.items + each_container.items, known.growth + each_container.growth
+        containers[path] = dataclasses.replace(each_container, path=path, items=items, growth=grown)
     dropped["celery_worker_container_items"] += max(0, len(report.containers) - limits.containers)
     return (
         dataclasses.replace(
@@ -76,16 +85,29 @@ def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[W
             tasks=[merge_tasks(name, queue, parts, limits) for (name, queue), parts in grouped.items()],
             lost=[LostRuns(name, reason, count) for (name, reason), count in lost.items()],
             objects=list(objects.values()),
-            containers=[dataclasses.replace(each, path=each.path[:length]) for each in report.containers[: limits.containers]],
+            containers=list(containers.values()),
+            children_exited=known_reasons(report.children_exited),
         ),
         +dropped,
     )
 
 
+def known_reasons(counts: dict[str, int]) -> dict[str, int]:
+    """A newer agent, or a sender that is none, may have others."""
+    known: Counter[str] = Counter()
+    for reason, count in counts.items():
+        known[reason if reason in EXIT_REASONS else OTHER] += count
+    return dict(known)
+
+
 def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) -> TaskReport:
     """The sum of several task types' figures, under one name."""
+
+    def fits(label: str) -> bool:
+        return len(label) <= limits.label_length
+
     evidence = merge_evidence([part.evidence for part in parts if part.evidence is not None], limits)
-    if len(parts) == 1 and len(parts[0].exceptions) <= limits.exceptions:
+    if len(parts) == 1 and len(parts[0].exceptions) <= limits.exceptions and all(map(fits, parts[0].exceptions)):
         return dataclasses.replace(parts[0], name=name, queue=queue, evidence=evidence)
     runs: Counter[str] = Counter()
     exceptions: Counter[str] = Counter()
@@ -129,11 +151,12 @@ def merge_evidence(parts: list[Evidence], limits: Limits) -> Evidence | None:
         for holder in part.holders:
             path = holder.path[: limits.label_length]
             before = holders.get(path)
-            more = (holder.items + before.items, holder.growth + before.growth) if before else (holder.items, holder.growth)
+            # It is the same container: its items are there once, whichever queue the runs came by that made it grow.
+            more = (max(holder.items, before.items), holder.growth + before.growth) if before else (holder.items, holder.growth)
             holders[path] = dataclasses.replace(holder, path=path, items=more[0], growth=more[1])
-    first = parts[0]
+    most = max(parts, key=lambda part: sum(part.profile.runs))
     return dataclasses.replace(
-        first,
+        most,
         profile=merge_profiles([part.profile for part in parts]),
         processes=max(part.processes for part in parts),
         growing=max(part.growing for part in parts),
@@ -143,10 +166,12 @@ def merge_evidence(parts: list[Evidence], limits: Limits) -> Evidence | None:
         survivors=dict(survivors.most_common(limits.object_types)),
         sites=[Site(site, figure, amount) for (site, figure), amount in sites.most_common(limits.sites)],
         deep_audits=sum(part.deep_audits for part in parts),
+        traced_audits=sum(part.traced_audits for part in parts),
+        watched_audits=sum(part.watched_audits for part in parts),
         holders=sorted(holders.values(), key=lambda holder: -holder.growth)[: limits.containers],
-        # Of one queue's runs: what other queues' runs added meanwhile is in there.
-        fills=[dataclasses.replace(fill, path=fill.path[: limits.label_length]) for fill in first.fills[: limits.containers]],
-        paths=[path[: limits.label_length] for path in first.paths],
+        # Of the queue with most runs: what other queues' runs added meanwhile is in there.
+        fills=[dataclasses.replace(fill, path=fill.path[: limits.label_length]) for fill in most.fills[: limits.containers]],
+        paths=list(dict.fromkeys(path[: limits.label_length] for part in parts for path in part.paths)),
     )
 
 
@@ -173,4 +198,8 @@ def by_name(tasks: list[TaskReport]) -> list[TaskReport]:
     grouped: dict[str, list[TaskReport]] = {}
     for task in tasks:
         grouped.setdefault(task.name, []).append(task)
-    return [merge_tasks(name, "", grouped[name], Limits()) for name in sorted(grouped)]
+    return [merge_tasks(name, "", grouped[name], WITHIN) for name in sorted(grouped)]
+
+
+#: For what is within the caps already.
+WITHIN = Limits(object_types=MAX_LIST_ITEMS, exceptions=MAX_LIST_ITEMS, sites=MAX_LIST_ITEMS, containers=MAX_LIST_ITEMS)

@@ -5,9 +5,10 @@ The rules that the verdict rests on, each with the reason beside its number.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from celery_memory_exporter.filling import LEAST_NEW_RUNS, STILL_LATE, WARM, still
+from celery_memory_exporter.filling import LEAST_NEW_RUNS, STILL_LATE, WARM, still, whole_rate
 from celery_memory_exporter.report import Estimate, Evidence, Fill, TaskReport
 from celery_memory_exporter.snapshot import WorkerView
 from celery_memory_exporter.windows import Window, window
@@ -37,10 +38,10 @@ MARGIN = 0.75
 FEW_STEPS, STILL_LATE_FEW = 12.0, 0.25
 #: Runs behind a container's filling up, and items that each may add.
 LEAST_FILL_RUNS, MOST_PER_RUN = 60.0, 1.5
-#: What counts its items in bytes or characters, and grows by an eighth of itself at a time; and how much of what runs wrote to
-#: it has to be there still.
+#: What counts its items in bytes or characters.
 BUFFERS = frozenset({"bytearray", "BytesIO", "StringIO", "array"})
-LEAST_DEEP_AUDITS, ALL = 4, 0.8
+#: What grows less than this share of the container that grows most explains nothing.
+MINOR = 0.1
 #: Descriptors, threads or processes a run.
 LEAST_COUNT = 0.1
 LEAST_SHARED_BYTES = 1024.0
@@ -82,16 +83,17 @@ class Case:
     def bytes_per_run(self) -> float:
         """By whichever tells it more closely."""
         mean, shared = self.steady.mean(), self.overlapping
-        if shared is not None and shared.error is not None and shared.error < mean.error:
-            return shared.per_run
-        return mean.per_run
+        if shared is None or shared.error is None or (mean.runs >= LEAST_ALONE and mean.error < shared.error):
+            return mean.per_run
+        return shared.per_run
 
     @property
     def certainty(self) -> float:
         """In standard errors, of what speaks most for a leak."""
         shares = [self.overlapping, *(holder.share for holder in self.evidence.holders)]
         told = [share.per_run / max(share.error, 1e-9) for share in shares if share is not None and share.error is not None]
-        return min(100.0, max([*told, self.steady.mean().certainty, CERTAIN]))
+        alone = self.steady.mean()
+        return min(100.0, max([*told, alone.certainty if alone.runs >= LEAST_AUDITS else 0.0, CERTAIN]))
 
 
 def steady_window(evidence: Evidence) -> Window:
@@ -106,7 +108,9 @@ def settled(case: Case) -> bool:
     if case.overlapping is not None:
         return case.overlapping.runs >= OVERLAPPING_RUNS and case.overlapping.intervals >= OVERLAPPING_INTERVALS
     profile, steady = case.evidence.profile, case.steady
-    regular = steady.mean().steps >= REGULAR * steady.sum("audited")
+    mean = steady.mean()
+    # Of descriptors and the like each run is seen by itself.
+    regular = mean.steps >= REGULAR * steady.sum("audited") or mean.per_run < LEAST_BYTES
     seen = window(profile, SEEN)
     old = window(profile, SETTLED if regular else SETTLED_BY_CHANCE).runs >= LEAST_NEW_RUNS
     measured = seen.sum("audited") + seen.sum("sampled") > 0
@@ -153,30 +157,23 @@ def goes_on(steady: Window) -> bool:
     return still([(mean.per_run, MARGIN * mean.error) for mean in means]) or (blocks[2][0] >= LEAST_BLOCKS and still(blocks))
 
 
-def fill_of(case: Case) -> Fill | None:
-    """How the container that holds most has filled up, by all runs; ``None`` where that is not known well enough.
+def fills_of(case: Case) -> list[Fill]:
+    """How the unbounded containers that take most have filled up, by all runs; without those of which that is not known well.
 
-    Of containers that gain about an item a run at most: the more items at a time, the less their number says about chance.
+    Of containers that gain about an item a run at most: the more items at a time, the less their number says about chance. Or of
+    buffers, whose items are bytes.
     """
-    unbounded = [holder.path for holder in case.evidence.holders if holder.limit is None]
-    fill = next((each for each in case.evidence.fills if unbounded and each.path == unbounded[0]), None)
-    if fill is None or sum(fill.runs) < LEAST_FILL_RUNS or not 0 < sum(fill.gains) <= MOST_PER_RUN * sum(fill.runs):
-        return None
-    return fill
+    largest = max((holder.growth for holder in case.evidence.holders), default=0.0)
+    kinds = {each.path: each.kind for each in case.evidence.holders if each.limit is None and each.growth >= MINOR * largest}
+    known = [fill for fill in case.evidence.fills if fill.path in kinds and sum(fill.runs) >= LEAST_FILL_RUNS]
+    return [fill for fill in known if 0 < whole_rate(fill) <= (math.inf if kinds[fill.path] in BUFFERS else MOST_PER_RUN)]
 
 
 def gains_surely(case: Case, fill: Fill) -> bool:
-    """Whether it gained items enough to be no chance, and audited runs leave something behind at all."""
-    return sum(fill.gains) >= CERTAIN**2 and case.steady.sum("audited") >= LEAST_AUDITS and case.bytes_per_run >= LEAST_BYTES
-
-
-def fills_a_buffer(case: Case) -> bool:
-    """Whether a text or an array holds all that runs have written to it. It grows in few steps, which audits may all miss."""
-    holder = next((each for each in case.evidence.holders if each.kind in BUFFERS and each.limit is None), None)
-    if holder is None or case.evidence.deep_audits < LEAST_DEEP_AUDITS:
-        return False
-    per_run = holder.growth / case.evidence.deep_audits
-    return per_run >= LEAST_STEP_BYTES and holder.items >= ALL * per_run * case.task.retained_runs
+    """Whether it gained items enough to be no chance, and runs leave something behind at all. A buffer grows by an eighth of itself
+    at a time, in steps that audits may all miss: what it gains is bytes."""
+    enough = sum(fill.gains) >= CERTAIN**2 and case.steady.sum("audited") >= LEAST_AUDITS
+    return enough and (case.bytes_per_run >= LEAST_BYTES or whole_rate(fill) >= LEAST_STEP_BYTES)
 
 
 def steps_go_on(whole: Window) -> bool:
@@ -190,9 +187,11 @@ def steps_go_on(whole: Window) -> bool:
 
 
 def counts_go_on(steady: Window, column: str) -> bool:
+    """In either half as in the other one: what was opened once, late or early, is no rate."""
     late = steady.later(0.5)
     early = steady.before(late)
-    return early.sum("audited") == 0 or late.per_audit(column) >= STILL_LATE * early.per_audit(column)
+    low, high = sorted((early.per_audit(column), late.per_audit(column)))
+    return early.sum("audited") == 0 or low >= STILL_LATE * high
 
 
 def stands(estimate: Estimate | None, least: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import logging
 import os
@@ -66,7 +67,7 @@ def report(url: str, *, as_json: bool) -> int:
             text = response.read().decode()
         diagnosis = json.loads(text)
         suspects = diagnosis["suspects"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", error)
         fail(f"no diagnosis at {address}: {reason}; is the exporter running there? Give its address with --url")
         return 2

@@ -18,21 +18,24 @@ from __future__ import annotations
 from celery_memory_exporter import process_growth
 from celery_memory_exporter.bounds import OTHER, by_name
 from celery_memory_exporter.case import (
+    CERTAIN,
     COUNTED,
     LEAST_AUDITS,
     LEAST_BYTES,
     LEAST_COUNT,
+    LEAST_FILL_RUNS,
     LEAST_ITEMS,
+    LEAST_LATE_AUDITS,
     LEAST_SHARED_BYTES,
     LEAST_STEP_TOTAL,
+    MINOR,
     OTHERS_SHARE,
     OWN_SHARE,
     SHORT_WARM,
     Case,
     contradicted,
     counts_go_on,
-    fill_of,
-    fills_a_buffer,
+    fills_of,
     gains_surely,
     garbage_aside,
     goes_on,
@@ -43,9 +46,9 @@ from celery_memory_exporter.case import (
     steady_window,
     steps_go_on,
 )
-from celery_memory_exporter.explanation import accuse, clear, clear_by_class
-from celery_memory_exporter.filling import keeps_filling
-from celery_memory_exporter.report import Holder, TaskReport
+from celery_memory_exporter.explanation import accuse, clear, clear_by_class, survivors_per_run
+from celery_memory_exporter.filling import WARM, keeps_filling, newest_age, newest_rate
+from celery_memory_exporter.report import AGES, Fill, Holder, TaskReport
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
 from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
 from celery_memory_exporter.windows import window
@@ -54,8 +57,6 @@ from celery_memory_exporter.windows import window
 LEAST_SURVIVORS = 0.5
 #: Of what a run leaves behind, where lines took more from the C heap than Python allocated: then it is the heap that grows.
 MOST = 0.75
-#: What grows less than this share of the container that grows most explains nothing.
-MINOR_HOLDER = 0.1
 #: What each process sees for itself.
 BY_PROCESS = frozenset({"python", "native", *COUNTED.values()})
 #: The class that tells most comes first.
@@ -100,17 +101,18 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
 
 
 def witnessed(case: Case) -> bool:
-    """Whether half of the processes saw it, as far as each can see it for itself."""
+    """Whether half of the processes saw it, as far as each can see it for itself: a container is seen by itself."""
     evidence = case.evidence
-    return case.overlapping is not None or evidence.growing >= evidence.processes / 2 or fills_a_buffer(case)
+    return case.overlapping is not None or evidence.growing >= evidence.processes / 2 or any(map(keeps_filling, fills_of(case)))
 
 
 def bounded_holder(case: Case) -> Holder | None:
-    """The container that takes what runs leave behind, if it is bounded, and so are all others that take a part worth telling."""
+    """The container that takes what runs leave behind, if it is bounded and not full yet, and nothing else takes a part of it."""
     holders = case.evidence.holders
-    if not holders or any(each.limit is None and each.growth >= MINOR_HOLDER * holders[0].growth for each in holders):
+    if not holders or any(each.limit is None and each.growth >= MINOR * holders[0].growth for each in holders):
         return None
-    return holders[0]
+    fill = next((each for each in case.evidence.fills if each.path == holders[0].path), None)
+    return None if fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS and newest_rate(fill) <= 0 else holders[0]
 
 
 def classes_of(case: Case) -> tuple[str, ...]:
@@ -138,13 +140,21 @@ def classes_of(case: Case) -> tuple[str, ...]:
 def leaves_memory(case: Case) -> bool:
     """By audits, or for much in few runs by all readings, or by what a container holds."""
     steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
-    fill = fill_of(case)
-    if fill is None:
-        steadily = leaks_steadily(steady) and goes_on(steady)
+    fills = fills_of(case)
+    filling = [fill for fill in fills if keeps_filling(fill)]
+    if filling:
+        steadily = leaks_steadily(steady) or any(gains_surely(case, fill) for fill in filling)
     else:
-        steadily = (leaks_steadily(steady) or gains_surely(case, fill)) and keeps_filling(fill)
+        steadily = leaks_steadily(steady) and goes_on(steady) and all(goes_on_since(case, fill) for fill in fills)
     in_steps = leaks_in_steps(whole) and steps_go_on(whole) and (whole.sum("audited") > 0 or grows_for_good(case))
-    return steadily or in_steps or fills_a_buffer(case)
+    return steadily or in_steps
+
+
+def goes_on_since(case: Case, full: Fill) -> bool:
+    """Whether runs surely leave something behind since a container that took it has filled."""
+    newest = newest_age(full)
+    since = window(case.evidence.profile, AGES[AGES.index(WARM) + newest]) if newest is not None else case.steady
+    return since.sum("audited") >= LEAST_LATE_AUDITS and since.mean().certainty >= CERTAIN
 
 
 def grows_for_good(case: Case) -> bool:
@@ -157,11 +167,10 @@ def is_python(case: Case) -> bool:
     evidence, steady = case.evidence, case.steady
     if evidence.holders or not steady.sum("audited"):
         return True
-    amounts = {figure: sum(site.amount for site in evidence.sites if site.figure == figure) for figure in ("bytes", "native")}
-    traced = amounts["bytes"] / max(1, evidence.deep_audits)
-    if amounts["native"] > amounts["bytes"] and steady.per_audit("native") > MOST * case.bytes_per_run:
+    traced, watched = (sum(evidence.per_run(s) for s in evidence.sites if s.figure == figure) for figure in ("bytes", "native"))
+    if watched > traced and steady.per_audit("native") > MOST * case.bytes_per_run:
         return False  # a few objects that hold much of it
-    survivors = sum(evidence.survivors.values()) / max(1.0, sum(evidence.profile.audited))
+    survivors = sum(survivors_per_run(evidence).values())
     return survivors >= LEAST_SURVIVORS or steady.per_audit("blocks") >= LEAST_SURVIVORS or traced >= case.bytes_per_run / 2
 
 
@@ -173,7 +182,9 @@ def leaves_shared_memory(case: Case) -> bool:
         return False
     mapped = sum(process.figures.shmem_bytes or 0 for process in case.worker.processes)
     by_squares = tmpfs is not None and stands(tmpfs, LEAST_SHARED_BYTES) and per_run >= tmpfs.per_run / 2
-    return by_squares or mapped >= per_run * case.steady.runs / 2 or rises_here(case)
+    # A map that somebody else's runs leave is not this type's, whose own part would be all but nothing of it.
+    left = per_run * case.steady.runs
+    return by_squares or left / 2 <= mapped <= 10 * left or rises_here(case)
 
 
 def rises_here(case: Case) -> bool:
@@ -186,7 +197,9 @@ def rises_here(case: Case) -> bool:
 
 def collects_nothing(case: Case) -> bool:
     """Whether cycles stay because the application turned the collector off."""
-    if all(process.figures.gc_enabled != 0 for process in case.worker.processes):
+    prefork = case.worker.report is not None and case.worker.report.pool == "prefork"
+    running = [each.figures for each in case.worker.processes if not prefork or each.figures.process != "main"]
+    if all(figures.gc_enabled != 0 for figures in running):
         return False
     garbage = case.steady.per_audit("garbage_blocks") + case.steady.per_audit("garbage_native")
     return case.steady.sum("audited") >= LEAST_AUDITS and garbage >= 1.0

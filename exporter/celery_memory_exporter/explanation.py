@@ -31,7 +31,7 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
     sites = sites_of(case)
     # A bounded one beside an unbounded one is not what leaks.
     holders = tuple(sorted(evidence.holders, key=lambda each: each.limit is not None)[:MOST_NAMES])
-    outcome = "failed" if only_failing(case) else None
+    outcome = "failed" if first in ("python", "native") and only_failing(case) else None
     column = next((name for name, growth_class in COUNTED.items() if growth_class == first), "")
     return Suspect(
         worker=case.worker.nodename,
@@ -75,7 +75,8 @@ def only_failing(case: Case) -> bool:
     failed = case.evidence.failed_audits
     whole = window(case.evidence.profile, SHORT_WARM)
     total = whole.sum("blocks") * MEAN_BLOCK_BYTES + whole.sum("native")
-    return failed >= 5 and whole.sum("audited") - failed >= 5 and total - case.evidence.failed_bytes < 0.1 * total
+    enough = failed >= 5 and whole.sum("audited") - failed >= 5
+    return enough and total > 0 and total - case.evidence.failed_bytes < 0.1 * total
 
 
 def rates_of(case: Case) -> tuple[ObjectRate, ...]:
@@ -88,8 +89,13 @@ def rates_of(case: Case) -> tuple[ObjectRate, ...]:
 
 
 def object_rates(evidence: Evidence) -> tuple[ObjectRate, ...]:
-    audited = sum(evidence.profile.audited) or 1.0
-    return ranked({name: count / audited for name, count in evidence.survivors.items()}, 0.01)
+    return ranked(survivors_per_run(evidence), 0.01)
+
+
+def survivors_per_run(evidence: Evidence) -> dict[str, float]:
+    """Objects by type that outlive a run; survivors are told of audited runs past the first few, deep ones included."""
+    runs = window(evidence.profile, SHORT_WARM).sum("audited") + evidence.deep_audits
+    return {name: count / max(1.0, runs) for name, count in evidence.survivors.items()}
 
 
 def ranked(per_run: dict[str, float], least: float) -> tuple[ObjectRate, ...]:
@@ -100,12 +106,11 @@ def ranked(per_run: dict[str, float], least: float) -> tuple[ObjectRate, ...]:
 
 
 def sites_of(case: Case) -> tuple[SiteRate, ...]:
-    audits = max(1, case.evidence.deep_audits)
     sites = sorted(case.evidence.sites, key=lambda site: (site.figure != "bytes", -site.amount))
     least = 0.02 * sum(site.amount for site in sites if site.figure == "bytes")
     return tuple(
         [
-            SiteRate(site.site, round(site.amount / audits, 1), site.figure)
+            SiteRate(site.site, round(case.evidence.per_run(site), 1), site.figure)
             for site in sites
             if site.amount > least or site.figure != "bytes"
         ]

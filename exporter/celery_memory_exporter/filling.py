@@ -26,13 +26,27 @@ def still(parts: list[tuple[float, float]]) -> bool:
 
 def keeps_filling(fill: Fill) -> bool:
     """Whether the container gains now as it did before, as far as chance lets one tell."""
-    whole = sum(fill.gains) / sum(fill.runs)
-    newest = max((age for age, runs in enumerate(fill.runs) if runs >= LEAST_NEW_RUNS), default=None)
-    if newest is None or fill.gains[newest] < STILL_NEW * whole * fill.runs[newest]:
+    if newest_rate(fill) < STILL_NEW * whole_rate(fill):
         return False
     late, last = (oldest(fill.runs, share) for share in (0.5, 0.25))
     rates = [rate(fill, ages) for ages in (slice(0, late), slice(late, None), slice(last, None))]
     return still([(each, 0.0) for each in rates]) or slowing(fill) < CHANCE
+
+
+def whole_rate(fill: Fill) -> float:
+    """Items a run, over all that is known."""
+    return rate(fill, slice(None))
+
+
+def newest_age(fill: Fill) -> int | None:
+    """The newest one that tells something, counted from the end of start-up."""
+    return max((age for age, runs in enumerate(fill.runs) if runs >= LEAST_NEW_RUNS), default=None)
+
+
+def newest_rate(fill: Fill) -> float:
+    """Items a run in that age; below any rate where there is none."""
+    newest = newest_age(fill)
+    return -math.inf if newest is None else rate(fill, slice(newest, newest + 1))
 
 
 def rate(fill: Fill, ages: slice) -> float:

@@ -18,6 +18,7 @@ from celery_memory_exporter import __version__
 from celery_memory_exporter.bounds import by_name
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, Family
 from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.explanation import survivors_per_run
 from celery_memory_exporter.exposition import number
 from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence, Histogram, ProcessReport, TaskReport, WorkerReport
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
@@ -193,12 +194,11 @@ def add_task_memory(rows: Rows, worker: WorkerView, report: WorkerReport, task: 
 
 
 def add_evidence(rows: Rows, labels: tuple[str, str], evidence: Evidence) -> None:
-    audited = sum(evidence.profile.audited)
-    for kind, count in sorted(evidence.survivors.items()):
-        rows.add("celery_task_retained_objects", (*labels, kind), count / max(1.0, audited))
+    for kind, per_run in sorted(survivors_per_run(evidence).items()):
+        rows.add("celery_task_retained_objects", (*labels, kind), per_run)
     for site in evidence.sites:
         if site.figure == "bytes":
-            rows.add("celery_task_retained_site_bytes", (*labels, site.site), site.amount / max(1, evidence.deep_audits))
+            rows.add("celery_task_retained_site_bytes", (*labels, site.site), evidence.per_run(site))
 
 
 def add_diagnosis(rows: Rows, diagnosis: Diagnosis) -> None:

@@ -49,13 +49,17 @@ def rise(process: ProcessReport, figure: str) -> float:
 def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
     """Processes that grow without a task type that explains it."""
     explained = any(each.growth_class in ("python", "native", "garbage") for each in named)
-    found = []
-    for view in worker.processes:
-        process = view.figures
+    found: list[Suspect] = []
+    others = []
+    for process in (view.figures for view in worker.processes):
         if process.process == "main" and worker.report is not None and worker.report.pool == "prefork":
             found += main_process(worker, process)
-        elif not explained and lived(process) >= LEAST_CHILD_SECONDS and rise(process, "live_bytes") >= LEAST_CHILD_BYTES:
-            found.append(suspect(worker, process, rise(process, "live_bytes"), "python", ()))
+        else:
+            others.append(process)
+    growing = [each for each in others if lived(each) >= LEAST_CHILD_SECONDS and rise(each, "live_bytes") >= LEAST_CHILD_BYTES]
+    if growing and not explained:
+        per_hour = sum(hourly(each, rise(each, "live_bytes")) for each in growing)
+        found.append(suspect(worker, growing, per_hour, "python", (), of=len(others)))
     return found
 
 
@@ -69,7 +73,7 @@ def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:
     if not waiting and rise(process, "live_bytes") < LEAST_MAIN_BYTES:
         return []
     holders = tuple(Holder(each.path, each.kind, each.items, each.growth, each.limit) for each in waiting)
-    return [suspect(worker, process, grown, "main", holders)]
+    return [suspect(worker, [process], hourly(process, grown), "main", holders, of=1)]
 
 
 def lived(process: ProcessReport) -> float:
@@ -77,22 +81,35 @@ def lived(process: ProcessReport) -> float:
     return seconds[-1] - seconds[0] if seconds else 0.0
 
 
-def suspect(worker: WorkerView, process: ProcessReport, grown: float, growth_class: str, holders: tuple[Holder, ...]) -> Suspect:
+def hourly(process: ProcessReport, grown: float) -> float:
+    return grown * 3600 / max(1.0, lived(process))
+
+
+def suspect(
+    worker: WorkerView,
+    growing: list[ProcessReport],
+    per_hour: float,
+    growth_class: str,
+    holders: tuple[Holder, ...],
+    *,
+    of: int,
+) -> Suspect:
+    """One for all processes that grow alike, ``of`` so many."""
     return Suspect(
         worker=worker.nodename,
         task=None,
         growth_class=growth_class,
         growth_classes=(growth_class,),
         retained_bytes_per_run=0.0,
-        retained_bytes_per_hour=round(grown * 3600 / max(1.0, lived(process)), 1),
+        retained_bytes_per_hour=round(per_hour, 1),
         retained_count_per_run=0.0,
         runs=0,
         audited_runs=0,
         confidence=0.8,
-        processes=1,
-        growing_processes=1,
+        processes=of,
+        growing_processes=len(growing),
         advice=advice.for_leak(growth_class, holders[0].path if holders else "", "", None),
-        process=process.process,
+        process=", ".join(each.process for each in growing),
         holders=holders,
     )
 
@@ -100,8 +117,9 @@ def suspect(worker: WorkerView, process: ProcessReport, grown: float, growth_cla
 def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
     """How the worker as a whole is doing."""
     per_hour = sum(each.retained_bytes_per_hour for each in found)
-    used, limit = headroom(worker)
-    left = (limit - used) * 3600 / per_hour if used is not None and limit is not None and per_hour > 0 else None
+    used, limit, of_children = headroom(worker)
+    towards_limit = sum(each.retained_bytes_per_hour for each in found if not of_children or each.growth_class != "main")
+    left = (limit - used) * 3600 / towards_limit if used is not None and limit is not None and towards_limit > 0 else None
     kept = any(allocator_keeps(view.figures) for view in worker.processes)
     growth_class = found[0].growth_class if found else "allocator" if kept else "steady"
     return WorkerVerdict(
@@ -116,14 +134,15 @@ def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
     )
 
 
-def headroom(worker: WorkerView) -> tuple[float | None, int | None]:
-    """Memory in use and its limit: of the pool for all children if there is one, else of the cgroup."""
+def headroom(worker: WorkerView) -> tuple[float | None, int | None, bool]:
+    """Memory in use and its limit: the pool's for all children if there is one, and whether it is that; else the cgroup's."""
     report = worker.report
     children = [view.figures.rss_bytes or 0 for view in worker.processes if view.figures.process != "main"]
     if report is not None and report.child_memory_limit_bytes and children:
-        return float(sum(children)), report.child_memory_limit_bytes * len(children)
+        return float(sum(children)), report.child_memory_limit_bytes * len(children), True
     cgroup = worker.cgroup
-    return (cgroup.working_set_bytes if cgroup.working_set_bytes is not None else cgroup.usage_bytes), cgroup.limit_bytes
+    used = cgroup.working_set_bytes if cgroup.working_set_bytes is not None else cgroup.usage_bytes
+    return used, cgroup.limit_bytes, False
 
 
 def allocator_keeps(process: ProcessReport) -> bool:

@@ -160,6 +160,9 @@ class Evidence:
     survivors: dict[str, int] = field(default_factory=dict)
     sites: list[Site] = field(default_factory=list)
     deep_audits: int = 0
+    #: Those with tracemalloc, which told bytes, and those with a watch over lines, which told the other figures.
+    traced_audits: int = 0
+    watched_audits: int = 0
     holders: list[Holder] = field(default_factory=list)
     fills: list[Fill] = field(default_factory=list)
     #: Reference paths from a module to a survivor.
@@ -170,6 +173,10 @@ class Evidence:
     collections: int = 0
     #: Bytes in tmpfs by least squares, which no process can tell its own part of.
     tmpfs: Estimate | None = None
+
+    def per_run(self, site: Site) -> float:
+        """What a run leaves behind at this line, of the line's figure."""
+        return site.amount / max(1, self.traced_audits if site.figure == "bytes" else self.watched_audits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from celery_memory_exporter import procfs
+from celery_memory_exporter.filling import WARM
 from celery_memory_exporter.report import AGES, HISTORY, VERSION, Histogram, Profile, TaskReport, WorkerReport
 
 #: A message above this is refused before it is parsed. A worker at every default cap sends some 200 kB.
@@ -151,6 +152,8 @@ def _check(report: WorkerReport) -> None:
         _check_positive(part)
 
 
+#: A fill begins where start-up ends.
+FILL_AGES = len(AGES) - AGES.index(WARM)
 #: Columns of a profile that count runs.
 COUNTS = ("runs", "audited", "shared_rises", "squares", "large_squares", "sampled", "sampled_squares")
 
@@ -164,7 +167,7 @@ def _check_evidence(task: TaskReport) -> None:
         raise DecodeError("malformed", f"profile of {task.name}: columns of different or too many ages")
     if any(min(columns[name], default=0) < 0 for name in COUNTS):
         raise DecodeError("malformed", f"profile of {task.name}: below zero")
-    if any(len(fill.gains) != len(fill.runs) or len(fill.runs) > len(AGES) for fill in task.evidence.fills):
+    if any(len(fill.gains) != len(fill.runs) or len(fill.runs) > FILL_AGES for fill in task.evidence.fills):
         raise DecodeError("malformed", f"fills of {task.name}: columns of different or too many ages")
     for part in (task.evidence, *task.evidence.sites, *task.evidence.holders, *task.evidence.fills):
         _check_positive(part)

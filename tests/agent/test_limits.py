@@ -62,7 +62,7 @@ class Cache:
         self.entries[key] = value
         self.order.append(key)
         self.size += 1
-        while self.size > maxsize:
+        while self.size > maxsize and self.timeout > 0:
             self.evict()
     def evict(self):
         if self.size > self.maxsize:
@@ -71,6 +71,7 @@ class Cache:
 """
     )
     shop.CACHE = shop.Cache(150)
+    shop.CACHE.timeout = 3_600
     assert limits(".CACHE", ".entries") == limits(".CACHE", ".order") == (150,)
     shop.CACHE.size = 999
     assert 999 in limits(".CACHE", ".entries"), "compared with: it may be one, as far as anybody can tell"

@@ -205,7 +205,7 @@ def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
         ledger.open_account(pid, 0, None)
         ledger.apply(("growth", pid, "t", "q", told))
         ledger.apply(("survivors", pid, "t", "q", {"shop.Cart": 100}))
-        ledger.apply(("sites", pid, "t", "q", 4, {("bytes", "shop.py:1"): 64.0}, ["shop.CARTS[...]"]))
+        ledger.apply(("sites", pid, "t", "q", (4, 3, 1), {("bytes", "shop.py:1"): 64.0}, ["shop.CARTS[...]"]))
         ledger.apply(("holders", pid, "t", "q", {"shop.CARTS": ("list", 50, 20.0, None)}))
     ledger.close_account(7, "tasks", None)
     words = ledger.words()["t", "q"]
@@ -213,7 +213,7 @@ def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
     assert words.sites == {("bytes", "shop.py:1"): 64.0 + 64.0 * FADE}
     assert words.holders == {"shop.CARTS": ("list", 50, 20.0 + 20.0 * FADE, None)}, "a gone child's containers are empty"
     assert words.paths == {"shop.CARTS[...]": 1 + FADE}
-    assert words.deep_audits == 4 + 4 * FADE
+    assert (words.deep_audits, words.traced_audits, words.watched_audits) == (4 + 4 * FADE, 3 + 3 * FADE, 1 + FADE)
     assert list(words.row) == [value + value * FADE for value in array("d", told)]
 
 

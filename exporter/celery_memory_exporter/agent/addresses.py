@@ -107,7 +107,7 @@ def _instance_parts(kind: type, *, large: Callable[[Any], bool]) -> Parts | None
         for step, get in slots:
             try:
                 yield step, get(found)
-            except AttributeError:  # an empty slot
+            except (AttributeError, TypeError):  # an empty slot, or another class's under a name of this one's
                 continue
 
     return parts
@@ -159,7 +159,7 @@ def _attribute(found: Any, name: str) -> Any:
         if type(member) is types.MemberDescriptorType:
             try:
                 return member.__get__(found)
-            except AttributeError:  # an empty slot
+            except (AttributeError, TypeError):  # the same
                 break
     return MISSING
 

@@ -36,6 +36,8 @@ AUDITS_PER_STEP = 20
 #: Python skips most full collections, those for which the heap has not grown by a quarter; so for one that is made up for, so many
 #: that would have been considered.
 FULL_COLLECTIONS_OWED = 10
+#: The same on a heap that is collected so fast: Python hardly skips any there.
+QUICK_COLLECTIONS_OWED, QUICK_SECONDS = 2, 0.005
 TYPES_PER_AUDIT = 20
 #: For threads that are about to go: a millisecond in all, and only where there are more than before.
 THREAD_LOOKS, THREAD_PAUSE_SECONDS = 5, 0.0002
@@ -82,6 +84,8 @@ class Auditor:
         self._before, self._after = array("d", bytes(8 * 6)), array("d", bytes(8 * 6))
         #: Young collections that audits kept from counting towards a full one.
         self._owed = array("d", [0.0])
+        #: What the last one that was made up for took.
+        self._full_seconds = math.inf
 
     def due(self, growth: Growth, types: int, busy_seconds: Callable[[], float]) -> bool:
         """Whether the run of this type that begins now is to be audited. ``types`` is how many task types there are."""
@@ -105,9 +109,9 @@ class Auditor:
     def begin(self) -> None:
         """Takes the opening readings; the run has to follow at once."""
         begun = time.perf_counter()
+        self._owe()  # before freezing, which sets the counts to zero
         self._frozen = True
         gc.freeze()
-        self._owe()
         gc.collect()
         clear_type_cache()
         before = self._before
@@ -185,8 +189,11 @@ class Auditor:
     def _collect_what_is_owed(self) -> None:
         """In place of automatic full collections, so not on the audits' budget."""
         first, second, third = gc.get_threshold()
-        if self._owed[0] > FULL_COLLECTIONS_OWED * second * max(1, third) and first and gc.isenabled():
+        considered = QUICK_COLLECTIONS_OWED if self._full_seconds < QUICK_SECONDS else FULL_COLLECTIONS_OWED
+        if self._owed[0] > considered * second * max(1, third) and first and gc.isenabled():
+            begun = time.perf_counter()
             gc.collect()
+            self._full_seconds = time.perf_counter() - begun
             self._owed[0] = 0.0
 
 

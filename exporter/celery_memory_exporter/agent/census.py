@@ -51,8 +51,8 @@ def count_types(objects: list[object]) -> list[tuple[type, int]]:
     """Types and their counts, the most frequent first."""
     try:
         return Counter(map(type, objects)).most_common()
-    except TypeError:
-        # A class whose metaclass defines equality without a hash. By identity it takes three times as long.
+    except Exception:
+        # A metaclass that defines equality without a hash, or one that fails. By identity it takes three times as long.
         kinds = list(map(type, objects))
         by_identity = {id(kind): kind for kind in kinds}
         return [(by_identity[identity], count) for identity, count in Counter(map(id, kinds)).most_common()]

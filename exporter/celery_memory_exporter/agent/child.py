@@ -37,6 +37,7 @@ TELL_SECONDS = 1.0
 #: pool itself lets a child that ended wait for one.
 LAST_WORDS_TRIES = 10
 LAST_WORDS_PAUSE_SECONDS = 0.05
+MAX_FORKING = 1_000
 #: Start-up is over after this many runs or seconds.
 WARM_RUNS = 30
 WARM_SECONDS = 60.0
@@ -82,6 +83,9 @@ class ChildAgent:
         self._telling = threading.Lock()
         self._peak = self._readings.peak()
         self._helper: Helper | None = None
+        #: The task that runs, and task types that fork.
+        self._task = ""
+        self._forking: set[str] = set()
         self.meter = Meter(
             self.guard,
             self._readings,
@@ -100,11 +104,15 @@ class ChildAgent:
     # --- around a run -----------------------------------------------------------------------------------------------
 
     def _begin(self, name: str, rss: int | None) -> None:
+        self._task = name
+        if name in self._forking:
+            self.stop_helper()
         self._write_state(time.time(), rss or 0, name)
 
     def _end(self, key: TaskKey) -> None:
         # The kernel's mark was restarted for this run: the lifetime's peak is kept here.
         self._peak = max(self._peak, self.meter.last_peak)
+        self._task = ""
         self._write_state(0.0, 0, "")
         self._owed.add(key)
         self._untold.add(key)
@@ -155,6 +163,19 @@ class ChildAgent:
             if not self._owed and not self._untold and self._channel.send(("bye", self._pid, exit_code, self._peak)):
                 return
             time.sleep(LAST_WORDS_PAUSE_SECONDS)
+
+    @guarded
+    def before_fork(self) -> None:
+        """A task forks. Its first such run is left out, in which the helper ends; the next ones begin without the helper."""
+        if self._helper is not None:
+            self.meter.disturb()
+            self.stop_helper()
+            if self._task and len(self._forking) < MAX_FORKING:
+                self._forking.add(self._task)
+
+    @guarded
+    def after_fork(self) -> None:
+        self.meter.after_fork()
 
     def stop_helper(self) -> None:
         """The next run starts another one."""

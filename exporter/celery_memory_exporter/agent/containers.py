@@ -193,6 +193,7 @@ class Probe:
         best = self._best(walk)
         for address in best:
             if address not in self._limits:
+                self._limits[address] = ()  # in place before the search: if that fails once, it fails each time
                 self._limits[address] = limits_of(address)
                 if time.perf_counter() >= deadline:
                     return False

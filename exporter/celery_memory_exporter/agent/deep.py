@@ -41,8 +41,9 @@ PATIENCE = 60
 FEW_FRAMES, FRAMES = 1, 12
 #: How much slower a run may get by tracing; what it really was, once a run of the type has been traced.
 SLOWDOWN = 10.0
-#: More blocks than this are not listed by line: it would take longer than some 0.1 s.
-MAX_TRACED_BLOCKS = 60_000
+#: Of what tracing itself keeps, some 100 bytes for each block that was allocated and is still there, whichever it took the place
+#: of: to list more by line would take longer than some 0.1 s, so a type whose runs make that many is not traced again.
+MAX_TRACING_BYTES = 6 * 1024 * 1024
 MAX_NAMES = 20
 WALK_SECONDS = 0.003
 WALK_PAUSE_RUNS = 4
@@ -60,6 +61,9 @@ class Dossier:
     #: Runs of the type at the last deep audit.
     last: int = -1
     audits: int = 0
+    #: Those with tracemalloc's answer, and those with a watch over lines.
+    traced: int = 0
+    watched: int = 0
     #: Deep audits after containers had been looked for in all modules.
     searched: int = 0
     #: Deep audits that found bytes or a figure that rose.
@@ -73,6 +77,8 @@ class Dossier:
     paths_tried: int = 0
     #: At the first run of each age (its index): sizes of the containers that were followed then.
     sizes: dict[int, dict[str, int]] = field(default_factory=dict)
+    #: Runs allocate more than can be listed.
+    too_large: bool = False
     slowdown: float = SLOWDOWN
     frames: int = FEW_FRAMES
 
@@ -157,8 +163,8 @@ class DeepAuditor:
             )
             self._watch.start()
         elif not tracemalloc.is_tracing():
+            self._tracing = True  # before it is: a soft time limit may be raised in between
             tracemalloc.start(dossier.frames)
-            self._tracing = True
 
     def end(self, key: TaskKey, growth: Growth, finding: Finding | None) -> None:
         """After the audit's closing readings; ``finding`` still has the survivors."""
@@ -175,10 +181,12 @@ class DeepAuditor:
         dossier.slowdown = max(1.0, seconds / max(1e-4, growth.cpu_per_audit))
         self.budget.spend(seconds)
 
-    def mark(self, key: TaskKey, start: int) -> None:
+    def mark(self, key: TaskKey, grown: Growth, start: int) -> None:
         """After a run whose figures start there in its type's row: notes what containers hold as it enters an age."""
+        if grown.row[start + growth.RUNS] != 1:
+            return
         dossier = self.dossiers.get(key)
-        if dossier is not None and dossier.suspicion and start // growth.WIDTH not in dossier.sizes:
+        if dossier is not None and dossier.suspicion:
             dossier.sizes[start // growth.WIDTH] = self.probe.sizes()
 
     def abandon(self) -> None:
@@ -213,17 +221,21 @@ class DeepAuditor:
         if not self._tracing:
             return False
         try:
-            if finding is None or finding.blocks > MAX_TRACED_BLOCKS:
+            if tracemalloc.get_tracemalloc_memory() > MAX_TRACING_BYTES:
+                dossier.too_large = True
+            if finding is None or dossier.too_large:
                 return False
             by_site, told = _traced(tracemalloc.take_snapshot())
         finally:
             self.abandon()
         traced = sum(by_site.values())
         if traced < dossier.suspicion.bytes / 4:
+            dossier.traced += 1
             return False
         if not told and dossier.frames == FEW_FRAMES:
             dossier.frames = FRAMES  # all of it is a library's; its callers are next
             return True
+        dossier.traced += 1
         dossier.traced_bytes += traced
         for site, size in sorted(by_site.items(), key=lambda item: -item[1])[:MAX_NAMES]:
             dossier.add_site("bytes", site, size)
@@ -233,6 +245,7 @@ class DeepAuditor:
         watch = self._watch
         assert watch is not None
         self.abandon()
+        dossier.watched += 1
         found = False
         for figure in ("native", "descriptors", "threads", "processes", "shared"):
             for site, amount in watch.top(figure):
@@ -260,6 +273,8 @@ class DeepAuditor:
 
 def _beyond_tracemalloc(dossier: Dossier) -> bool:
     """Whether lines have to be watched: what rises is not Python's memory, or tracemalloc saw none of it."""
+    if dossier.too_large:
+        return True
     blind = dossier.audits >= 2 and dossier.traced_bytes < dossier.suspicion.bytes / 2
     # Both kinds may be there: they take turns.
     return (dossier.suspicion.kernel or blind) and (dossier.audits % 2 == 1 or not dossier.suspicion.bytes)

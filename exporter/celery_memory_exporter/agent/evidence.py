@@ -25,6 +25,8 @@ FADE = 0.98
 #: Names in one record of the pipe, and bytes of each: they have to fit.
 NAMES = 10
 NAME_BYTES = 120
+#: The limit of a container that has none, as far as a process can tell; one that has outgrown it tells more than a younger one.
+UNBOUNDED = 2**62
 MAX_PATHS = 3
 #: Containers of which it is told how they filled up: with 22 ages each, they fit a record of the pipe.
 FILLS = 4
@@ -40,6 +42,9 @@ class Words:
     row: Row = field(default_factory=growth.new_row)
     survivors: dict[str, float] = field(default_factory=dict)
     deep_audits: float = 0.0
+    #: Those with tracemalloc, and those with a watch over lines.
+    traced_audits: float = 0.0
+    watched_audits: float = 0.0
     #: (figure, site) -> amount.
     sites: dict[tuple[str, str], float] = field(default_factory=dict)
     #: path -> kind, items, growth, limit.
@@ -83,12 +88,14 @@ def records(
     if dossier is None or not dossier.audits:
         return
     sites = cut_all(top(dict(dossier.sites)), lambda site: (site[0], cut(site[1])))
-    yield ("sites", pid, *key, dossier.audits, sites, [cut(path) for path in list(dossier.paths)[:MAX_PATHS]])
+    audits = (dossier.audits, dossier.traced, dossier.watched)
+    yield ("sites", pid, *key, audits, sites, [cut(path) for path in list(dossier.paths)[:MAX_PATHS]])
     held: dict[str, tuple[str, float, float, int | None]] = {}
     for path, growing in top({path: items for path, (_, items) in dossier.holders.items()}).items():
         row, name = rows.get(path), cut(path)
         _, items, grew, limit = held.get(name, ("", 0, 0.0, None))
-        limit = row.limit if row is not None else limit
+        if row is not None:
+            limit = UNBOUNDED if row.limit is None else row.limit
         held[name] = (dossier.holders[path][0], items + (row.items if row else 0), grew + growing, limit)
     yield ("holders", pid, *key, held)
     most = [path for path in top({path: items for path, (_, items) in dossier.holders.items()}) if path in rows][:FILLS]
@@ -102,7 +109,7 @@ def apply(words: Words, kind: str, rest: list[Any]) -> None:
     elif kind == "survivors":
         words.survivors = rest[0]
     elif kind == "sites":
-        words.deep_audits, words.sites, paths = rest
+        (words.deep_audits, words.traced_audits, words.watched_audits), words.sites, paths = rest
         words.paths = dict.fromkeys(paths, 1.0)
     elif kind == "holders":
         words.holders = rest[0]
@@ -124,6 +131,8 @@ def together(parts: Iterable[Words]) -> Words:
         total.witnesses += witnesses
         total.growing += growing
         total.deep_audits += part.deep_audits
+        total.traced_audits += part.traced_audits
+        total.watched_audits += part.watched_audits
         for name, count in part.survivors.items():
             total.survivors[name] = total.survivors.get(name, 0) + count
         for site, amount in part.sites.items():
@@ -135,7 +144,8 @@ def together(parts: Iterable[Words]) -> Words:
             total.paths[path] = total.paths.get(path, 0) + weight
         for path, (kind, items, grown, limit) in part.holders.items():
             _, more_items, more_grown, known = total.holders.get(path, (kind, 0, 0, None))
-            total.holders[path] = (kind, items + more_items, grown + more_grown, known if limit is None else limit)
+            most = max((each for each in (known, limit) if each is not None), default=None)
+            total.holders[path] = (kind, items + more_items, grown + more_grown, most)
     return total
 
 
@@ -145,9 +155,11 @@ def faded(words: Words) -> Words:
         row=array("d", [value * FADE for value in words.row]),
         survivors={name: count * FADE for name, count in top(words.survivors).items()},
         deep_audits=words.deep_audits * FADE,
+        traced_audits=words.traced_audits * FADE,
+        watched_audits=words.watched_audits * FADE,
         sites={site: amount * FADE for site, amount in top(words.sites).items()},
         holders={path: (kind, 0, grown * FADE, limit) for path, (kind, _, grown, limit) in _most(words.holders).items()},
-        fills={path: [(gained * FADE, runs * FADE) for gained, runs in fill] for path, fill in words.fills.items()},
+        fills={path: [(a * FADE, b * FADE) for a, b in words.fills[path]] for path in _most(words.holders) if path in words.fills},
         paths={path: weight * FADE for path, weight in top(words.paths).items()},
         witnesses=words.witnesses * FADE,
         growing=words.growing * FADE,
@@ -184,14 +196,17 @@ def to_evidence(words: Words, seconds: float, overlapping: Estimate | None, tmpf
         survivors={name: round(count) for name, count in top(words.survivors).items()},
         sites=[Site(site, figure, round(amount, 1)) for (figure, site), amount in top(words.sites).items()],
         deep_audits=round(words.deep_audits),
+        traced_audits=round(words.traced_audits),
+        watched_audits=round(words.watched_audits),
         holders=[
-            Holder(path, kind, round(items), round(grown, 1), limit)
+            Holder(path, kind, round(items), round(grown, 1), None if limit == UNBOUNDED else limit)
             for path, (kind, items, grown, limit) in _most(words.holders).items()
         ],
         fills=[
             Fill(path, [round(gained, 1) for gained, _ in fill], [round(runs, 1) for _, runs in fill])
-            for path, fill in words.fills.items()
-        ][:NAMES],
+            for path, fill in ((path, words.fills.get(path, [])) for path in _most(words.holders))
+            if fill
+        ],
         paths=list(top(words.paths)),
         overlapping=overlapping,
         tmpfs=tmpfs,

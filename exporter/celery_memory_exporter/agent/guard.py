@@ -7,6 +7,7 @@ cost the task its soft time limit.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -32,7 +33,8 @@ class Guard:
         self.errors += 1
         if place not in self._logged:
             self._logged.add(place)
-            logger.warning("The memory agent failed in %s; tasks are not affected. Logged once.", place, exc_info=True)
+            with contextlib.suppress(Exception):  # of the application's own handlers
+                logger.warning("The memory agent failed in %s; tasks are not affected. Logged once.", place, exc_info=True)
 
 
 def guarded(method: Callable[P, R]) -> Callable[P, R | None]:

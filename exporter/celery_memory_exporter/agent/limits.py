@@ -29,6 +29,8 @@ REMOVALS = frozenset({"clear", "discard", "heappop", "pop", "popitem", "popleft"
 SIZES = re.compile(r"^len$|size|max|limit|capacity|bound", re.IGNORECASE)
 #: ``size`` in small letters is what there is, not what there may be.
 LIMITS = re.compile(r"(?i:max|limit|capacity|bound)|SIZE")
+#: Numbers of something else, whatever they are compared with.
+TIMES = re.compile(r"time|second|minute|hour|_age|retr|attempt|depth", re.IGNORECASE)
 #: Flags, indexes and the like are no limits.
 LEAST_LIMIT = 8
 #: Instructions between a number and its comparison (``number % 100 == 0``), and between a container and what takes out of it.
@@ -134,25 +136,34 @@ def _deletes(code: types.CodeType) -> bool:
 
 
 def _numbers(function: types.FunctionType, owner: Any) -> set[int]:
-    """The numbers that it compares something with, and those of variables that are called a limit."""
+    """The numbers that it compares something with, and those of its owner's attributes that are called a limit."""
     instructions = [each for each in dis.get_instructions(function.__code__) if each.opname.startswith(("LOAD", "COMPARE"))]
-    variables = _variables(function, owner)
-    numbers = {value for name, value in variables.items() if LIMITS.search(name)}
+    attributes = _integers(function, _spaces_of(owner))
+    variables = _integers(function, [_closure(function), function.__globals__]) | attributes
+    numbers = {value for name, value in attributes.items() if LIMITS.search(name) and not TIMES.search(name)}
     for at, instruction in enumerate(instructions):
         if instruction.opname == "COMPARE_OP":
             for before in instructions[max(0, at - COMPARED) : at]:
                 value = before.argval
-                numbers.add(variables.get(value, 0) if type(value) is str and before.opname != "LOAD_CONST" else value)
-    return {number for number in numbers if type(number) is int and number >= LEAST_LIMIT}
+                if type(value) is int:
+                    numbers.add(value)
+                elif type(value) is str and before.opname != "LOAD_CONST" and not TIMES.search(value):
+                    numbers.add(variables.get(value, 0))
+    return {number for number in numbers if number >= LEAST_LIMIT}
 
 
-def _variables(function: types.FunctionType, owner: Any) -> dict[str, int]:
-    """The integers among what it names: closure variables, globals, attributes of the owner's classes and its own."""
+def _spaces_of(owner: Any) -> list[Any]:
+    """Where its attributes are: its classes and itself."""
+    if owner is None:
+        return []
+    if is_class(owner):
+        return [*map(class_dict, reversed(mro(owner) or ()))]
+    return [*map(class_dict, reversed(bases_of(owner))), namespace_of(owner)]
+
+
+def _integers(function: types.FunctionType, spaces: list[Any]) -> dict[str, int]:
+    """The integers in these namespaces among what the function names; later ones go before earlier ones."""
     names = _names(function.__code__)
-    kinds = () if owner is None else mro(owner) or () if is_class(owner) else bases_of(owner)
-    spaces = [_closure(function), function.__globals__, *map(class_dict, reversed(kinds))]
-    if owner is not None and not is_class(owner):
-        spaces.append(namespace_of(owner))
     found: dict[str, int] = {}
     for space in spaces:
         if type(space) is dict or type(space) is types.MappingProxyType:

@@ -73,9 +73,11 @@ class LineWatch:
         self.complete = self._following and self._is_ours(sys.gettrace())
         self._following = False
         self._undo()
-        if self._started:
-            self._book()
-        self._readings = ()
+        try:
+            if self._started:
+                self._book()
+        finally:
+            self._readings = ()
 
     def top(self, name: str) -> list[tuple[str, float]]:
         """Lines (``shop/cache.py:42``) by how much they made the figure grow, at most five, the most first.

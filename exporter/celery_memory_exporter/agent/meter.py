@@ -105,54 +105,49 @@ class Meter:
 
     # --- one run ----------------------------------------------------------------------------------------------------
 
-    def open(self, name: str, request: Any) -> Run | None:
-        """Takes the opening readings; ``None`` when the agent failed."""
-        run = Run()
-        run.active = run.audited = run.deep = run.stashed = False
-        run.begun = time.perf_counter()
+    def open(self, run: Run, name: str, request: Any) -> None:
+        """Takes the opening readings; the run is not measured when the agent fails in here."""
         try:
-            run.key, run.row, run.growth = self.books.row_of(name, request)
-            with self._lock:
-                run.active = True
-                self._epoch += 1
-                self._running += 1
-                run.epoch, run.work = self._epoch, self._work
-                run.alone = self._running == 1
-                run.start = run.growth.begin()
-            self._choose(run)
-            run.rss = self._readings.rss()
-            run.peak_reset = run.alone and self._reset_peak(run.rss or 0)
-            if self._on_open is not None:
-                self._on_open(name, run.rss)
-            if run.deep:
-                self.deep.begin(run.key)
-            past_start = run.alone and run.start >= growth.WARM
-            run.sizes = self.containers.sizes() if self.containers is not None and past_start else None
-            self.overhead_seconds += time.perf_counter() - run.begun
-            if run.audited:
-                run.cpu = time.process_time()
-                self.auditor.begin()
-            elif run.sampled:
-                run.native = self._readings.native_live()
-                run.blocks = sys.getallocatedblocks()
-            return run
+            self._open(run, name, request)
+            run.opened = True
         except SoftTimeLimitExceeded:
-            self.leave(run)
             raise
         except Exception:
             self.leave(run)
             self.guard.note("Meter.open")
-            return None
-        except BaseException:  # the worker's own way to stop
-            self.leave(run)
-            raise
 
-    def settle(self, run: Run | None, answer: Any) -> Any:
+    def _open(self, run: Run, name: str, request: Any) -> None:
+        run.key, run.row, run.growth = self.books.row_of(name, request)
+        with self._lock:
+            run.active = True
+            self._epoch += 1
+            self._running += 1
+            run.epoch, run.work = self._epoch, self._work
+            run.alone = self._running == 1
+            run.start = run.growth.begin()
+        self._choose(run)
+        run.rss = self._readings.rss()
+        run.peak_reset = run.alone and self._reset_peak(run.rss or 0)
+        if self._on_open is not None:
+            self._on_open(name, run.rss)
+        if run.deep:
+            self.deep.begin(run.key)
+        past_start = run.alone and run.start >= growth.WARM
+        run.sizes = self.containers.sizes() if self.containers is not None and past_start else None
+        self.overhead_seconds += time.perf_counter() - run.begun
+        if run.audited:
+            run.cpu = time.process_time()
+            self.auditor.begin()
+        elif run.sampled:
+            run.native = self._readings.native_live()
+            run.blocks = sys.getallocatedblocks()
+
+    def settle(self, run: Run, answer: Any) -> Any:
         """The answer without what it need not hold over the closing readings; ``restore`` gives back what the worker needs.
 
         Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
         """
-        if run is None:
+        if not run.opened:
             return answer
         try:
             return self._settle(run, answer)
@@ -161,8 +156,8 @@ class Meter:
             self.guard.note("Meter.settle")
             return answer
 
-    def restore(self, run: Run | None, answer: Any) -> Any:
-        return self._stash.take(answer) if run is not None and run.stashed else answer
+    def restore(self, run: Run, answer: Any) -> Any:
+        return self._stash.take(answer) if run.stashed else answer
 
     def _settle(self, run: Run, answer: Any) -> Any:
         run.outcome = answers.outcome_of(answer)
@@ -176,12 +171,12 @@ class Meter:
             self._abandon(run)
         return answer if answer.info is not None else answers.without_value(answer)
 
-    def close(self, run: Run | None, answer: Any, error: BaseException | None = None) -> None:
+    def close(self, run: Run, answer: Any, error: BaseException | None = None) -> None:
         """Takes the closing readings and adds the run to its type's row.
 
         Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
         """
-        if run is None:
+        if not run.opened:
             return
         try:
             if error is not None:
@@ -195,18 +190,27 @@ class Meter:
 
     def _close(self, run: Run, answer: Any) -> None:
         begun = time.perf_counter()
+        try:
+            self._book(run, answer, begun)
+            if self.containers is not None and run.alone and run.sizes is not None:
+                self.containers.add_items(run.key[0], run.sizes)
+            if run.alone and self.deep.suspects:
+                self.deep.mark(run.key, run.growth, run.start)
+                self.deep.rest(self._busy())
+        finally:
+            if self._on_close is not None:
+                self._on_close(run.key)
+            self.overhead_seconds += time.perf_counter() - begun
+
+    def _book(self, run: Run, answer: Any, begun: float) -> None:
+        finding, blocks, native = None, 0, None
         if run.audited:
             finding = self.auditor.finish(answer)
             run.cpu = time.process_time() - run.cpu
-        else:
-            finding = None
-            blocks = sys.getallocatedblocks() if run.sampled else 0
-            native = self._readings.native_live() if run.sampled else None
-            if run.sampled:
-                self.sampling.spend(2 * (time.perf_counter() - begun))  # the opening ones take as long
+        elif run.sampled:
+            blocks, native = sys.getallocatedblocks(), self._readings.native_live()
+            self.sampling.spend(2 * (time.perf_counter() - begun))  # the opening ones take as long
         rss = self._readings.rss()
-        if run.deep:
-            self.deep.end(run.key, run.growth, finding)
         self._leave(run)
         with self._lock:
             run.alone = run.alone and self._epoch == run.epoch
@@ -222,23 +226,18 @@ class Meter:
                 self.books.add_sample(run, blocks, native, freed=freed, only_large=self.auditor.enabled)
             self.runs += 1
             self.busy_seconds += begun - run.begun
-        del finding
-        if self.containers is not None and run.alone and run.sizes is not None:
-            self.containers.add_items(run.key[0], run.sizes)
-        if run.alone and self.deep.suspects:
-            self.deep.mark(run.key, run.start)
-            self.deep.rest(self._busy())
-        if self._on_close is not None:
-            self._on_close(run.key)
-        self.overhead_seconds += time.perf_counter() - begun
+        if run.deep:
+            self.deep.end(run.key, run.growth, finding)
 
     def _abandon(self, run: Run) -> None:
-        if run.deep:
-            self.deep.abandon()
-            run.deep = False
-        if run.audited:
-            self.auditor.abandon()
-            run.audited = False
+        try:
+            if run.deep:
+                run.deep = False
+                self.deep.abandon()
+        finally:
+            if run.audited:
+                run.audited = False
+                self.auditor.abandon()
 
     def _leave(self, run: Run) -> None:
         with self._lock:
@@ -246,11 +245,28 @@ class Meter:
                 run.active = False
                 self._running -= 1
 
-    def leave(self, run: Run | None) -> None:
+    def leave(self, run: Run) -> None:
         """Whatever happened: the heap is as it was, and the run is no longer among those active."""
-        if run is not None:
+        try:
             self._abandon(run)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:
+            self.guard.note("Meter.leave")
+        finally:
             self._leave(run)
+
+    def disturb(self) -> None:
+        """The runs that are active now are left out of the retained figures."""
+        with self._lock:
+            self._work += 1
+
+    def after_fork(self) -> None:
+        """In a process that a task forked: its heap is collected again, and nothing is traced."""
+        try:
+            self.deep.abandon()
+        finally:
+            self.auditor.abandon()
 
     @contextmanager
     def housekeeping(self) -> Iterator[None]:

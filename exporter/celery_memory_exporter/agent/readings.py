@@ -122,7 +122,12 @@ class Readings:
 
     def tmpfs(self) -> float:
         """Bytes used in the file systems that live in memory, by whomever."""
-        return float(sum((stat.f_blocks - stat.f_bfree) * stat.f_frsize for stat in map(os.statvfs, self._tmpfs)))
+        used = 0.0
+        for path in self._tmpfs:
+            with contextlib.suppress(OSError):  # unmounted since
+                stat = os.statvfs(path)
+                used += (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+        return used
 
     def in_memory_files(self) -> float:
         """Shared memory of this process and files in memory of everybody: what of the two rises in one run may be the run's."""

@@ -91,7 +91,7 @@ def _frames() -> Iterator[int]:
 
 def _is_agents(found: Any) -> bool:
     if type(found) is types.FunctionType:
-        return is_own(found.__globals__.get("__name__"))
+        return is_own(dict.get(found.__globals__, "__name__"))
     return is_own(module_of(type(found)))
 
 

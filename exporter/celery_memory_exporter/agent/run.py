@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.tally import Row, TaskKey
 
@@ -11,9 +13,15 @@ class Run:
 
     __slots__ = (
         *("active", "alone", "audited", "begun", "blocks", "collected", "cpu", "deep", "epoch", "error", "growth", "key", "native"),
-        *("outcome", "peak_reset", "row", "rss", "sampled", "sizes", "start", "stashed", "work"),
+        *("opened", "outcome", "peak_reset", "row", "rss", "sampled", "sizes", "start", "stashed", "work"),
     )
 
+    def __init__(self) -> None:
+        self.opened = self.active = self.audited = self.deep = self.stashed = False
+        self.begun = time.perf_counter()
+
+    #: Whether it is measured: not where the agent failed.
+    opened: bool
     key: TaskKey
     row: Row
     growth: Growth

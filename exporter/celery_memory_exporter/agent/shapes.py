@@ -103,9 +103,14 @@ def is_plain(found: Any) -> bool:
     return _is_bare(found) if kind is types.FunctionType else id(kind) in LEAVES
 
 
+def _is_default(found: Any) -> bool:
+    """Whether a default argument is plain; a function among them may be the very one that is asked about."""
+    return type(found) is not types.FunctionType and is_plain(found)
+
+
 def _is_bare(function: Any) -> bool:
     """Whether a plain function (no class can derive from that type) is nothing but code: five of six are."""
-    if function.__closure__ or function.__kwdefaults__ or not all(map(is_plain, function.__defaults__ or ())):
+    if function.__closure__ or function.__kwdefaults__ or not all(map(_is_default, function.__defaults__ or ())):
         return False
     return not _has_attributes(function)
 
@@ -202,7 +207,7 @@ class Shape(NamedTuple):
 
 def _home_of_function(function: Any) -> Any:
     """The module that binds it; ``None`` if none does; this package's name for its own."""
-    if is_own(function.__globals__.get("__name__")):
+    if is_own(dict.get(function.__globals__, "__name__")):
         return PACKAGE
     return None if "<locals>" in function.__qualname__ else function.__module__
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from celery_memory_exporter.agent.run import Run
+
 if TYPE_CHECKING:
     from celery_memory_exporter.agent.meter import Meter
 
@@ -20,14 +22,15 @@ def measured(meter: Meter, name: str, trace: Trace) -> Trace:
     """The task's tracer with readings around it: same arguments, same answer (without the value of a successful run)."""
 
     def measured_trace(uuid: Any, args: Any, kwargs: Any, request: Any = None) -> Any:
-        run = meter.open(name, request)
+        run = Run()
         try:
-            answer = trace(uuid, args, kwargs, request)
-        except BaseException as error:
-            meter.close(run, None, error)
-            raise
-        # Rebound, so that what the answer held is gone before the closing readings.
-        try:
+            meter.open(run, name, request)
+            try:
+                answer = trace(uuid, args, kwargs, request)
+            except BaseException as error:
+                meter.close(run, None, error)
+                raise
+            # Rebound, so that what the answer held is gone before the closing readings.
             answer = meter.settle(run, answer)
             meter.close(run, answer)
         finally:  # a soft time limit may be raised between any two instructions

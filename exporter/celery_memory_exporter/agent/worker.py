@@ -5,6 +5,7 @@ With prefork the children measure; with solo, threads, gevent and eventlet tasks
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -59,6 +60,8 @@ class WorkerAgent:
         self._instance = Instance(procfs.boot_id(), procfs.pid_namespace(), os.getpid(), self._self.start_ticks, time.time())
         self._sequence = 0
         self._started = time.monotonic()
+        #: When the last report was made.
+        self._reported = self._started
         self._first_told: dict[tally.TaskKey, float] = {}
         self._pool_processes: dict[int, Any] = {}
         self._oom_kills = procfs.cgroup_memory().oom_kills
@@ -98,7 +101,7 @@ class WorkerAgent:
         )
         slot = getattr(current_process(), "index", -1)
         self._child = ChildAgent(self.channel, settings, slot, self.child_memory_limit_bytes, counting)
-        os.register_at_fork(before=self._child.stop_helper)
+        os.register_at_fork(before=self._child.before_fork, after_in_child=self._child.after_fork)
         self._child.meter.wrap_tasks(self.worker.app.tasks)
 
     def end_child(self, exit_code: int) -> None:
@@ -136,9 +139,10 @@ class WorkerAgent:
         self._sequence += 1
         if self.meter is not None:
             self.wrap_tasks()
-            with self.meter.housekeeping():
-                return self._report(reports_dropped)
-        return self._report(reports_dropped)
+        with self.meter.housekeeping() if self.meter is not None else contextlib.nullcontext():
+            report = self._report(reports_dropped)
+        self._reported = time.monotonic()
+        return report
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -272,9 +276,8 @@ class WorkerAgent:
         return [Container(row.path, row.kind, row.items, row.growth, row.limit) for row in rows]
 
     def _seconds_of(self, key: tally.TaskKey) -> float:
-        """Since the first report that told of the type."""
-        now = time.monotonic()
-        return now - self._first_told.setdefault(key, now)
+        """For which the type has been running: since the report before the first one that told of it, when it had not run yet."""
+        return time.monotonic() - self._first_told.setdefault(key, self._reported)
 
     def _peaks_known(self) -> bool:
         return os.access("/proc/self/clear_refs", os.W_OK)

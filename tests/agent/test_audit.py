@@ -12,6 +12,7 @@ import threading
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -492,6 +493,51 @@ def test_full_collections_that_audits_held_up_are_made_up_for() -> None:
     finally:
         gc.enable()
     assert first
+
+
+def test_collections_that_freezing_would_forget_are_owed() -> None:
+    """``gc.freeze`` sets the counts to zero, so they are read before."""
+    auditor = Auditor(Readings(), enabled=True)
+    before = auditor._owed[0]
+    gc.collect()
+    while gc.get_count()[1] < 2:
+        [[] for _ in range(1_000)]
+    auditor.begin()
+    auditor.abandon()
+    assert auditor._owed[0] >= before + 2
+
+
+def test_a_process_that_a_task_forks_has_a_heap_that_is_collected() -> None:
+    meter = make_meter()
+    seen: list[int] = []
+
+    def fork() -> None:
+        frozen = gc.get_freeze_count()
+        meter.after_fork()  # as the hook does in the new process
+        seen.append(frozen)
+        seen.append(gc.get_freeze_count())
+
+    measured(meter, "t", returning(fork))("uuid", (), {}, {})
+    assert seen[0] > 0
+    assert seen[1] == 0
+    assert meter.guard.errors == 0
+
+
+def test_a_run_in_which_somebody_forks_is_left_out() -> None:
+    meter = make_meter()
+    trace = measured(meter, "t", returning(meter.disturb))
+    for _ in range(10):
+        trace("uuid", (), {}, {})
+    assert meter.books.growth["t", ""].audits == 0
+    assert meter.books.rows["t", ""][0] == 10
+
+
+def test_a_file_system_in_memory_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    readings = Readings([str(tmp_path), str(tmp_path / "gone")])
+    assert readings.tmpfs() > 0
+    meter = Meter(Guard(), Readings([str(tmp_path / "gone")]), max_tasks=200)
+    measured(meter, "t", returning(lambda: None))("uuid", (), {}, {})
+    assert (meter.guard.errors, meter.books.growth["t", ""].audits) == (0, 1)
 
 
 def test_garbage_from_before_is_freed_at_last() -> None:

@@ -121,6 +121,26 @@ def keep(self, value):
     assert rows_after(lambda: shop.keep.run(1))["shop.keep.seen"].growth == 3
 
 
+def test_a_slot_of_another_class_is_no_error(define: Define) -> None:
+    shop = define(
+        """
+class Cart:
+    __slots__ = ("items",)
+class Wish:
+    __slots__ = ("held",)
+    items = Cart.items
+WISH = Wish()
+WISH.held = []
+"""
+    )
+    assert rows_after(lambda: shop.WISH.held.append(1))["shop.WISH.held"].growth == 3
+
+
+def test_a_function_among_its_own_defaults_is_no_error(define: Define) -> None:
+    shop = define("HELD = []\ndef call(self=None): pass\ncall.__defaults__ = (call,)")
+    assert rows_after(lambda: shop.HELD.append(1))["shop.HELD"].growth == 3
+
+
 def test_an_unbounded_lru_cache_grows_without_a_limit(define: Define) -> None:
     shop = define("import functools\n@functools.lru_cache(maxsize=None)\ndef load(key): return key")
     key = counter()

@@ -17,6 +17,7 @@ from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.budget import Budget
 from celery_memory_exporter.agent.deep import ENOUGH, MAX_NAMES, PATIENCE, Dossier
+from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
@@ -266,6 +267,37 @@ def test_how_a_container_fills_up_is_told_age_by_age(load: Load) -> None:
     assert fill[-2] == (15, 15), "from 90 to 105"
     assert sum(gained for gained, _ in fill) == sum(runs for _, runs in fill), "one item a run, from where it was followed on"
     assert dossier.fill("leaky.GONE", 7, meter.books.growth[KEY].row) == [(0.0, 0.0)] * len(fill)
+
+
+def test_sizes_are_noted_only_as_an_age_begins(load: Load) -> None:
+    """A part of what an age gained must not be shared out among all of its runs."""
+    meter = make_meter()
+    meter.deep.dossiers[KEY] = dossier = Dossier(suspicion=Suspicion(bytes=100.0))
+    grown = Growth()
+    for _ in range(AGES[6]):
+        start = grown.begin()
+    meter.deep.mark(KEY, grown, start)
+    assert not dossier.sizes
+    meter.deep.mark(KEY, grown, grown.begin())
+    assert list(dossier.sizes) == [6]
+
+
+def test_a_type_that_allocates_too_much_to_list_is_not_traced_again(load: Load) -> None:
+    """However little of it is more than before: to list what was allocated would take seconds."""
+    module = load(
+        """
+        ROWS, HELD = [], []
+
+        def refresh():
+            ROWS[:] = [[number] for number in range(100_000)]
+            HELD.append([{} for _ in range(20)])
+        """
+    )
+    meter = make_meter()
+    dossier = run_until(meter, module.refresh, lambda found: found.audits >= 3)
+    assert dossier.too_large
+    assert not knows(dossier, "bytes")
+    assert not tracemalloc.is_tracing()
 
 
 def test_when_a_type_is_explained() -> None:

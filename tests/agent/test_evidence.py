@@ -114,6 +114,26 @@ def test_a_repeated_word_replaces_the_earlier_one() -> None:
     assert words.survivors == {"shop.Cart": 3}
 
 
+def test_how_containers_filled_up_adds_up_age_by_age_and_goes_with_its_container() -> None:
+    one = Words(holders={"shop.HELD": ("list", 9, 3.0, None)}, fills={"shop.HELD": [(5.0, 10.0)], "shop.GONE": [(1.0, 1.0)]})
+    other = Words(holders={"shop.HELD": ("list", 9, 3.0, None)}, fills={"shop.HELD": [(1.0, 10.0), (2.0, 4.0)]})
+    assert together([one, other]).fills["shop.HELD"] == [(6.0, 20.0), (2.0, 4.0)]
+    assert faded(together([one])).fills == {"shop.HELD": [(5.0 * FADE, 10.0 * FADE)]}
+
+
+def test_a_container_that_has_outgrown_its_limit_in_one_process_has_none() -> None:
+    held = Dossier(audits=1)
+    held.add_holder("shop.HELD", "list", 1.0)
+    young = told(Growth(), held, {"shop.HELD": ContainerRow("shop.HELD", "list", 300, 300, 500)})
+    old = told(Growth(), held, {"shop.HELD": ContainerRow("shop.HELD", "list", 900, 900, None)})
+    unknown = told(Growth(), held, {})
+    for parts in ([young, old], [old, young], [young, faded(together([old]))], [old, unknown]):
+        (holder,) = evidence.to_evidence(together(parts), 1.0, None, None).holders
+        assert holder.limit is None
+    (holder,) = evidence.to_evidence(together([young, unknown]), 1.0, None, None).holders
+    assert holder.limit == 500
+
+
 # --- several processes ----------------------------------------------------------------------------------------------
 
 FIGURES = st.integers(0, 10**6)

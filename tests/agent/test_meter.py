@@ -16,7 +16,7 @@ from celery.app.trace import TraceInfo, trace_ok_t
 
 from celery_memory_exporter.agent import growth, tally
 from celery_memory_exporter.agent.budget import Budget
-from celery_memory_exporter.agent.growth import LARGE_NATIVE_BYTES
+from celery_memory_exporter.agent.growth import LARGE_NATIVE_BYTES, WARM_RUNS
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter import CALIBRATION_RUNS, Meter
 from celery_memory_exporter.agent.readings import Readings
@@ -125,6 +125,26 @@ def test_with_audits_blocks_and_native_bytes_are_told_apart() -> None:
     blocks, native, _ = retained(meter)
     assert 1 <= blocks <= 3
     assert 99_000 < native < 105_000
+
+
+class Failing:
+    """As ``Shares``, and broken."""
+
+    def sizes(self) -> dict[str, int]:
+        return {}
+
+    def add_items(self, name: str, before: dict[str, int]) -> None:
+        raise RuntimeError(name)
+
+
+def test_what_fails_after_a_run_keeps_it_from_nobody() -> None:
+    told: list[Any] = []
+    meter = make_meter(on_close=told.append)
+    meter.containers = Failing()
+    run(meter, lambda: None, times=WARM_RUNS + 3)
+    assert meter.guard.errors == 3
+    assert len(told) == WARM_RUNS + 3
+    assert meter.idle
 
 
 def sampled(meter: Meter) -> tuple[float, float]:

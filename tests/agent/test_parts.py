@@ -198,6 +198,20 @@ def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
     assert (ledger.costs.seconds, ledger.costs.errors, ledger.costs.tasks_folded) == (0.5, 1, 2)
 
 
+def test_a_logging_handler_that_fails_fails_no_task() -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ConnectionError("the log server is gone")
+
+    logger, handler, guard = logging.getLogger("celery_memory_exporter.agent"), Broken(), Guard()
+    logger.addHandler(handler)
+    try:
+        guard.note("a test")
+    finally:
+        logger.removeHandler(handler)
+    assert guard.errors == 1
+
+
 def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
     ledger = Ledger(200)
     told = grown(runs=5, audits=5, blocks=20)

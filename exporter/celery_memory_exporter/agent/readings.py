@@ -97,12 +97,13 @@ def tmpfs_mounts() -> list[str]:
 class Readings:
     """The readings of the process that made it: make a new one after a fork."""
 
-    def __init__(self) -> None:
+    def __init__(self, tmpfs: list[str] | None = None) -> None:
+        """``tmpfs``: mount points to look at instead of this machine's."""
         self._statm = KeptFile("/proc/self/statm", os.O_RDONLY)
         self._clear_refs = KeptFile("/proc/self/clear_refs", os.O_WRONLY)
         self._children = KeptFile(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
         self._mallinfo2 = load_mallinfo2()
-        self._tmpfs = tmpfs_mounts()
+        self._tmpfs = tmpfs_mounts() if tmpfs is None else tmpfs
 
     def rss(self) -> int | None:
         return self._pages(1)

@@ -342,6 +342,19 @@ def event_loop_timers(number: int) -> None:
     LOOP.call_later(3600.0, print, f"run {number}" * 20)
 
 
+FORKED: list[list[str]] = []
+
+
+@app.task
+@leak("python", by=("FORKED",))
+def leak_beside_a_fork(number: int) -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    FORKED.append([f"{number}-{each}" for each in range(20)])
+
+
 class Payload:
     def __init__(self) -> None:
         self.rows = [str(each) for each in range(10)]

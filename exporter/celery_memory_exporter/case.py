@@ -48,7 +48,7 @@ LEAST_SHARED_BYTES = 1024.0
 #: Of audited runs: in so many of its own they rise, and in so few of another task type's.
 OWN_SHARE, OTHERS_SHARE = 0.5, 0.25
 #: Of least squares: runs, intervals and standard errors.
-OVERLAPPING_RUNS, OVERLAPPING_INTERVALS, OVERLAPPING_CERTAIN = 100, 12, 4.0
+OVERLAPPING_RUNS, OVERLAPPING_INTERVALS, OVERLAPPING_CERTAIN = 80, 12, 4.0
 #: Runs that happened to be alone, to weigh against least squares.
 LEAST_ALONE = 30
 #: Garbage is growth until a full collection: with so many of them, it comes and goes.

@@ -19,7 +19,7 @@ from tests.zoo.stage import run_case
 broker = conftest.redis_server
 
 LEAKS = ("unbounded_cache", "dict_of_strings", "only_failing_runs_leak", "native")
-INNOCENTS = ("bounded_cache", "cyclic_garbage")
+INNOCENTS = ("own_lru_of_128", "cyclic_garbage")
 #: Fewer neighbours than in the whole zoo, for speed.
 BESIDE = {"noop": 0.4, "churn": 0.1, "dicts": 0.2, "bounded": 0.4}
 

@@ -176,6 +176,12 @@ def gains_surely(case: Case, fill: Fill) -> bool:
     return enough and (case.bytes_per_run >= LEAST_BYTES or whole_rate(fill) >= LEAST_STEP_BYTES)
 
 
+def survivors_per_run(evidence: Evidence) -> dict[str, float]:
+    """Objects by type that outlive a run; survivors are told of audited runs past the first few, deep ones included."""
+    runs = window(evidence.profile, SHORT_WARM).sum("audited") + evidence.deep_audits
+    return {name: count / max(1.0, runs) for name, count in evidence.survivors.items()}
+
+
 def steps_go_on(whole: Window) -> bool:
     """Whether much in few runs is left behind in the later half as in the earlier one."""
     late = whole.later(0.5)
@@ -190,8 +196,11 @@ def counts_go_on(steady: Window, column: str) -> bool:
     """In either half as in the other one: what was opened once, late or early, is no rate."""
     late = steady.later(0.5)
     early = steady.before(late)
-    low, high = sorted((early.per_audit(column), late.per_audit(column)))
-    return early.sum("audited") == 0 or low >= STILL_LATE * high
+    if early.sum("audited") == 0:
+        return True
+    less, more = sorted((early, late), key=lambda half: half.per_audit(column))
+    chance = math.sqrt(max(0.0, less.sum(column))) / max(1.0, less.sum("audited"))
+    return less.per_audit(column) + chance >= STILL_LATE * more.per_audit(column)
 
 
 def stands(estimate: Estimate | None, least: float) -> bool:

@@ -17,50 +17,16 @@ from __future__ import annotations
 
 from celery_memory_exporter import process_growth
 from celery_memory_exporter.bounds import OTHER, by_name
-from celery_memory_exporter.case import (
-    CERTAIN,
-    COUNTED,
-    LEAST_AUDITS,
-    LEAST_BYTES,
-    LEAST_COUNT,
-    LEAST_FILL_RUNS,
-    LEAST_ITEMS,
-    LEAST_LATE_AUDITS,
-    LEAST_SHARED_BYTES,
-    LEAST_STEP_TOTAL,
-    MINOR,
-    OTHERS_SHARE,
-    OWN_SHARE,
-    SHORT_WARM,
-    Case,
-    contradicted,
-    counts_go_on,
-    fills_of,
-    gains_surely,
-    garbage_aside,
-    goes_on,
-    leaks_in_steps,
-    leaks_steadily,
-    settled,
-    stands,
-    steady_window,
-    steps_go_on,
-)
-from celery_memory_exporter.explanation import accuse, clear, clear_by_class, survivors_per_run
-from celery_memory_exporter.filling import WARM, keeps_filling, newest_age, newest_rate
-from celery_memory_exporter.report import AGES, Fill, Holder, TaskReport
+from celery_memory_exporter.case import COUNTED, LEAST_FILL_RUNS, MINOR, Case, fills_of, settled, steady_window
+from celery_memory_exporter.classes import classes_of
+from celery_memory_exporter.explanation import accuse, clear, clear_by_class
+from celery_memory_exporter.filling import keeps_filling, newest_rate
+from celery_memory_exporter.report import Holder, TaskReport
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
 from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
-from celery_memory_exporter.windows import window
 
-#: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
-LEAST_SURVIVORS = 0.5
-#: Of what a run leaves behind, where lines took more from the C heap than Python allocated: then it is the heap that grows.
-MOST = 0.75
 #: What each process sees for itself.
 BY_PROCESS = frozenset({"python", "native", *COUNTED.values()})
-#: The class that tells most comes first.
-ORDER = ("threads", "processes", "descriptors", "shared", "python", "native", "garbage")
 
 
 def diagnose(snapshot: Snapshot) -> Diagnosis:
@@ -113,93 +79,3 @@ def bounded_holder(case: Case) -> Holder | None:
         return None
     fill = next((each for each in case.evidence.fills if each.path == holders[0].path), None)
     return None if fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS and newest_rate(fill) <= 0 else holders[0]
-
-
-def classes_of(case: Case) -> tuple[str, ...]:
-    """All classes of growth that apply, the one that tells most first; empty when there is no leak."""
-    found = set()
-    steady = case.steady
-    if case.overlapping is not None:
-        if stands(case.overlapping, LEAST_BYTES) and garbage_aside(case) and not contradicted(case):
-            found.add("python" if is_python(case) else "native")
-        elif any(stands(holder.share, LEAST_ITEMS) for holder in case.evidence.holders):
-            found.add("python")
-    elif leaves_memory(case):
-        found.add("python" if is_python(case) else "native")
-    for column, growth_class in COUNTED.items():
-        enough = steady.sum("audited") >= LEAST_AUDITS and steady.per_audit(column) >= LEAST_COUNT
-        if enough and counts_go_on(steady, column):
-            found.add(growth_class)
-    if leaves_shared_memory(case):
-        found.add("shared")
-    if not found and collects_nothing(case):
-        found.add("garbage")
-    return tuple(each for each in ORDER if each in found)
-
-
-def leaves_memory(case: Case) -> bool:
-    """By audits, or for much in few runs by all readings, or by what a container holds."""
-    steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
-    fills = fills_of(case)
-    filling = [fill for fill in fills if keeps_filling(fill)]
-    if filling:
-        steadily = leaks_steadily(steady) or any(gains_surely(case, fill) for fill in filling)
-    else:
-        steadily = leaks_steadily(steady) and goes_on(steady) and all(goes_on_since(case, fill) for fill in fills)
-    in_steps = leaks_in_steps(whole) and steps_go_on(whole) and (whole.sum("audited") > 0 or grows_for_good(case))
-    return steadily or in_steps
-
-
-def goes_on_since(case: Case, full: Fill) -> bool:
-    """Whether runs surely leave something behind since a container that took it has filled."""
-    newest = newest_age(full)
-    since = window(case.evidence.profile, AGES[AGES.index(WARM) + newest]) if newest is not None else case.steady
-    return since.sum("audited") >= LEAST_LATE_AUDITS and since.mean().certainty >= CERTAIN
-
-
-def grows_for_good(case: Case) -> bool:
-    """Whether a process's live memory rises from floor to floor: without audits, each run's garbage looks as if it stayed."""
-    return any(process_growth.rise(each.figures, "live_bytes") >= LEAST_STEP_TOTAL for each in case.worker.processes)
-
-
-def is_python(case: Case) -> bool:
-    """Python's memory rather than the C heap's: containers, survivors, blocks, or what tracemalloc saw."""
-    evidence, steady = case.evidence, case.steady
-    if evidence.holders or not steady.sum("audited"):
-        return True
-    traced, watched = (sum(evidence.per_run(s) for s in evidence.sites if s.figure == figure) for figure in ("bytes", "native"))
-    if watched > traced and steady.per_audit("native") > MOST * case.bytes_per_run:
-        return False  # a few objects that hold much of it
-    survivors = sum(survivors_per_run(evidence).values())
-    return survivors >= LEAST_SURVIVORS or steady.per_audit("blocks") >= LEAST_SURVIVORS or traced >= case.bytes_per_run / 2
-
-
-def leaves_shared_memory(case: Case) -> bool:
-    """Files in tmpfs, which all write to: where they rise in most audited runs of this type alone, or by least squares over the
-    worker and within audited runs; shared maps by audits."""
-    per_run, tmpfs = case.steady.per_audit("shared"), case.evidence.tmpfs
-    if case.steady.sum("audited") < LEAST_AUDITS or per_run < LEAST_SHARED_BYTES or not counts_go_on(case.steady, "shared"):
-        return False
-    mapped = sum(process.figures.shmem_bytes or 0 for process in case.worker.processes)
-    by_squares = tmpfs is not None and stands(tmpfs, LEAST_SHARED_BYTES) and per_run >= tmpfs.per_run / 2
-    # A map that somebody else's runs leave is not this type's, whose own part would be all but nothing of it.
-    left = per_run * case.steady.runs
-    return by_squares or left / 2 <= mapped <= 10 * left or rises_here(case)
-
-
-def rises_here(case: Case) -> bool:
-    """Whether shared memory rises in most audited runs, and in few of another task type's: then nobody else writes all the time."""
-    tasks = case.worker.report.tasks if case.worker.report else []
-    others = [window(task.evidence.profile, 0) for task in tasks if task.name != case.task.name and task.evidence is not None]
-    shares = [other.per_audit("shared_rises") for other in others if other.sum("audited") >= LEAST_AUDITS]
-    return case.steady.per_audit("shared_rises") >= OWN_SHARE and min(shares, default=1.0) <= OTHERS_SHARE
-
-
-def collects_nothing(case: Case) -> bool:
-    """Whether cycles stay because the application turned the collector off."""
-    prefork = case.worker.report is not None and case.worker.report.pool == "prefork"
-    running = [each.figures for each in case.worker.processes if not prefork or each.figures.process != "main"]
-    if all(figures.gc_enabled != 0 for figures in running):
-        return False
-    garbage = case.steady.per_audit("garbage_blocks") + case.steady.per_audit("garbage_native")
-    return case.steady.sum("audited") >= LEAST_AUDITS and garbage >= 1.0

@@ -14,6 +14,7 @@ from celery_memory_exporter.case import (
     leaks_in_steps,
     leaks_steadily,
     stands,
+    survivors_per_run,
 )
 from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence
 from celery_memory_exporter.verdict import Cleared, ObjectRate, SiteRate, Suspect
@@ -90,12 +91,6 @@ def rates_of(case: Case) -> tuple[ObjectRate, ...]:
 
 def object_rates(evidence: Evidence) -> tuple[ObjectRate, ...]:
     return ranked(survivors_per_run(evidence), 0.01)
-
-
-def survivors_per_run(evidence: Evidence) -> dict[str, float]:
-    """Objects by type that outlive a run; survivors are told of audited runs past the first few, deep ones included."""
-    runs = window(evidence.profile, SHORT_WARM).sum("audited") + evidence.deep_audits
-    return {name: count / max(1.0, runs) for name, count in evidence.survivors.items()}
 
 
 def ranked(per_run: dict[str, float], least: float) -> tuple[ObjectRate, ...]:

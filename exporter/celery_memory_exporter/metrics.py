@@ -16,9 +16,9 @@ from prometheus_client.samples import Sample
 
 from celery_memory_exporter import __version__
 from celery_memory_exporter.bounds import by_name
+from celery_memory_exporter.case import survivors_per_run
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, Family
 from celery_memory_exporter.diagnosis import diagnose
-from celery_memory_exporter.explanation import survivors_per_run
 from celery_memory_exporter.exposition import number
 from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence, Histogram, ProcessReport, TaskReport, WorkerReport
 from celery_memory_exporter.snapshot import Snapshot, WorkerView

@@ -9,8 +9,8 @@ or in code, before the worker starts::
     from celery_memory_exporter.agent import install
     install(app)
 
-Reading order: ``install`` → ``steps`` → ``worker`` (main process) → ``child`` (pool child) → ``meter`` (one run) → ``audit``
-(one run, exactly) → ``deep`` (who holds it, and which line) → ``evidence`` (what is told of it).
+Reading order: ``install`` → ``steps`` → ``worker`` (main process) → ``child`` (pool child) → ``meter`` (one run) → ``books`` (what
+runs add up to) → ``audit`` (one run, exactly) → ``deep`` (who holds it, and which line) → ``evidence`` (what is told of it).
 
 Only the standard library and Celery are imported here and below.
 """

@@ -82,12 +82,15 @@ class Census:
             return
         begun = time.thread_time()
         self.counts = self._count()
+        spent = time.thread_time() - begun
         if self._started is None:
             self._started = self.counts
+            # In a new child it paid for pages, once: no reason to put the next one off.
+            spent = min(spent, (self.objects or 0) * SECONDS_PER_OBJECT)
         if warm and self._warm is None:
             self._warm = self.counts
         now = time.monotonic()
-        self._idle_due = now + (time.thread_time() - begun) / BUDGET
+        self._idle_due = now + spent / BUDGET
         self._busy_due = max(self._idle_due, now + self._least_seconds)
 
     def rows(self) -> dict[str, TypeRow]:

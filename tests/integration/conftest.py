@@ -258,6 +258,8 @@ class Stage:
     def worker(self, *options: str, name: str = "", agent: bool = True, **environment: str) -> Worker:
         number = len(self._programs)
         name = name or f"w{number}-{self.broker.port}-{self.folder.name}"
+        # Each object is counted, however slow the machine is today: the tests ask for exact numbers.
+        environment = {"CELERY_MEMORY_CENSUS_PAUSE_SECONDS": "1", **environment}
         worker = Worker(self.folder / f"worker{number}.log", self.broker, name, *options, agent=agent, **environment)
         self._run(worker)
         return worker

@@ -588,7 +588,7 @@ def traces_by_itself(number: int) -> None:
 @innocent()
 def freezes_its_heap(number: int) -> None:
     """To keep pages shared with the parent. Nothing can be audited then; its cycles wait for the collector."""
-    if not gc.get_freeze_count():
+    if gc.get_freeze_count() < 10_000:
         gc.freeze()
     node: list[Any] = [f"{number}-{each}" for each in range(100)]
     node.append(node)

@@ -39,6 +39,8 @@ FULL_COLLECTIONS_OWED = 10
 #: The same on a heap that is collected so fast: Python hardly skips any there.
 QUICK_COLLECTIONS_OWED, QUICK_SECONDS = 2, 0.005
 TYPES_PER_AUDIT = 20
+#: Python 3.12 begins with 375 frozen objects of its own; an application that freezes its heap freezes tens of thousands.
+INTERPRETERS_OWN = 1_000
 #: For threads that are about to go: a millisecond in all, and only where there are more than before.
 THREAD_LOOKS, THREAD_PAUSE_SECONDS = 5, 0.0002
 UNKNOWN = math.nan
@@ -102,7 +104,7 @@ class Auditor:
 
     def usable(self) -> bool:
         """Never again where the application froze its heap or debugs its collector."""
-        if self.enabled and (gc.get_debug() or gc.get_freeze_count()):
+        if self.enabled and (gc.get_debug() or gc.get_freeze_count() > INTERPRETERS_OWN):
             self.enabled = False
         return self.enabled
 

@@ -115,7 +115,8 @@ def test_pools_without_children(stage: Stage, pool: str) -> None:
     stage.send(worker, "fail", times=5)
     wait_for_runs(exporter, worker, "leak", 200)
     labels = {"worker": worker.nodename}
-    assert exporter.value("celery_task_failed_total", name=name_of("fail"), exception="ValueError", **labels) == 5
+    failed = {"name": name_of("fail"), "exception": "ValueError", **labels}
+    wait_for(lambda: exporter.value("celery_task_failed_total", **failed) == 5, "five failures")
     wait_for_growth(exporter, worker, 200)
     assert set(exporter.by_label("celery_worker_memory_rss_bytes", "process", **labels)) == {"main"}
     assert exporter.by_label("celery_worker_info", "pool", **labels).keys() == {pool}

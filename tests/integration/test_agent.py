@@ -156,8 +156,10 @@ def test_twenty_objects_kept_a_run_are_twenty_blocks_a_run(stage: Stage) -> None
     wait_for_runs(exporter, worker, "keep_twenty", 201)
     wait_for_runs(exporter, worker, "noop", 201)
     kept, none = (per_run(exporter, worker, "celery_task_memory_retained_blocks", task) for task in ("keep_twenty", "noop"))
-    # The list that they are kept in grows in steps of an eighth, each time in one block.
-    assert (round(kept, 1), round(none, 1)) == (20.0, 0.0)
+    # Half a block: the list that they are kept in grows in steps of an eighth, each time in one block, and Python 3.10 gives each
+    # function that is called often a cache, at its 1,024th call.
+    assert abs(kept - 20) < 0.5
+    assert abs(none) < 0.5
 
 
 def test_the_task_that_a_killed_child_was_in_is_named(stage: Stage) -> None:

@@ -18,15 +18,17 @@ from celery_memory_exporter.report import (
     ObjectCount,
     ProcessReport,
     Profile,
+    Running,
     Site,
     TaskReport,
+    Traffic,
     WorkerReport,
 )
 
 BOOT = "0b7c2f34-boot"
 NAMESPACE = 4026531836
 MIB = 1024 * 1024
-BOUNDS = Bounds(runtime_seconds=[0.1, 1.0], delta_bytes=[-1024.0, 0.0, 1024.0], peak_bytes=[0.0, 1024.0])
+BOUNDS = Bounds([0.1, 1.0], [0.5, 5.0], delta_bytes=[-1024.0, 0.0, 1024.0], peak_bytes=[0.0, 1024.0])
 
 
 def profile(**columns: list[float]) -> Profile:
@@ -59,8 +61,7 @@ def task(name: str = "shop.leak", queue: str = "celery", **changes: Any) -> Task
         name=name,
         queue=queue,
         runs={"succeeded": 8, "failed": 2},
-        exceptions={"ValueError": 2},
-        runtime=Histogram([5, 2, 1], 3.5),
+        seconds={"succeeded": 3.5, "failed": 0.25},
         delta=Histogram([0, 6, 3, 1], 9000.0),
         growth_bytes=12_000.0,
         release_bytes=3_000.0,
@@ -72,6 +73,23 @@ def task(name: str = "shop.leak", queue: str = "celery", **changes: Any) -> Task
         evidence=evidence(),
     )
     return dataclasses.replace(report, **changes)
+
+
+def traffic(name: str = "shop.leak", queue: str = "celery", **changes: Any) -> Traffic:
+    row = Traffic(
+        name=name,
+        queue=queue,
+        received=13,
+        started=12,
+        succeeded=8,
+        failed={"ValueError": 2},
+        retried=1,
+        rejected=0,
+        revoked=1,
+        runtime=Histogram([5, 2, 1], 3.5),
+        queue_wait=Histogram([10, 1, 1], 9.0),
+    )
+    return dataclasses.replace(row, **changes)
 
 
 def process(name: str, pid: int, **changes: Any) -> ProcessReport:
@@ -117,7 +135,12 @@ def report(**changes: Any) -> WorkerReport:
         agent_version="0.1.0",
         bounds=BOUNDS,
         processes=[process("main", 100), process("0", 101), process("1", 102, rss_bytes=70 * MIB)],
-        tasks=[task(), task("shop.fine", runs={"succeeded": 4}, exceptions={}, evidence=None)],
+        tasks=[task(), task("shop.fine", runs={"succeeded": 4}, seconds={"succeeded": 0.5}, evidence=None)],
+        traffic=[traffic(), traffic("shop.fine", failed={}, queue_wait=Histogram([0, 0, 0], 0.0))],
+        running=[Running("shop.leak", 1, 0.75)],
+        active=1,
+        prefetched=3,
+        queues=["celery"],
         containers=[Container("shop._my_app_cache", "dict", 250, 250)],
         objects=[ObjectCount("shop.MyCacheEntry", 160, 160), ObjectCount("dict", 20_000, -5)],
         lost=[LostRuns("shop.big", "oom", 1)],
@@ -148,5 +171,22 @@ def seen(pid: int, *, inner: int | None = None, rss: int = 55 * MIB, peak: int |
     return ProcessMemory(pid, identity, status, open_fds=18, max_fds=1024, zombies=0)
 
 
-def table(nodename: str = "celery@web1", main: int = 100, children: tuple[int, ...] = (101, 102)) -> WorkerProcesses:
-    return WorkerProcesses(nodename, seen(main), tuple(seen(child) for child in children), CgroupMemory(limit_bytes=1024 * MIB))
+def table(
+    nodename: str = "celery@web1", main: int = 100, children: tuple[int, ...] = (101, 102), rss: int = 55 * MIB
+) -> WorkerProcesses:
+    limit = CgroupMemory(limit_bytes=1024 * MIB)
+    return WorkerProcesses(nodename, seen(main, rss=rss), tuple(seen(child) for child in children), limit)
+
+
+def task_event(kind: str, **changes: Any) -> dict[str, Any]:
+    """As Celery sends it: only some kinds have the task's name, and only a client's knows the queue."""
+    fields: dict[str, Any] = {"hostname": "celery@bare", "uuid": "one", "timestamp": 1_000.0}
+    if kind in ("task-sent", "task-received"):
+        fields["name"] = "shop.send"
+    if kind == "task-sent":
+        fields |= {"hostname": "gen7@pod1", "queue": "slow", "timestamp": 999.75}
+    if kind == "task-succeeded":
+        fields |= {"runtime": 0.3, "result": "None"}
+    if kind in ("task-failed", "task-retried"):
+        fields |= {"exception": "shop.errors.NoStock('sold out')", "traceback": "…"}
+    return fields | changes

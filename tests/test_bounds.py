@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.bounds import Limits, bounded, merge_histograms, merge_tasks
+from celery_memory_exporter.bounds import Limits, bounded, merge_histograms, merge_tasks, merge_traffic
 from celery_memory_exporter.report import Histogram, LostRuns, ObjectCount
 from tests import samples
 
@@ -18,7 +18,7 @@ def test_a_report_within_the_caps_is_unchanged() -> None:
 
 def test_tasks_beyond_the_cap_are_summed_as_other_and_counted() -> None:
     tasks = [samples.task(f"t{number}") for number in range(5)]
-    report, dropped = bounded(samples.report(tasks=tasks, lost=[]), set(), Limits(tasks=2))
+    report, dropped = bounded(samples.report(tasks=tasks, traffic=[], lost=[]), set(), Limits(tasks=2))
     assert [task.name for task in report.tasks] == ["t0", "t1", "other"]
     assert report.tasks[2].runs == {"succeeded": 24, "failed": 6}
     assert dropped["celery_task_memory_delta_bytes"] == 3
@@ -48,8 +48,8 @@ def test_object_types_beyond_the_cap_are_left_out_and_counted() -> None:
 
 
 def test_exceptions_beyond_the_cap_are_summed_as_other() -> None:
-    task = merge_tasks("t", "q", [samples.task(exceptions={"A": 1, "B": 2, "C": 3})], Limits(exceptions=2))
-    assert task.exceptions == {"A": 1, "B": 2, "other": 3}
+    row = merge_traffic("t", "q", [samples.traffic(failed={"A": 1, "B": 2, "C": 3})], Limits(exceptions=2))
+    assert row.failed == {"A": 1, "B": 2, "other": 3}
 
 
 def test_what_one_part_does_not_know_does_not_become_zero() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from celery_memory_exporter.config import Config, ConfigError, load, split_address
+from celery_memory_exporter.checks import split_address
+from celery_memory_exporter.config import Config, ConfigError, load
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
 
@@ -38,12 +39,15 @@ def test_the_example_documents_every_key() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("brokers: {}", "brokers: unknown key; allowed here: broker, expire_after_seconds, heartbeat_timeout_seconds, limits, "),
+        (
+            "broker_: {}",
+            "broker_: unknown key; allowed here: broker, brokers, buckets, expire_after_seconds, ",
+        ),
         (
             "broker: {uri: x}",
-            "broker.uri: unknown key; allowed here: event_exchange, reconnect_max_seconds, transport_options, url",
+            "broker.uri: unknown key; allowed here: event_exchange, events_url, name, queues, reconnect_max_seconds, task_events, ",
         ),
-        ("broker: redis://:s3cret@h", "broker: found str, allowed is a mapping with event_exchange, reconnect_max_seconds, "),
+        ("broker: redis://:s3cret@h", "broker: found str, allowed is a mapping with event_exchange, events_url, name, "),
         ("redis://:s3cret@h: 1", "redis://:**@h: unknown key; allowed here: broker, "),
         ("broker: {url: 'not a url'}", "broker.url: found a value that is not shown here, allowed is a kombu URL such as redis://"),
         (

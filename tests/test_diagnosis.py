@@ -64,16 +64,14 @@ def view(evidence: Evidence | None, *, name: str = "shop.leak", runs: int = 400,
         up=True,
         live=True,
         report=report,
-        active_tasks=None,
         processes=tuple(ProcessView(each) for each in processes),
         cgroup=CgroupMemory(),
-        children_started=None,
     )
     return dataclasses.replace(value, **changes)
 
 
 def diagnosis_of(*workers: WorkerView) -> Diagnosis:
-    return diagnose(Snapshot(workers, {}, 0, {}, {}, None, 0, {}))
+    return diagnose(Snapshot(workers))
 
 
 def verdict_on(evidence: Evidence, **changes: Any) -> Suspect | Cleared:

@@ -39,10 +39,15 @@ def test_every_metric_that_is_named_anywhere_exists() -> None:
             assert known or name in ("celery_memory_exporter_autoload",), f"{file.name}: {name}"
 
 
+def as_set(value: object) -> str:
+    """As the environment variable would say it."""
+    return ",".join(f"{each:g}" for each in value) if isinstance(value, tuple) else str(value)
+
+
 def test_every_setting_of_the_agent_is_documented_with_its_default() -> None:
     text = README.read_text()
     for field in dataclasses.fields(Settings):
-        default = "–" if field.default is None else f"`{field.default}`"
+        default = "–" if field.default is None else f"`{as_set(field.default)}`"
         assert f"| `{PREFIX}{field.name.upper()}` | {default} | {field.metadata['doc']} |" in text
 
 

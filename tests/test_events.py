@@ -12,9 +12,10 @@ from hypothesis import given
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.config import Broker
 from celery_memory_exporter.events import EventLoop, explain
 from celery_memory_exporter.exposition import encode as encode_exposition
-from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.fleet import Fleet, Rules
 from celery_memory_exporter.metrics import FleetCollector
 from celery_memory_exporter.report import EVENT_TYPE
 from celery_memory_exporter.snapshot import Snapshot
@@ -42,15 +43,8 @@ def test_a_message_that_kombu_cannot_unpack_is_counted() -> None:
 
 class Receiver:
     def __init__(self) -> None:
-        self.fleet = Fleet(boot_id=samples.BOOT, limits=Limits(), expire_after=600, heartbeat_timeout=300)
-        self.loop = EventLoop(
-            self.fleet,
-            url="memory://",
-            transport_options={},
-            exchange="celeryev",
-            max_pause_seconds=1,
-            monotonic=lambda: 0.0,
-        )
+        self.fleet = Fleet(Rules(samples.BOOT, Limits()))
+        self.loop = EventLoop(self.fleet, Broker(url="memory://"), monotonic=lambda: 0.0)
 
     def receive(self, value: object) -> Snapshot:
         body = value if isinstance(value, bytes) else json.dumps(value).encode()

@@ -18,7 +18,7 @@ from celery_memory_exporter.snapshot import Snapshot
 from tests import samples
 from tests.test_diagnosis import evidence_of, view
 
-NOTHING = Snapshot((), {}, 0, {}, {}, None, 0, {})
+NOTHING = Snapshot(())
 
 
 def snapshot(*tasks: Any, **changes: Any) -> Snapshot:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_memory_exporter.bounds import Limits
-from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.fleet import Fleet, Rules
 from celery_memory_exporter.snapshot import WorkerView
 from tests import samples
 
 
 def make_fleet(**limits: Any) -> Fleet:
-    return Fleet(boot_id=samples.BOOT, limits=Limits(**limits), expire_after=600, heartbeat_timeout=300)
+    return Fleet(Rules(samples.BOOT, Limits(**limits)))
 
 
 def only(fleet: Fleet, now: float = 0.0) -> WorkerView:

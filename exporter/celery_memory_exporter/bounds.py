@@ -21,6 +21,7 @@ from celery_memory_exporter.report import (
     Profile,
     Site,
     TaskReport,
+    Traffic,
     WorkerReport,
 )
 from celery_memory_exporter.wire import MAX_LIST_ITEMS
@@ -41,6 +42,12 @@ class Limits:
     sites: int = 10
     containers: int = 10
     label_length: int = 120
+    #: Per broker.
+    queues: int = 200
+    #: In the whole fleet: hostnames of clients that send tasks, where they are told apart.
+    senders: int = 100
+    #: In the whole fleet: of workers without an agent, what is remembered of tasks that are not finished.
+    tasks_in_flight: int = 50_000
 
 
 def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[WorkerReport, Counter[str]]:
@@ -63,6 +70,9 @@ def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[W
     grouped: dict[tuple[str, str], list[TaskReport]] = {}
     for task in report.tasks:
         grouped.setdefault((admit(task.name), task.queue[:length]), []).append(task)
+    traffic: dict[tuple[str, str], list[Traffic]] = {}
+    for row in report.traffic:
+        traffic.setdefault((admit(row.name), row.queue[:length]), []).append(row)
     lost: Counter[tuple[str, str]] = Counter()
     for each in report.lost:
         lost[admit(each.name), each.reason if each.reason in EXIT_REASONS else OTHER] += each.count
@@ -85,6 +95,11 @@ def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[W
             tasks=[merge_tasks(name, queue, parts, limits) for (name, queue), parts in grouped.items()],
             lost=[LostRuns(name, reason, count) for (name, reason), count in lost.items()],
             objects=list(objects.values()),
+            traffic=[merge_traffic(name, queue, rows, limits) for (name, queue), rows in traffic.items()],
+            queues=[queue[:length] for queue in report.queues[: limits.queues]],
+            running=[
+                dataclasses.replace(each, name=each.name[:length]) for each in report.running if each.name[:length] in admitted
+            ],
             containers=list(containers.values()),
             children_exited=known_reasons(report.children_exited),
         ),
@@ -102,28 +117,21 @@ def known_reasons(counts: dict[str, int]) -> dict[str, int]:
 
 def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) -> TaskReport:
     """The sum of several task types' figures, under one name."""
-
-    def fits(label: str) -> bool:
-        return len(label) <= limits.label_length
-
     evidence = merge_evidence([part.evidence for part in parts if part.evidence is not None], limits)
-    if len(parts) == 1 and len(parts[0].exceptions) <= limits.exceptions and all(map(fits, parts[0].exceptions)):
+    if len(parts) == 1:
         return dataclasses.replace(parts[0], name=name, queue=queue, evidence=evidence)
     runs: Counter[str] = Counter()
-    exceptions: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
     for part in parts:
         runs.update(part.runs)
-        for exception, count in part.exceptions.items():
-            known = exception in exceptions or len(exceptions) < limits.exceptions
-            exceptions[exception[: limits.label_length] if known else OTHER] += count
+        seconds.update(part.seconds)
     natives = [part.retained_native_bytes for part in parts if part.retained_native_bytes is not None]
     peaks = [part.peak for part in parts if part.peak is not None]
     return TaskReport(
         name=name,
         queue=queue,
         runs=dict(runs),
-        exceptions=dict(exceptions),
-        runtime=merge_histograms([part.runtime for part in parts]),
+        seconds=dict(seconds),
         delta=merge_histograms([part.delta for part in parts]),
         growth_bytes=sum(part.growth_bytes for part in parts),
         release_bytes=sum(part.release_bytes for part in parts),
@@ -133,6 +141,28 @@ def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) 
         retained_runs=sum(part.retained_runs for part in parts),
         audited_runs=sum(part.audited_runs for part in parts),
         evidence=evidence,
+    )
+
+
+def merge_traffic(name: str, queue: str, parts: list[Traffic], limits: Limits) -> Traffic:
+    """The sum of several rows, under one name."""
+    failed: Counter[str] = Counter()
+    for part in parts:
+        for exception, count in part.failed.items():
+            label = exception[: limits.label_length]
+            failed[label if label in failed or len(failed) < limits.exceptions else OTHER] += count
+    return Traffic(
+        name=name,
+        queue=queue,
+        received=sum(part.received for part in parts),
+        started=sum(part.started for part in parts),
+        succeeded=sum(part.succeeded for part in parts),
+        failed=dict(failed),
+        retried=sum(part.retried for part in parts),
+        rejected=sum(part.rejected for part in parts),
+        revoked=sum(part.revoked for part in parts),
+        runtime=merge_histograms([part.runtime for part in parts]),
+        queue_wait=merge_histograms([part.queue_wait for part in parts]),
     )
 
 

@@ -1,7 +1,8 @@
 """Every metric family, defined once: name, type, labels, what it says and where it comes from.
 
-README, dashboards and rules are tested against this list. Names follow the best-known exporter where it has the family, so that its
-dashboards go on working; ``worker`` (the full nodename) is extra. ``process`` is ``main`` or the pool slot, never a pid.
+README, dashboards and rules are tested against this list. Names follow the best-known exporter where it has the family, so that
+its dashboards go on working; ``worker`` (the full nodename) is extra. ``process`` is ``main`` or the pool slot, never a pid. With
+several brokers, all but the exporter's own families have the label ``broker`` as well.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def _traffic(name: str, kind: str, doc: str, *labels: str) -> Family:
     return _task(name, kind, doc, "hostname", "queue_name", *labels)
 
 
+def _queue(name: str, doc: str, *labels: str) -> Family:
+    return Family(f"celery_{name}", "gauge", ("queue_name", *labels), doc)
+
+
 def _own(name: str, kind: str, doc: str, *labels: str) -> Family:
     return Family(f"celery_memory_exporter_{name}", kind, labels, doc)
 
@@ -45,7 +50,9 @@ FAMILIES: tuple[Family, ...] = (
     # Workers and their processes
     _worker("info", "info", "What the worker is; empty labels are unknown without the agent.", *_INFO_LABELS),
     _worker("up", "gauge", "1 while a report, a heartbeat or the process table shows the worker.", "hostname"),
-    _worker("tasks_active", "gauge", "Tasks being executed, from the worker's last heartbeat.", "hostname"),
+    _worker("tasks_active", "gauge", "Tasks being executed, from the worker's last heartbeat or report.", "hostname"),
+    _worker("prefetched_tasks", "gauge", "Tasks that the worker has received and not started."),
+    _worker("concurrency", "gauge", "Tasks that the worker's pool runs at once."),
     _process("memory_rss_bytes", "Resident memory (VmRSS), shared pages included."),
     _process("memory_anon_bytes", "Resident anonymous memory (RssAnon): heap, stacks, private mappings."),
     _process("memory_shmem_bytes", "Resident shared memory (RssShmem): tmpfs files, shared mappings."),
@@ -91,6 +98,13 @@ FAMILIES: tuple[Family, ...] = (
     _task("retained_objects", "gauge", "Objects that outlive an audited run, of the most frequent types.", "object_type"),
     _task("retained_site_bytes", "gauge", "Bytes that a deep-audited run leaves behind, by the line that allocated them.", "site"),
     _task("lost_total", "counter", "Runs whose child died under them, by why the child ended.", "reason"),
+    _task(
+        "memory_estimate_bytes",
+        "gauge",
+        "Resident memory that a run adds, ESTIMATED by least squares over events and process table, where no agent measures.",
+    ),
+    _task("memory_estimate_error_bytes", "gauge", "Standard error of the estimate: below three of them it tells nothing."),
+    _task("memory_estimate_runs", "gauge", "Runs behind the estimate."),
     # Verdicts
     Family(
         "celery_leak_suspect",
@@ -101,11 +115,38 @@ FAMILIES: tuple[Family, ...] = (
     Family("celery_leak_bytes_per_run", "gauge", ("worker", "name", "growth_class"), "What a suspect's run leaves behind."),
     Family("celery_leak_bytes_per_hour", "gauge", ("worker", "name", "growth_class"), "The same at the rate that it runs."),
     # Tasks: traffic, as the best-known exporter names it
-    _traffic("succeeded_total", "counter", "Runs that succeeded."),
-    _traffic("failed_total", "counter", "Runs that failed, by exception class.", "exception"),
-    _traffic("retried_total", "counter", "Runs that asked to be retried."),
-    _traffic("rejected_total", "counter", "Runs that rejected their message."),
-    _traffic("runtime", "histogram", "Runtime of runs that succeeded, in seconds."),
+    Family(
+        "celery_task_sent_total",
+        "counter",
+        ("name", "hostname", "queue_name"),
+        "Tasks that clients sent (task_send_sent_event). hostname is generic unless labels.senders is set.",
+    ),
+    _traffic("received_total", "counter", "Tasks that the worker received."),
+    _traffic("started_total", "counter", "Tasks that began to run."),
+    _traffic("succeeded_total", "counter", "Tasks that succeeded."),
+    _traffic(
+        "failed_total", "counter", "Tasks that failed, by exception class; time limits and lost children included.", "exception"
+    ),
+    _traffic("retried_total", "counter", "Tasks that asked to be retried."),
+    _traffic("rejected_total", "counter", "Tasks whose message was rejected."),
+    _traffic("revoked_total", "counter", "Tasks that were revoked, expired or terminated."),
+    _traffic("runtime", "histogram", "Runtime of tasks that succeeded, in seconds."),
+    _traffic(
+        "queue_wait_time", "histogram", "From when a task was sent, or due, until it started, in seconds; where that is told."
+    ),
+    _task("outcome_runtime_seconds", "summary", "Runtime by outcome, failed runs included; of workers with an agent.", "outcome"),
+    _task("running", "gauge", "Tasks that run now."),
+    _task("running_oldest_seconds", "gauge", "For how long the oldest task that runs now has been running."),
+    # Queues
+    _queue("queue_length", "Messages waiting in the queue, of all priorities."),
+    _queue("queue_length_by_priority", "The same by priority, where the broker has a list for each (Redis).", "priority"),
+    _queue(
+        "queue_oldest_task_age_seconds",
+        "For how long the oldest waiting task has waited; at least, where its message tells no time.",
+    ),
+    _queue("active_consumer_count", "Consumers of the queue, where the broker tells (RabbitMQ)."),
+    _queue("active_worker_count", "Workers that consume the queue."),
+    _queue("active_process_count", "Pool processes of the workers that consume the queue."),
     # What the agents cost
     Family("celery_agent_overhead_seconds_total", "counter", ("worker",), "Time that the agent spent around task runs."),
     Family(
@@ -120,11 +161,19 @@ FAMILIES: tuple[Family, ...] = (
     # The exporter about itself
     _own("build_info", "info", "Versions of the exporter and what it runs on.", "version", "python_version", "celery_version"),
     _own("workers", "gauge", "Workers known now."),
-    _own("source_up", "gauge", "1 while the source works: broker, processes.", "source"),
+    _own("source_up", "gauge", "1 while the source works: broker, queues, processes.", "source"),
     _own("collect_duration_seconds", "gauge", "How long the last collection of a source took.", "source"),
     _own("reports_received_total", "counter", "Reports received from agents, refused ones included."),
     _own("reports_rejected_total", "counter", "Reports refused, by why.", "reason"),
     _own("events_received_total", "counter", "Events received, by group.", "group"),
+    _own(
+        "events_ignored_total",
+        "counter",
+        "Task events that could not be counted, by why: malformed, unknown_task, evicted.",
+        "reason",
+    ),
+    _own("events_lost_total", "counter", "Started tasks, by a worker's own count, whose events did not get here.", "worker"),
+    _own("tasks_in_flight", "gauge", "Tasks of workers without an agent that are remembered until they are done."),
     _own("event_lag_seconds", "gauge", "Age of the last event when it was handled, by its sender's clock."),
     _own("broker_reconnects_total", "counter", "Connections to the broker that were lost."),
     _own("series_dropped_total", "counter", "What a cap kept from becoming series, by the family that has the cap.", "family"),

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from celery_memory_exporter import __version__, config, findings
+from celery_memory_exporter import __version__, checks, config, findings
 from celery_memory_exporter.config import Config, ConfigError
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
@@ -32,7 +32,7 @@ def serve(settings: Config) -> int:
     """Runs until SIGTERM or SIGINT; the answer is the exit status."""
     stop = stop_event()
     try:
-        listener = bind(*config.split_address(settings.listen.address))
+        listener = bind(*checks.split_address(settings.listen.address))
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)  # resolver errors are negative
         return fail(f"cannot listen on {settings.listen.address}: {reason}; set another listen.address (--listen-address)")
@@ -50,7 +50,7 @@ def print_once(settings: Config, seconds: float) -> int:
     stop = stop_event()
     exporter = Exporter(settings)
     exporter.start()
-    if settings.broker.url:
+    if settings.all_brokers():
         logger.info("collecting reports for %.0f s", seconds)
         stop.wait(seconds)
     sys.stdout.write(exporter.exposition())
@@ -89,9 +89,12 @@ def fail(message: str) -> int:
 
 
 def check_config(settings: Config, path: Path | None) -> int:
-    broker = safe_url(settings.broker.url) if settings.broker.url else "none, the local process table only"
     print(f"{path or 'defaults'}: valid")
-    print(f"  broker   {broker}")
+    for broker in settings.all_brokers():
+        events = f", events at {safe_url(broker.events_url)}" if broker.events_url else ""
+        print(f"  broker   {broker.name + ' ' if broker.name else ''}{safe_url(broker.url or '')}{events}")
+    if not settings.all_brokers():
+        print("  broker   none, the local process table only")
     print(f"  listen   {settings.listen.address}")
     print(f"  process  {f'every {settings.processes.interval_seconds:g} s' if settings.processes.enabled else 'off'}")
     return 0

@@ -7,9 +7,8 @@ defaults, which are this module's values and ``config.example.yaml``'s alike (a 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,73 +16,28 @@ from typing import Any, TypeVar
 import yaml
 
 from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.checks import (
+    Check,
+    address,
+    boolean,
+    buckets,
+    integer,
+    kombu_url,
+    log_level,
+    mapping,
+    names,
+    number,
+    optional_text,
+    pattern,
+    text,
+    text_or_empty,
+)
+from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
 from celery_memory_exporter.urls import safe_url
 
 
 class ConfigError(ValueError):
     """One line for the user: where, what was found, what is allowed."""
-
-
-Check = Callable[[Any], Any]
-
-
-def allowed(description: str, check: Callable[[Any], bool], convert: Callable[[Any], Any] = lambda value: value) -> Check:
-    """A check that answers with the converted value or raises ``ValueError`` with what is allowed."""
-
-    def apply(value: Any) -> Any:
-        if not check(value):
-            raise ValueError(description)
-        return convert(value)
-
-    return apply
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def number(low: float, high: float) -> Check:
-    return allowed(f"a number between {low:g} and {high:g}", lambda value: _is_number(value) and low <= value <= high, float)
-
-
-def integer(low: int, high: int) -> Check:
-    def check(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-    return allowed(f"an integer between {low} and {high}", check)
-
-
-boolean = allowed("true or false", lambda value: isinstance(value, bool))
-text = allowed("a string", lambda value: isinstance(value, str) and bool(value))
-mapping = allowed("a mapping of option names to values", lambda value: isinstance(value, dict))
-
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*$")
-url = allowed(
-    "a kombu URL such as redis://host:6379/0 or amqp://user:password@host:5672//, or null",
-    lambda value: value is None or (isinstance(value, str) and bool(URL.match(value))),
-)
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
-log_level = allowed(
-    f"one of {', '.join(LOG_LEVELS)}", lambda value: isinstance(value, str) and value.lower() in LOG_LEVELS, str.lower
-)
-
-ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:\s]*)):(?P<port>\d{1,5})$")
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """``host:port``, ``[::1]:port`` or ``:port`` (every address). Raises ``ValueError`` for anything else."""
-    match = ADDRESS.match(address)
-    if match is None or not 0 <= int(match["port"]) <= 65535:
-        raise ValueError("host:port, [IPv6]:port or :port, with a port up to 65535")
-    return match["six"] or match["host"] or "", int(match["port"])
-
-
-def address(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError('host:port, [IPv6]:port or :port, in quotes (":9808")')
-    split_address(value)
-    return value
 
 
 def option(default: Any, check: Check, *, secret: bool = False) -> Any:
@@ -92,18 +46,43 @@ def option(default: Any, check: Check, *, secret: bool = False) -> Any:
     return dataclasses.field(**factory, metadata={"check": check, "secret": secret})
 
 
+def sections(cls: type) -> Any:
+    """A list of mappings with the keys of ``cls``."""
+    return dataclasses.field(default=(), metadata={"section": cls})
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to speak TLS with a broker whose URL asks for it (``rediss://``, ``amqps://``), or that ``enabled`` says so of."""
+
+    enabled: bool = option(False, boolean)
+    ca_file: str | None = option(None, optional_text)
+    cert_file: str | None = option(None, optional_text)
+    key_file: str | None = option(None, optional_text)
+    #: Whether the server's certificate must be valid; ``false`` is for tests.
+    verify: bool = option(True, boolean)
+
+
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the workers' events are: the workers' own broker, or their ``CELERY_MEMORY_EVENTS_URL``."""
+    """The workers' broker. ``events_url`` where it has no fanout (SQS): what the workers' ``CELERY_MEMORY_EVENTS_URL`` says."""
 
-    url: str | None = option(None, url, secret=True)
+    #: The value of the label ``broker``, where there is more than one.
+    name: str = option("", text_or_empty)
+    url: str | None = option(None, kombu_url, secret=True)
+    events_url: str | None = option(None, kombu_url, secret=True)
+    tls: Tls = dataclasses.field(default_factory=Tls)
     transport_options: dict[str, Any] = option({}, mapping)
     event_exchange: str = option("celeryev", text)
+    #: Whether to count tasks of workers without an agent, from their events (``-E``), and what clients send.
+    task_events: bool = option(True, boolean)
+    #: Queues to watch beside those that workers consume.
+    queues: tuple[str, ...] = option((), names)
     reconnect_max_seconds: float = option(30.0, number(1, 3600))
 
     def __repr__(self) -> str:
-        """Without the URL, which may hold a password."""
-        return f"Broker(url={'…' if self.url else None}, event_exchange={self.event_exchange!r})"
+        """Without the URLs, which may hold a password."""
+        return f"Broker(name={self.name!r}, url={'…' if self.url else None}, event_exchange={self.event_exchange!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +103,44 @@ class Processes:
 
 
 @dataclass(frozen=True, slots=True)
+class Queues:
+    """Queues as a source, polled in the background."""
+
+    enabled: bool = option(True, boolean)
+    interval_seconds: float = option(15.0, number(1, 3600))
+    #: Between two questions to workers without an agent (``inspect``): what they consume, and with how many processes.
+    inspect_interval_seconds: float = option(60.0, number(5, 86_400))
+    #: ``queue_name`` where nothing tells it; Celery's ``task_default_queue``.
+    default_name: str = option("celery", text)
+    #: Look at the oldest message of each queue in Redis, for its age.
+    oldest_task: bool = option(True, boolean)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Which label values are told apart."""
+
+    #: Whether ``celery_task_sent_total`` has the sender's hostname; ``generic`` otherwise.
+    senders: bool = option(False, boolean)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGroup:
+    """Workers whose nodename matches are shown as one, named ``name`` (with groups as in ``re.sub``)."""
+
+    match: re.Pattern[str] = option(None, pattern)
+    name: str = option(None, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Upper bounds of histograms that are made here, of workers without an agent."""
+
+    runtime_seconds: tuple[float, ...] = option(tuple(RUNTIME_SECONDS), buckets)
+    queue_wait_seconds: tuple[float, ...] = option(tuple(QUEUE_WAIT_SECONDS), buckets)
+
+
+@dataclass(frozen=True, slots=True)
 class Caps:
     """Bounds of what is shown, see ``bounds.Limits``."""
 
@@ -131,6 +148,10 @@ class Caps:
     tasks_per_worker: int = option(200, integer(1, 10_000))
     object_types_per_worker: int = option(20, integer(0, 1_000))
     exceptions_per_task: int = option(50, integer(1, 1_000))
+    queues: int = option(200, integer(0, 10_000))
+    senders: int = option(100, integer(1, 10_000))
+    #: Tasks that have been sent or received, and not finished: of workers without an agent.
+    tasks_in_flight: int = option(50_000, integer(100, 10_000_000))
     label_length: int = option(120, integer(16, 1_000))
 
     def limits(self) -> Limits:
@@ -139,6 +160,9 @@ class Caps:
             tasks=self.tasks_per_worker,
             object_types=self.object_types_per_worker,
             exceptions=self.exceptions_per_task,
+            queues=self.queues,
+            senders=self.senders,
+            tasks_in_flight=self.tasks_in_flight,
             label_length=self.label_length,
         )
 
@@ -156,11 +180,21 @@ class Config:
 
     broker: Broker = dataclasses.field(default_factory=Broker)
     listen: Listen = dataclasses.field(default_factory=Listen)
+    #: Instead of ``broker``, where there are several.
+    brokers: tuple[Broker, ...] = sections(Broker)
     processes: Processes = dataclasses.field(default_factory=Processes)
+    queues: Queues = dataclasses.field(default_factory=Queues)
+    labels: Labels = dataclasses.field(default_factory=Labels)
+    worker_groups: tuple[WorkerGroup, ...] = sections(WorkerGroup)
+    buckets: Buckets = dataclasses.field(default_factory=Buckets)
     limits: Caps = dataclasses.field(default_factory=Caps)
     log: Log = dataclasses.field(default_factory=Log)
     expire_after_seconds: float = option(600.0, number(10, 86_400))
     heartbeat_timeout_seconds: float = option(300.0, number(5, 86_400))
+
+    def all_brokers(self) -> tuple[Broker, ...]:
+        """Those with a URL."""
+        return self.brokers or ((self.broker,) if self.broker.url else ())
 
 
 #: What may be set without a file: key path by environment variable.
@@ -200,7 +234,21 @@ def load(path: Path | None, overrides: Mapping[str, tuple[str, str]]) -> Config:
         field = {field.name: field for field in dataclasses.fields(section)}[name]
         changed = dataclasses.replace(section, **{name: _checked(field, value, source)})
         config = dataclasses.replace(config, **{section_name: changed})
+    _check_brokers(config, str(path))
     return config
+
+
+def _check_brokers(config: Config, source: str) -> None:
+    """What one key alone does not say."""
+    if config.brokers and config.broker.url:
+        raise ConfigError(f"{source}: brokers: given beside broker.url (or --broker-url); allowed is one of them")
+    names = [broker.name for broker in config.brokers]
+    if any(not name for name in names) or len(set(names)) < len(names):
+        raise ConfigError(f"{source}: brokers: found the names {names}, allowed are different ones, one for each")
+    if any(broker.url is None for broker in config.brokers):
+        raise ConfigError(f"{source}: brokers: each needs a url")
+    if any(None in (group.match, group.name) for group in config.worker_groups):
+        raise ConfigError(f"{source}: worker_groups: each needs match and name")
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -232,6 +280,8 @@ def _read(cls: type[T], raw: dict[str, Any], path: str, source: str) -> T:
             raise ConfigError(f"{shown}: unknown key; allowed here: {', '.join(sorted(fields))}")
         if "check" in fields[key].metadata:
             values[key] = _checked(fields[key], value, where)
+        elif "section" in fields[key].metadata:
+            values[key] = _read_list(fields[key].metadata["section"], value, f"{path}{key}", source)
         elif value is None:
             continue  # a section whose keys are all commented out
         elif isinstance(value, dict):
@@ -239,6 +289,12 @@ def _read(cls: type[T], raw: dict[str, Any], path: str, source: str) -> T:
         else:
             raise ConfigError(f"{where}: found {type(value).__name__}, allowed is a mapping with {', '.join(keys_of(fields[key]))}")
     return cls(**values)
+
+
+def _read_list(cls: type[T], raw: Any, path: str, source: str) -> tuple[T, ...]:
+    if not isinstance(raw, list) or not all(isinstance(each, dict) for each in raw):
+        raise ConfigError(f"{source}: {path}: found {type(raw).__name__}, allowed is a list of mappings")
+    return tuple(_read(cls, each, f"{path}[{index}].", source) for index, each in enumerate(raw))
 
 
 def keys_of(section: dataclasses.Field[Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """The broker loop: subscribes to Celery's event exchange and hands on what arrives, until told to stop.
 
-* Own queue bindings for ``memory.#`` and ``worker.#``: brokers with topics (RabbitMQ) send nothing else, and Redis' pattern
-  subscription neither.
+* Own queue bindings for ``memory.#``, ``worker.#`` and, unless it is turned off, ``task.#``: brokers with topics (RabbitMQ) send
+  nothing else, and Redis' pattern subscription neither.
 * A lost connection is made anew with capped exponential pauses; nothing that arrives can end the loop.
 * A message is refused by its size before it is parsed.
 """
@@ -19,19 +19,21 @@ import kombu
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Queue, binding
 
+from celery_memory_exporter.config import Broker
+from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
 from celery_memory_exporter.fleet import Fleet
 from celery_memory_exporter.procfs import printable
 from celery_memory_exporter.report import EVENT_TYPE
-from celery_memory_exporter.urls import passwords, safe_url
+from celery_memory_exporter.urls import safe_url
 from celery_memory_exporter.wire import MAX_MESSAGE_BYTES, MAX_NODENAME_LENGTH, MAX_NUMBER, DecodeError, decode
 
 logger = logging.getLogger(__name__)
 
 ROUTING_KEYS = ("memory.#", "worker.#")
+TASK_ROUTING_KEY = "task.#"
 FIRST_PAUSE_SECONDS = 1.0
 #: How long one wait for an event lasts; the loop looks whether to stop in between.
 DRAIN_SECONDS = 1.0
-CONNECT_SECONDS = 5.0
 #: A broker that is gone without a word is noticed after two of these (AMQP; Redis has its own check).
 HEARTBEAT_SECONDS = 20.0
 #: A queue of ours that nobody reads any more goes by itself (RabbitMQ), and its messages before (as Celery's own event queues).
@@ -46,25 +48,22 @@ class EventLoop:
     def __init__(
         self,
         fleet: Fleet,
+        settings: Broker,
         *,
-        url: str,
-        transport_options: dict[str, Any],
-        exchange: str,
-        max_pause_seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
-        self._url = url
-        self._transport_options = transport_options
-        self._exchange = exchange
-        self._max_pause_seconds = max_pause_seconds
+        self._settings = settings
+        self._url = settings.events_url or settings.url or ""
+        self._broker = settings.name
+        self._source = f"broker/{settings.name}" if settings.name else "broker"
         self._monotonic = monotonic
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
         self._logged_undecodable = False
 
     def start(self) -> None:
-        self._fleet.apply_source("broker", up=False)
+        self._fleet.apply_source(self._source, up=False)
         self._thread.start()
 
     def stop(self) -> None:
@@ -78,48 +77,26 @@ class EventLoop:
         while not self._stopping.is_set():
             connected = False
             try:
-                with self._connect() as connection:
+                with connect(self._settings, self._url, heartbeat=HEARTBEAT_SECONDS) as connection:
                     connected = True
                     self._consume(connection)
             except Exception as error:  # whatever a transport raises, the answer is to connect again
-                pause = FIRST_PAUSE_SECONDS if connected else min(self._max_pause_seconds, 2 * pause)
-                self._fleet.apply_source("broker", up=False)
+                pause = FIRST_PAUSE_SECONDS if connected else min(self._settings.reconnect_max_seconds, 2 * pause)
+                self._fleet.apply_source(self._source, up=False)
                 if connected:
                     self._fleet.apply_reconnect()
                 logger.warning("%s; trying again in %.0f s", explain(error, self._url), pause)
                 self._stopping.wait(pause)
 
-    def _connect(self) -> Connection:
-        options = {"socket_connect_timeout": CONNECT_SECONDS, **self._transport_options}
-        connection = Connection(self._url, connect_timeout=CONNECT_SECONDS, heartbeat=HEARTBEAT_SECONDS, transport_options=options)
-        try:
-            connection.connect()
-        except Exception:
-            connection.release()
-            raise
-        return connection
-
     def _consume(self, connection: Connection) -> None:
-        exchange = get_exchange(connection, name=self._exchange)
-        queues = [
-            Queue(
-                f"celery-memory-exporter.{kombu.uuid()}",
-                exchange=exchange,
-                bindings=[binding(exchange, routing_key=key)],
-                routing_key=key,
-                auto_delete=True,
-                durable=False,
-                exclusive=True,  # RabbitMQ 4 does without other transient queues
-                expires=QUEUE_EXPIRES_SECONDS,
-                message_ttl=MESSAGE_TTL_SECONDS,
-            )
-            for key in ROUTING_KEYS
-        ]
+        exchange = get_exchange(connection, name=self._settings.event_exchange)
+        keys = [*ROUTING_KEYS, TASK_ROUTING_KEY] if self._settings.task_events else [*ROUTING_KEYS]
+        queues = [self._queue(exchange, each) for each in subscriptions(connection, keys)]
         with Consumer(
             connection.default_channel, queues, on_message=self.on_message, on_decode_error=self.on_decode_error, no_ack=True
         ):
-            logger.info("consuming %s from %s", ", ".join(ROUTING_KEYS), safe_url(self._url))
-            self._fleet.apply_source("broker", up=True)
+            logger.info("consuming %s from %s", ", ".join(keys), safe_url(self._url))
+            self._fleet.apply_source(self._source, up=True)
             beaten = self._monotonic()
             while not self._stopping.is_set():
                 with contextlib.suppress(TimeoutError):
@@ -127,6 +104,20 @@ class EventLoop:
                 if connection.supports_heartbeats and self._monotonic() - beaten >= DRAIN_SECONDS:
                     beaten = self._monotonic()
                     connection.heartbeat_check()
+
+    @staticmethod
+    def _queue(exchange: Any, keys: list[str]) -> Queue:
+        return Queue(
+            f"celery-memory-exporter.{kombu.uuid()}",
+            exchange=exchange,
+            bindings=[binding(exchange, routing_key=key) for key in keys],
+            routing_key=keys[0],
+            auto_delete=True,
+            durable=False,
+            exclusive=True,  # RabbitMQ 4 does without other transient queues
+            expires=QUEUE_EXPIRES_SECONDS,
+            message_ttl=MESSAGE_TTL_SECONDS,
+        )
 
     # --- one message ------------------------------------------------------------------------------------------------
 
@@ -166,8 +157,15 @@ class EventLoop:
         self._fleet.apply_event(printable(kind.partition("-")[0]), None if sent is None else max(0.0, time.time() - sent))
         if kind == EVENT_TYPE:
             self._on_report(event)
+            return
+        hostname = event.get("hostname")
+        if not isinstance(hostname, str) or not 1 <= len(hostname) <= MAX_NODENAME_LENGTH:
+            return
+        if kind.startswith("task-"):
+            event["hostname"] = printable(hostname)
+            self._fleet.apply_task_event(kind, event, self._monotonic(), self._broker)
         elif kind.startswith("worker-"):
-            self._on_worker_event(event, kind)
+            self._on_worker_event(event, printable(hostname), kind)
 
     def _on_report(self, event: dict[str, Any]) -> None:
         try:
@@ -176,33 +174,18 @@ class EventLoop:
             self._fleet.reject_report(error.reason)
             logger.warning("a report from %.120r is refused: %s", event.get("hostname"), error)
             return
-        self._fleet.apply_report(report, self._monotonic())
+        self._fleet.apply_report(report, self._monotonic(), self._broker)
 
-    def _on_worker_event(self, event: dict[str, Any], kind: str) -> None:
-        nodename, active = event.get("hostname"), event.get("active")
-        if isinstance(nodename, str) and 1 <= len(nodename) <= MAX_NODENAME_LENGTH:
-            count = active if isinstance(active, int) and 0 <= active <= MAX_NUMBER else None
-            self._fleet.apply_worker_event(printable(nodename), kind, count, self._monotonic())
+    def _on_worker_event(self, event: dict[str, Any], nodename: str, kind: str) -> None:
+        active, processed = count_of(event.get("active")), count_of(event.get("processed"))
+        self._fleet.apply_worker_event(nodename, kind, active, self._monotonic(), processed=processed, broker=self._broker)
 
 
-def explain(error: BaseException, url: str) -> str:
-    """What went wrong with the broker and what to do, in one line without secrets."""
-    try:
-        secrets = passwords(url)
-    except ValueError:
-        return "broker.url cannot be understood; a / or # in its password has to be percent-encoded"
-    text = " ".join(str(error).split()) or type(error).__name__
-    for secret in secrets:
-        text = text.replace(secret, "**")
-    lowered = text.lower()
-    if isinstance(error, (ImportError, KeyError)):
-        hint = "install the transport's library (celery[redis], celery[sqs], …) or check the URL's scheme"
-    elif any(word in lowered for word in ("auth", "password", "access_refused", "noperm", "wrongpass")):
-        hint = "check user and password in broker.url"
-    elif "refused" in lowered:
-        hint = "check that the broker runs there, and host and port in broker.url"
-    elif any(word in lowered for word in ("name or service", "resolve", "getaddrinfo", "temporary failure")):
-        hint = "check the host name in broker.url"
-    else:
-        hint = "check broker.url"
-    return f"broker {safe_url(url)}: {text[:300]}; {hint}"
+def subscriptions(connection: Connection, keys: list[str]) -> list[list[str]]:
+    """Routing keys by queue of ours. One queue for all, so that events stay in order; in Redis a queue has one key, and one
+    connection keeps them in order."""
+    return [[key] for key in keys] if connection.transport.driver_type == "redis" else [keys]
+
+
+def count_of(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER else None

@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from celery_memory_exporter import exposition, procfs
 from celery_memory_exporter.config import Config
 from celery_memory_exporter.events import EventLoop
-from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.fleet import Fleet, Rules
 from celery_memory_exporter.metrics import FleetCollector
 from celery_memory_exporter.polling import ProcessPoller
+from celery_memory_exporter.queues import QueuePoller
 from celery_memory_exporter.server import Application, HttpServer
 from celery_memory_exporter.snapshot import Snapshot
 
@@ -24,21 +25,19 @@ class Exporter:
     """``start`` and ``stop`` once each. Without a listening socket there is no server."""
 
     def __init__(self, settings: Config, listener: socket.socket | None = None) -> None:
-        self._fleet = Fleet(
-            boot_id=procfs.boot_id(),
-            limits=settings.limits.limits(),
-            expire_after=settings.expire_after_seconds,
-            heartbeat_timeout=settings.heartbeat_timeout_seconds,
-        )
+        brokers = settings.all_brokers()
+        self._fleet = Fleet(rules_of(settings), {broker.name: broker.queues for broker in brokers})
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(self.snapshot))
         ProcessCollector(registry=self._registry)
-        self._parts: list[ProcessPoller | EventLoop | HttpServer] = []
+        self._parts: list[ProcessPoller | EventLoop | QueuePoller | HttpServer] = []
         if settings.processes.enabled:
             self._parts.append(self._process_poller(settings))
-        if settings.broker.url:
-            self._parts.append(self._event_loop(settings, settings.broker.url))
-        else:
+        for broker in brokers:
+            self._parts.append(EventLoop(self._fleet, broker))
+            if settings.queues.enabled:
+                self._parts.append(QueuePoller(self._fleet, broker, settings.queues))
+        if not brokers:
             logger.warning(
                 "no broker is configured: only workers on this machine are seen, by their processes. "
                 "Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the agents' reports"
@@ -63,8 +62,8 @@ class Exporter:
 
     def unready(self) -> dict[str, str]:
         """Sources that do not work now, each with what is the matter."""
-        words = {"broker": "not connected"}
-        return {name: words.get(name, "cannot be read") for name, view in self.snapshot().sources.items() if not view.up}
+        down = [name for name, view in self.snapshot().sources.items() if not view.up]
+        return {name: "not connected" if name.startswith("broker") else "cannot be read" for name in down}
 
     def _process_poller(self, settings: Config) -> ProcessPoller:
         return ProcessPoller(
@@ -74,11 +73,15 @@ class Exporter:
             shared_max_rss=settings.processes.shared_memory_max_rss_bytes,
         )
 
-    def _event_loop(self, settings: Config, url: str) -> EventLoop:
-        return EventLoop(
-            self._fleet,
-            url=url,
-            transport_options=settings.broker.transport_options,
-            exchange=settings.broker.event_exchange,
-            max_pause_seconds=settings.broker.reconnect_max_seconds,
-        )
+
+def rules_of(settings: Config) -> Rules:
+    return Rules(
+        boot_id=procfs.boot_id(),
+        limits=settings.limits.limits(),
+        expire_after=settings.expire_after_seconds,
+        heartbeat_timeout=settings.heartbeat_timeout_seconds,
+        runtime_bounds=settings.buckets.runtime_seconds,
+        queue_wait_bounds=settings.buckets.queue_wait_seconds,
+        default_queue=settings.queues.default_name,
+        senders=settings.labels.senders,
+    )

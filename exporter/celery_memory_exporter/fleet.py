@@ -1,12 +1,14 @@
-"""What we believe about all workers now, out of three sources: agents' reports, worker events, and the local process table.
+"""What we believe about all workers now: out of agents' reports, Celery's events, the local process table, and what brokers tell.
 
 ``apply_…(…, now)`` writes, ``snapshot(now)`` reads; no I/O and no clock in here. ``now`` is monotonic seconds at
 receipt: a sender's clock never decides anything, save which of two runs of one worker is the later.
 
 Rules:
 
+* a worker is a nodename at a broker; the same name at two brokers is two workers;
 * a report is taken if it is newer than what is held: higher sequence of the same instance, or an instance that started later.
   Everything in it is cumulative, so taking it means replacing;
+* a worker with an agent is counted by its reports, and its task events, which it may send as well, are not;
 * the process table knows the machine better and sooner than the agent (5 s against 15 s): where both tell of one
   process, matched by identity and never by name, the table's figures of the operating system win, and processes it no
   longer sees are gone;
@@ -17,54 +19,62 @@ Rules:
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from celery_memory_exporter.bounds import OTHER, Limits, bounded
-from celery_memory_exporter.processes import Identity, ProcessMemory, SharedMemory, WorkerProcesses
-from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import ProcessReport, WorkerReport
-from celery_memory_exporter.snapshot import ProcessView, Snapshot, SourceView, WorkerView
+from celery_memory_exporter.processes import Identity, SharedMemory, WorkerProcesses
+from celery_memory_exporter.procfs import printable
+from celery_memory_exporter.queue_book import QueueBook
+from celery_memory_exporter.report import WorkerReport
+from celery_memory_exporter.sent_book import SentBook
+from celery_memory_exporter.snapshot import QueueReading, Snapshot, SourceView, WorkerFacts
+from celery_memory_exporter.task_events import TaskEvents, WorkerTasks, is_task_event
+from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
 from celery_memory_exporter.wire import REASONS
+from celery_memory_exporter.worker_state import WorkerState
 
-#: A report is the present state for this many intervals; one may be lost and one late.
-FRESH_INTERVALS = 3
-#: The same for the process table, in seconds: six of its default intervals.
+#: How long the process table holds without a new reading, in seconds: six of its default intervals.
 TABLE_FRESH_SECONDS = 30.0
+#: The only broker, where there is one.
+SOLE = ""
 
 
-@dataclass(slots=True)
-class _Worker:
-    """All that is held of one worker. Times are of receipt."""
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the fleet judges what it is told. Seconds."""
 
-    seen: float
-    report: WorkerReport | None = None
-    reported: float = 0.0
-    heartbeat: float | None = None
-    offline: bool = False
-    active_tasks: int | None = None
-    table: WorkerProcesses | None = None
-    slots: dict[Identity, int] = field(default_factory=dict)
-    children_seen: int = 0
-    #: Admitted first come, first served: a counter that is shown stays shown.
-    task_names: set[str] = field(default_factory=set)
+    #: This machine's, to tell its own workers' reports from other machines'.
+    boot_id: str
+    limits: Limits
+    expire_after: float = 600.0
+    heartbeat_timeout: float = 300.0
+    #: Upper bounds of the histograms of workers without an agent.
+    runtime_bounds: tuple[float, ...] = tuple(RUNTIME_SECONDS)
+    queue_wait_bounds: tuple[float, ...] = tuple(QUEUE_WAIT_SECONDS)
+    default_queue: str = "celery"
+    #: Whether senders' hostnames are told apart.
+    senders: bool = False
 
 
 class Fleet:
-    """Thread-safe. ``boot_id`` is this machine's, to tell its own workers' reports from other machines'."""
+    """Thread-safe. ``queues``: names that are watched from the start, by broker; each broker is in there."""
 
-    def __init__(self, *, boot_id: str, limits: Limits, expire_after: float, heartbeat_timeout: float) -> None:
-        self._boot_id = boot_id
-        self._limits = limits
-        self._expire_after = expire_after
-        self._heartbeat_timeout = heartbeat_timeout
+    def __init__(self, rules: Rules, queues: Mapping[str, Iterable[str]] | None = None) -> None:
+        brokers = queues or {SOLE: ()}
+        limits = rules.limits
+        self._rules = rules
+        self._several_brokers = len(brokers) > 1
         self._lock = threading.Lock()
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[tuple[str, str], WorkerState] = {}
         self._table_at: float | None = None
         self._shared: dict[Identity, SharedMemory] = {}
+        self._task_events = TaskEvents(max_in_flight=limits.tasks_in_flight, default_queue=rules.default_queue)
+        self._sent = SentBook(limits, by_sender=rules.senders, expire_after=rules.expire_after)
+        self._queues = QueueBook(brokers, max_queues=limits.queues * len(brokers), expire_after=rules.expire_after)
         self._sources: dict[str, SourceView] = {}
         self._received = 0
         self._rejected: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
@@ -75,19 +85,20 @@ class Fleet:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def apply_report(self, report: WorkerReport, now: float) -> str | None:
+    def apply_report(self, report: WorkerReport, now: float, broker: str = SOLE) -> str | None:
         """Takes a decoded report; the answer is the reason when it is refused."""
         with self._lock:
             self._received += 1
-            worker = self._admit(report.worker, now)
+            worker = self._admit(broker, report.worker, now)
             refused = "capacity" if worker is None else _refusal(worker.report, report)
             if refused is not None or worker is None:
                 self._rejected[refused or "capacity"] += 1
                 return refused
-            worker.report, dropped = bounded(report, worker.task_names, self._limits)
+            worker.report, dropped = bounded(report, worker.task_names, self._rules.limits)
             self._dropped.update(dropped)
             worker.reported = worker.seen = now
             worker.offline = False
+            self._see_queues(worker, now)
             return None
 
     def reject_report(self, reason: str) -> None:
@@ -96,16 +107,36 @@ class Fleet:
             self._received += 1
             self._rejected[reason] += 1
 
-    def apply_worker_event(self, nodename: str, kind: str, active: int | None, now: float) -> None:
+    def apply_worker_event(
+        self, nodename: str, kind: str, active: int | None, now: float, *, processed: int | None = None, broker: str = SOLE
+    ) -> None:
         """``kind`` is the event type: ``worker-online``, ``worker-heartbeat``, ``worker-offline``."""
         with self._lock:
-            worker = self._admit(nodename, now)
+            worker = self._admit(broker, nodename, now)
             if worker is None:
                 return
             worker.seen = now
             worker.offline = kind == "worker-offline"
             worker.heartbeat = None if worker.offline else now
             worker.active_tasks = None if worker.offline else active
+            if processed is not None:
+                worker.tasks.beat(processed, active, now)
+            self._see_queues(worker, now)
+
+    def apply_task_event(self, kind: str, event: dict[str, Any], now: float, broker: str = SOLE) -> None:
+        """``event`` has a hostname, which is a client's for ``task-sent`` and else a worker's nodename."""
+        with self._lock:
+            hostname = event["hostname"]
+            if kind == "task-sent":
+                self._apply_sent(event, now, broker)
+                return
+            if not is_task_event(kind):
+                return
+            worker = self._admit(broker, hostname, now)
+            if worker is None or worker.reporting(now):
+                return
+            worker.seen = now
+            self._task_events.apply(worker.tasks, kind, event, worker.sole_queue(), now)
 
     def apply_processes(self, table: Iterable[WorkerProcesses], now: float) -> None:
         """Replaces what the process table told before."""
@@ -113,22 +144,36 @@ class Fleet:
             self._table_at = now
             for worker in self._workers.values():
                 worker.table = None
-            for nodename, processes in self._named(list(table)):
-                shown = self._admit(nodename, now)
+            for (broker, nodename), processes in self._named(list(table)):
+                shown = self._admit(broker, nodename, now)
                 if shown is not None:
-                    shown.table = processes
                     shown.seen = now
-                    self._assign_slots(shown, processes)
+                    shown.take_table(processes)
 
     def apply_shared_memory(self, shared: dict[Identity, SharedMemory]) -> None:
         """Replaces all PSS and USS figures, which come at their own slow pace."""
         with self._lock:
             self._shared = shared
 
+    def apply_queues(self, broker: str, readings: Iterable[QueueReading], now: float) -> None:
+        """Replaces what this broker told of its queues before; nothing where it could not be asked."""
+        with self._lock:
+            self._queues.apply(broker, readings, now)
+
+    def apply_inspection(self, broker: str, facts: Mapping[str, WorkerFacts], now: float) -> None:
+        """What workers without an agent answered. One that did not answer keeps what it said before."""
+        with self._lock:
+            for nodename, told in facts.items():
+                worker = self._admit(broker, nodename, now)
+                if worker is not None:
+                    worker.seen = now
+                    worker.facts = told
+                    self._see_queues(worker, now)
+
     def apply_event(self, group: str, lag: float | None) -> None:
         """Counts an event of any kind; ``lag`` is how long it took here by the sender's clock."""
         with self._lock:
-            if group not in self._events and len(self._events) >= self._limits.object_types:
+            if group not in self._events and len(self._events) >= self._rules.limits.object_types:
                 group = OTHER
             self._events[group] += 1
             if lag is not None:
@@ -144,132 +189,147 @@ class Fleet:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
+    def queue_names(self, broker: str, now: float) -> list[str]:
+        """The queues to ask this broker about."""
+        with self._lock:
+            self._queues.forget(now)
+            return self._queues.names(broker)
+
+    def without_agent(self, broker: str, now: float) -> set[str]:
+        """Nodenames of the workers that live and have no agent: they have to be asked."""
+        with self._lock:
+            timeout = self._rules.heartbeat_timeout
+            workers = [worker for (each, _), worker in self._workers.items() if each == broker and worker.report is None]
+            return {worker.nodename for worker in workers if worker.beating(now, timeout)}
+
+    def sent_at(self, uuid: str) -> float | None:
+        """Unix time at which a client sent the task, if it told, and the task is not done."""
+        with self._lock:
+            return self._task_events.sent_at(uuid)
+
     def snapshot(self, now: float) -> Snapshot:
         """What is believed at ``now``; workers that have been silent for too long are forgotten first."""
         with self._lock:
-            for nodename in [name for name, worker in self._workers.items() if now - worker.seen > self._expire_after]:
-                del self._workers[nodename]
+            self._forget(now)
+            timeout = self._rules.heartbeat_timeout
+            table_holds = self._table_at is not None and now - self._table_at <= TABLE_FRESH_SECONDS
+            views = tuple(
+                worker.view(now, in_table=table_holds and worker.table is not None, timeout=timeout, shared=self._shared)
+                for _, worker in sorted(self._workers.items())
+            )
+            consumers: dict[tuple[str, str], tuple[int, int]] = {}
+            for view, (_, worker) in zip(views, sorted(self._workers.items()), strict=True):
+                for queue in worker.consumed() if view.up else ():
+                    workers, processes = consumers.get((worker.broker, queue), (0, 0))
+                    consumers[worker.broker, queue] = workers + 1, processes + worker.pool_processes()
+            dropped = self._dropped + Counter(
+                {
+                    "celery_task_received_total": sum(worker.tasks.counts.folded for worker in self._workers.values()),
+                    "celery_task_sent_total": self._sent.folded,
+                }
+            )
             return Snapshot(
-                workers=tuple(self._view(nodename, worker, now) for nodename, worker in sorted(self._workers.items())),
+                workers=views,
                 sources=dict(self._sources),
+                queues=self._queues.views(consumers),
+                sent=self._sent.views(),
+                several_brokers=self._several_brokers,
                 reports_received=self._received,
                 reports_rejected=dict(self._rejected),
                 events_received=dict(self._events),
+                events_ignored=dict(self._task_events.ignored),
+                tasks_in_flight=len(self._task_events),
                 event_lag_seconds=self._lag,
                 broker_reconnects=self._reconnects,
-                dropped=dict(self._dropped),
+                dropped=dict(dropped),
             )
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
-    def _admit(self, nodename: str, now: float) -> _Worker | None:
-        worker = self._workers.get(nodename)
+    def _admit(self, broker: str, nodename: str, now: float) -> WorkerState | None:
+        worker = self._workers.get((broker, nodename))
         if worker is None:
-            if len(self._workers) >= self._limits.workers:
+            limits = self._rules.limits
+            if len(self._workers) >= limits.workers:
                 self._dropped["celery_worker_info"] += 1
                 return None
-            worker = self._workers[nodename] = _Worker(seen=now)
+            counts = Counts(
+                max_tasks=limits.tasks,
+                max_exceptions=limits.exceptions,
+                runtime=self._rules.runtime_bounds,
+                queue_wait=self._rules.queue_wait_bounds,
+            )
+            worker = self._workers[broker, nodename] = WorkerState(nodename, broker, now, WorkerTasks(counts))
         return worker
 
-    def _named(self, table: list[WorkerProcesses]) -> Iterable[tuple[str, WorkerProcesses]]:
+    def _forget(self, now: float) -> None:
+        expire_after = self._rules.expire_after
+        for key, worker in list(self._workers.items()):
+            if now - worker.seen > expire_after:
+                self._task_events.forget(worker.tasks)
+                del self._workers[key]
+            elif worker.report is not None and now - worker.reported > expire_after:
+                worker.report = None  # it goes on without its agent
+        self._sent.forget(now)
+        self._queues.forget(now)
+
+    def _apply_sent(self, event: dict[str, Any], now: float, broker: str) -> None:
+        name, queue = event.get("name"), event.get("queue")
+        if not isinstance(name, str):
+            self._task_events.ignored["malformed"] += 1
+            return
+        name = printable(name)
+        known = printable(queue) if isinstance(queue, str) and queue else self._rules.default_queue
+        self._sent.add(broker, name, event["hostname"], known, now)
+        if not self._queues.see(broker, known, now):
+            self._dropped["celery_queue_length"] += 1
+        # Where all workers have agents, nobody would tell that the task is done.
+        if not self._workers or any(worker.report is None for worker in self._workers.values()):
+            self._task_events.send(event)
+
+    def _see_queues(self, worker: WorkerState, now: float) -> None:
+        for queue in worker.consumed():
+            if not self._queues.see(worker.broker, queue, now):
+                self._dropped["celery_queue_length"] += 1
+
+    def _named(self, table: list[WorkerProcesses]) -> Iterable[tuple[tuple[str, str], WorkerProcesses]]:
         """Each worker of the table with the name that its own agent gives it, else the one on its command line.
 
         A command line's name that another worker has is numbered: two workers of one host stay apart even when they were started
         with the same name, and a worker on another machine keeps its own.
         """
-        taken = {
-            name for name, worker in self._workers.items() if worker.report and worker.report.instance.boot_id != self._boot_id
-        }
+        boot_id = self._rules.boot_id
+        taken = {key for key, worker in self._workers.items() if worker.report and worker.report.instance.boot_id != boot_id}
         unnamed = []
         for processes in table:
-            name = self._reported_name(processes)
-            if name is None:
+            key = self._reported_key(processes)
+            if key is None:
                 unnamed.append(processes)
             else:
-                taken.add(name)
-                yield name, processes
+                taken.add(key)
+                yield key, processes
         for processes in unnamed:
+            broker = self._broker_of(processes.nodename)
             numbered = (f"{processes.nodename}#{number}" for number in range(2, len(taken) + 3))
-            name = next(name for name in [processes.nodename, *numbered] if name not in taken)
-            taken.add(name)
-            yield name, processes
+            name = next(name for name in [processes.nodename, *numbered] if (broker, name) not in taken)
+            taken.add((broker, name))
+            yield (broker, name), processes
 
-    def _reported_name(self, processes: WorkerProcesses) -> str | None:
-        for name, worker in self._workers.items():
+    def _broker_of(self, nodename: str) -> str:
+        """The broker at which a worker of that name was heard; the empty one where none or several were."""
+        brokers = [broker for broker, name in self._workers if name == nodename and broker != SOLE]
+        return brokers[0] if len(brokers) == 1 else SOLE
+
+    def _reported_key(self, processes: WorkerProcesses) -> tuple[str, str] | None:
+        for key, worker in self._workers.items():
             if worker.report is not None and self._is_main(worker.report, processes):
-                return name
+                return key
         return None
 
     def _is_main(self, report: WorkerReport, processes: WorkerProcesses) -> bool:
         told = report.instance
         identity = processes.main.identity
-        return told.boot_id == self._boot_id and identity.matches(told.pid, told.start_ticks, told.pid_namespace)
-
-    def _assign_slots(self, worker: _Worker, processes: WorkerProcesses) -> None:
-        """Slot numbers as the pool gives them: a new child takes the lowest one free."""
-        slots: dict[Identity, int] = {}
-        for child in processes.children:
-            told = _told(worker.report, child)
-            if told is not None and told.process.isdigit():
-                slots[child.identity] = int(told.process)
-        for child in processes.children:
-            # What was guessed before stays, unless the agent has given that slot to another child since.
-            guessed = worker.slots.get(child.identity)
-            if guessed is not None and guessed not in slots.values():
-                slots.setdefault(child.identity, guessed)
-        for child in processes.children:
-            if child.identity not in slots:
-                used = set(slots.values())
-                slots[child.identity] = next(slot for slot in range(len(used) + 1) if slot not in used)
-        worker.children_seen += len(slots.keys() - worker.slots.keys())
-        worker.slots = slots
-
-    def _view(self, nodename: str, worker: _Worker, now: float) -> WorkerView:
-        report = worker.report
-        in_table = worker.table is not None and self._table_at is not None and now - self._table_at <= TABLE_FRESH_SECONDS
-        reporting = report is not None and now - worker.reported <= FRESH_INTERVALS * report.interval_seconds + 1
-        beating = worker.heartbeat is not None and now - worker.heartbeat <= self._heartbeat_timeout
-        live = in_table or (reporting and not worker.offline)
-        table = worker.table if in_table else None
-        return WorkerView(
-            nodename=nodename,
-            up=live or (beating and not worker.offline),
-            live=live,
-            report=report,
-            active_tasks=worker.active_tasks if beating else None,
-            processes=tuple(self._processes(worker, table)) if live else (),
-            cgroup=_cgroup(report, table) if live else CgroupMemory(),
-            children_started=report.children_started if report else worker.children_seen or None,
-        )
-
-    def _processes(self, worker: _Worker, table: WorkerProcesses | None) -> Iterable[ProcessView]:
-        if table is None:
-            assert worker.report is not None  # a live worker without the table lives by its report
-            for told in worker.report.processes:
-                yield ProcessView(told)
-            return
-        yield self._process("main", worker.report, table.main)
-        for child in table.children:
-            yield self._process(str(worker.slots[child.identity]), worker.report, child)
-
-    def _process(self, name: str, report: WorkerReport | None, seen: ProcessMemory) -> ProcessView:
-        told = _told(report, seen) or ProcessReport(name, seen.pid, seen.identity.start_ticks)
-        status = seen.status
-        figures = dataclasses.replace(
-            told,
-            process=name,
-            rss_bytes=status.rss_bytes,
-            anon_bytes=status.anon_bytes,
-            shmem_bytes=status.shmem_bytes,
-            swap_bytes=status.swap_bytes,
-            # The agent restarts the kernel's mark for each run and keeps the lifetime's peak itself.
-            peak_rss_bytes=max(status.peak_rss_bytes or 0, told.peak_rss_bytes or 0) or None,
-            threads=status.threads,
-            open_fds=told.open_fds if seen.open_fds is None else seen.open_fds,
-            max_fds=told.max_fds if seen.max_fds is None else seen.max_fds,
-            zombies=told.zombies if seen.zombies is None else seen.zombies,
-        )
-        return ProcessView(figures, self._shared.get(seen.identity))
+        return told.boot_id == self._rules.boot_id and identity.matches(told.pid, told.start_ticks, told.pid_namespace)
 
 
 def _refusal(held: WorkerReport | None, new: WorkerReport) -> str | None:
@@ -281,19 +341,3 @@ def _refusal(held: WorkerReport | None, new: WorkerReport) -> str | None:
             return "duplicate"
         return "stale" if new.sequence < held.sequence else None
     return "stale" if new.instance.started_at < held.instance.started_at else None
-
-
-def _told(report: WorkerReport | None, seen: ProcessMemory) -> ProcessReport | None:
-    """What the worker's agent tells of a process that the table shows."""
-    if report is None:
-        return None
-    namespace = report.instance.pid_namespace
-    matching = (each for each in report.processes if seen.identity.matches(each.pid, each.start_ticks, namespace))
-    return next(matching, None)
-
-
-def _cgroup(report: WorkerReport | None, table: WorkerProcesses | None) -> CgroupMemory:
-    """From inside the worker's container if it tells, since its own files may not be seen from here."""
-    if report is not None and report.cgroup != CgroupMemory():
-        return report.cgroup
-    return table.cgroup if table is not None else CgroupMemory()

@@ -6,8 +6,9 @@ start at zero again, which ``rate()`` understands.
 
 from __future__ import annotations
 
+import dataclasses
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import celery
 from prometheus_client.core import Metric
@@ -20,8 +21,8 @@ from celery_memory_exporter.case import survivors_per_run
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, Family
 from celery_memory_exporter.diagnosis import diagnose
 from celery_memory_exporter.exposition import number
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence, Histogram, ProcessReport, TaskReport, WorkerReport
-from celery_memory_exporter.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence, Histogram, ProcessReport, TaskReport, Traffic, WorkerReport
+from celery_memory_exporter.snapshot import QueueView, SentView, Snapshot, TrafficView, WorkerView
 from celery_memory_exporter.verdict import Diagnosis
 
 #: Family by field of a process.
@@ -41,11 +42,9 @@ PROCESS_FAMILIES = {
     "gc_objects": "celery_worker_gc_objects",
     "gc_uncollectable": "celery_worker_gc_uncollectable_objects",
 }
-#: Family by outcome; a failure is counted by its exception.
-OUTCOME_FAMILIES = {
-    "succeeded": "celery_task_succeeded_total",
-    "retried": "celery_task_retried_total",
-    "rejected": "celery_task_rejected_total",
+#: Families that count rows of traffic, by the row's field.
+TRAFFIC_FAMILIES = {
+    f"celery_task_{field}_total": field for field in ("received", "started", "succeeded", "retried", "rejected", "revoked")
 }
 
 
@@ -56,21 +55,27 @@ def empty_metric(family: Family) -> Metric:
 
 
 class Rows:
-    """Samples by family, checked against the catalogue."""
+    """Samples by family, checked against the catalogue. ``broker`` is the label's value from now on; ``None`` leaves it out."""
 
     def __init__(self) -> None:
+        self.broker: str | None = None
         self._samples: dict[str, list[Sample]] = {}
 
     def add(self, name: str, values: tuple[str, ...], value: float | None) -> None:
         """``values`` are the labels' in the catalogue's order. A value that is ``None`` is unknown and makes no sample."""
         if value is not None:
-            self._of(name).append(Sample(name, labels_of(name, values), float(value)))
+            self._of(name).append(Sample(name, self._labels(name, values), float(value)))
 
-    def add_histogram(self, name: str, values: tuple[str, ...], bounds: list[float], histogram: Histogram | None) -> None:
+    def add_summary(self, name: str, values: tuple[str, ...], count: int, total: float) -> None:
+        labels = self._labels(name, values)
+        self._of(name).append(Sample(f"{name}_count", labels, float(count)))
+        self._of(name).append(Sample(f"{name}_sum", labels, float(total)))
+
+    def add_histogram(self, name: str, values: tuple[str, ...], bounds: Sequence[float], histogram: Histogram | None) -> None:
         """Buckets, and their count and sum unless a bound is negative: then the sum could fall, and OpenMetrics forbids both."""
         if histogram is None:
             return
-        labels = labels_of(name, values)
+        labels = self._labels(name, values)
         samples = self._of(name)
         bucket = f"{name}_bucket"
         count = 0
@@ -92,9 +97,9 @@ class Rows:
     def _of(self, family: str) -> list[Sample]:
         return self._samples.setdefault(family, [])
 
-
-def labels_of(family: str, values: tuple[str, ...]) -> dict[str, str]:
-    return dict(zip(BY_NAME[family].labels, values, strict=True))
+    def _labels(self, family: str, values: tuple[str, ...]) -> dict[str, str]:
+        labels = dict(zip(BY_NAME[family].labels, values, strict=True))
+        return labels if self.broker is None else {"broker": self.broker, **labels}
 
 
 class FleetCollector(Collector):
@@ -110,22 +115,71 @@ class FleetCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         rows = Rows()
         snapshot = self._snapshot()
-        for worker in snapshot.workers:
-            add_worker(rows, worker)
-        add_diagnosis(rows, diagnose(snapshot))
+        for broker, part in by_broker(snapshot):
+            rows.broker = broker if snapshot.several_brokers else None
+            add_broker(rows, part)
+        rows.broker = None
         add_self(rows, snapshot)
         return rows.metrics()
+
+
+def by_broker(snapshot: Snapshot) -> Iterator[tuple[str, Snapshot]]:
+    """What there is at each broker; workers that only the process table shows are at none."""
+    parts: tuple[tuple[WorkerView | QueueView | SentView, ...], ...] = (snapshot.workers, snapshot.queues, snapshot.sent)
+    for broker in sorted({each.broker for part in parts for each in part}):
+        yield (
+            broker,
+            dataclasses.replace(
+                snapshot,
+                workers=tuple(each for each in snapshot.workers if each.broker == broker),
+                queues=tuple(each for each in snapshot.queues if each.broker == broker),
+                sent=tuple(each for each in snapshot.sent if each.broker == broker),
+            ),
+        )
+
+
+def add_broker(rows: Rows, snapshot: Snapshot) -> None:
+    for worker in snapshot.workers:
+        add_worker(rows, worker)
+    add_diagnosis(rows, diagnose(snapshot))
+    for sent in snapshot.sent:
+        rows.add("celery_task_sent_total", (sent.name, sent.hostname, sent.queue), sent.count)
+    for queue in snapshot.queues:
+        add_queue(rows, queue)
+
+
+def add_queue(rows: Rows, queue: QueueView) -> None:
+    reading = queue.reading
+    labels = (reading.name,)
+    rows.add("celery_queue_length", labels, reading.length)
+    for priority, length in sorted(reading.by_priority.items()):
+        rows.add("celery_queue_length_by_priority", (reading.name, str(priority)), length)
+    rows.add("celery_queue_oldest_task_age_seconds", labels, reading.oldest_seconds)
+    rows.add("celery_active_consumer_count", labels, reading.consumers)
+    rows.add("celery_active_worker_count", labels, queue.workers)
+    rows.add("celery_active_process_count", labels, queue.processes)
 
 
 def add_worker(rows: Rows, worker: WorkerView) -> None:
     report = worker.report
     name = worker.nodename
-    told = (
-        (report.pool, str(report.concurrency), report.python_version, report.celery_version, report.agent_version) if report else ()
-    )
-    rows.add("celery_worker_info", (name, worker.hostname, *(told or ("",) * 5)), 1)
+    pool, concurrency = worker.pool or "", "" if worker.concurrency is None else str(worker.concurrency)
+    versions = (report.python_version, report.celery_version, report.agent_version) if report else ("",) * 3
+    rows.add("celery_worker_info", (name, worker.hostname, pool, concurrency, *versions), 1)
     rows.add("celery_worker_up", (name, worker.hostname), worker.up)
     rows.add("celery_worker_tasks_active", (name, worker.hostname), worker.active_tasks)
+    rows.add("celery_worker_prefetched_tasks", (name,), worker.prefetched_tasks)
+    rows.add("celery_worker_concurrency", (name,), worker.concurrency)
+    for running in worker.running:
+        rows.add("celery_task_running", (name, running.name), running.count)
+        rows.add("celery_task_running_oldest_seconds", (name, running.name), running.oldest_seconds)
+    if worker.traffic is not None:
+        for row in worker.traffic.rows:
+            add_traffic(rows, worker, worker.traffic, row)
+    for task, estimate in sorted(worker.estimates.items()):
+        rows.add("celery_task_memory_estimate_bytes", (name, task), estimate.per_run)
+        rows.add("celery_task_memory_estimate_error_bytes", (name, task), estimate.error)
+        rows.add("celery_task_memory_estimate_runs", (name, task), estimate.runs)
     for process in worker.processes:
         add_process(rows, name, process.figures)
         if process.shared is not None:
@@ -156,8 +210,6 @@ def add_report(rows: Rows, worker: WorkerView, report: WorkerReport) -> None:
     rows.add("celery_agent_overhead_seconds_total", (name,), report.overhead_seconds)
     rows.add("celery_agent_reports_dropped_total", (name,), report.reports_dropped)
     rows.add("celery_agent_errors_total", (name,), report.errors)
-    for task in report.tasks:
-        add_traffic(rows, worker, report, task)
     for task in by_name(report.tasks):
         add_task_memory(rows, worker, report, task)
     if worker.live:
@@ -169,13 +221,16 @@ def add_report(rows: Rows, worker: WorkerView, report: WorkerReport) -> None:
             rows.add("celery_worker_container_items", (name, container.path), container.items)
 
 
-def add_traffic(rows: Rows, worker: WorkerView, report: WorkerReport, task: TaskReport) -> None:
-    labels = (worker.nodename, task.name, worker.hostname, task.queue)
-    for outcome, family in OUTCOME_FAMILIES.items():
-        rows.add(family, labels, task.runs.get(outcome, 0))
-    for exception, count in sorted(task.exceptions.items()):
+def add_traffic(rows: Rows, worker: WorkerView, traffic: TrafficView, row: Traffic) -> None:
+    labels = (worker.nodename, row.name, worker.hostname, row.queue)
+    for family, field in TRAFFIC_FAMILIES.items():
+        rows.add(family, labels, getattr(row, field))
+    # The zero is there from the first event on, so that a success rate has both its parts; as the best-known exporter has it.
+    for exception, count in sorted({"": 0, **row.failed}.items()):
         rows.add("celery_task_failed_total", (*labels, exception), count)
-    rows.add_histogram("celery_task_runtime", labels, report.bounds.runtime_seconds, task.runtime)
+    rows.add_histogram("celery_task_runtime", labels, traffic.runtime_seconds, row.runtime)
+    if any(row.queue_wait.counts):
+        rows.add_histogram("celery_task_queue_wait_time", labels, traffic.queue_wait_seconds, row.queue_wait)
 
 
 def add_task_memory(rows: Rows, worker: WorkerView, report: WorkerReport, task: TaskReport) -> None:
@@ -185,6 +240,8 @@ def add_task_memory(rows: Rows, worker: WorkerView, report: WorkerReport, task: 
     rows.add("celery_task_memory_release_bytes_total", labels, task.release_bytes)
     rows.add_histogram("celery_task_memory_peak_bytes", labels, report.bounds.peak_bytes, task.peak)
     rows.add("celery_task_memory_audited_runs_total", labels, task.audited_runs)
+    for outcome, seconds in sorted(task.seconds.items()):
+        rows.add_summary("celery_task_outcome_runtime_seconds", (*labels, outcome), task.runs.get(outcome, 0), seconds)
     if worker.live:
         rows.add("celery_task_memory_retained_bytes", labels, retained_bytes(task))
         rows.add("celery_task_memory_retained_blocks", labels, task.retained_blocks)
@@ -226,6 +283,11 @@ def add_self(rows: Rows, snapshot: Snapshot) -> None:
         rows.add(f"{prefix}reports_rejected_total", (reason,), count)
     for group, count in sorted(snapshot.events_received.items()):
         rows.add(f"{prefix}events_received_total", (group,), count)
+    for reason, count in snapshot.events_ignored.items():
+        rows.add(f"{prefix}events_ignored_total", (reason,), count)
+    for worker in snapshot.workers:
+        rows.add(f"{prefix}events_lost_total", (worker.nodename,), worker.events_lost)
+    rows.add(f"{prefix}tasks_in_flight", (), snapshot.tasks_in_flight)
     rows.add(f"{prefix}event_lag_seconds", (), snapshot.event_lag_seconds)
     rows.add(f"{prefix}broker_reconnects_total", (), snapshot.broker_reconnects)
     for family, count in sorted(snapshot.dropped.items()):

@@ -58,6 +58,7 @@ class Bounds:
     """Upper bounds of the report's histograms, ascending."""
 
     runtime_seconds: list[float]
+    queue_wait_seconds: list[float]
     delta_bytes: list[float]
     peak_bytes: list[float]
 
@@ -180,14 +181,43 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What became of the messages of one task type on one queue, as the worker's task events tell it, sent or not."""
+
+    name: str
+    queue: str
+    received: int
+    started: int
+    succeeded: int
+    #: By exception class.
+    failed: dict[str, int]
+    retried: int
+    rejected: int
+    revoked: int
+    #: Of those that succeeded.
+    runtime: Histogram
+    #: From when it was sent, or due, until it started; of those that tell when they were sent.
+    queue_wait: Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Tasks of one type that run now."""
+
+    name: str
+    count: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class TaskReport:
     """Cumulative figures of one task type on one queue, over all processes of the worker, gone ones included."""
 
     name: str
     queue: str
     runs: dict[str, int]
-    exceptions: dict[str, int]
-    runtime: Histogram
+    #: By outcome, in sum.
+    seconds: dict[str, float]
     #: RSS after minus before, of the runs that had their process to themselves.
     delta: Histogram
     growth_bytes: float
@@ -290,4 +320,11 @@ class WorkerReport:
     #: What the agent's own caps folded into ``other`` or left out, by what it was (``tasks``, ``object_types``, …).
     dropped: dict[str, int] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
+    traffic: list[Traffic] = field(default_factory=list)
+    running: list[Running] = field(default_factory=list)
+    #: Tasks that run now, and those that wait in the worker for their turn.
+    active: int | None = None
+    prefetched: int | None = None
+    #: That it consumes.
+    queues: list[str] = field(default_factory=list)
     version: int = VERSION

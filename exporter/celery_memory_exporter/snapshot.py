@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from celery_memory_exporter.processes import SharedMemory
 from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import ProcessReport, WorkerReport
+from celery_memory_exporter.report import Estimate, ProcessReport, Running, Traffic, WorkerReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,59 @@ class ProcessView:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What a worker without an agent answers when it is asked (``inspect``)."""
+
+    pool: str | None
+    concurrency: int | None
+    #: Processes of its pool that run tasks; 0 outside prefork.
+    processes: int
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueReading:
+    """What a broker tells of one queue; what it cannot tell is absent."""
+
+    name: str
+    length: int | None = None
+    #: Where the broker has a queue for each priority (Redis), as it numbers them.
+    by_priority: dict[int, int] = field(default_factory=dict)
+    consumers: int | None = None
+    oldest_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """One queue, now. ``workers`` and their ``processes`` consume it."""
+
+    broker: str
+    reading: QueueReading
+    workers: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficView:
+    """Task messages of one worker, with the bounds of their histograms."""
+
+    runtime_seconds: tuple[float, ...]
+    queue_wait_seconds: tuple[float, ...]
+    rows: tuple[Traffic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SentView:
+    """How often a task was sent by clients, and from where."""
+
+    broker: str
+    name: str
+    hostname: str
+    queue: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerView:
     """One worker, now. ``report`` is the last one, for its counters; ``live`` tells whether its state still holds."""
 
@@ -25,10 +78,20 @@ class WorkerView:
     up: bool
     live: bool
     report: WorkerReport | None
-    active_tasks: int | None
     processes: tuple[ProcessView, ...]
     cgroup: CgroupMemory
-    children_started: int | None
+    children_started: int | None = None
+    broker: str = ""
+    pool: str | None = None
+    concurrency: int | None = None
+    active_tasks: int | None = None
+    prefetched_tasks: int | None = None
+    running: tuple[Running, ...] = ()
+    traffic: TrafficView | None = None
+    #: Events of a worker without an agent that did not get here.
+    events_lost: int | None = None
+    #: Of its task types' resident memory a run, by least squares, where no agent measures it.
+    estimates: dict[str, Estimate] = field(default_factory=dict)
 
     @property
     def hostname(self) -> str:
@@ -49,10 +112,17 @@ class Snapshot:
     """Everything that can be shown, at one moment."""
 
     workers: tuple[WorkerView, ...]
-    sources: dict[str, SourceView]
-    reports_received: int
-    reports_rejected: dict[str, int]
-    events_received: dict[str, int]
-    event_lag_seconds: float | None
-    broker_reconnects: int
-    dropped: dict[str, int]
+    queues: tuple[QueueView, ...] = ()
+    sent: tuple[SentView, ...] = ()
+    #: Whether there is more than one broker, so that they have to be told apart.
+    several_brokers: bool = False
+    sources: dict[str, SourceView] = field(default_factory=dict)
+    reports_received: int = 0
+    reports_rejected: dict[str, int] = field(default_factory=dict)
+    events_received: dict[str, int] = field(default_factory=dict)
+    #: Task events that could not be counted, by why.
+    events_ignored: dict[str, int] = field(default_factory=dict)
+    tasks_in_flight: int = 0
+    event_lag_seconds: float | None = None
+    broker_reconnects: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)

@@ -100,7 +100,8 @@ def _read(kind: Any, raw: object, path: str) -> Any:
     if origin is dict:
         if not isinstance(raw, dict) or len(raw) > MAX_LIST_ITEMS:
             raise _malformed(path, f"an object of at most {MAX_LIST_ITEMS} keys", raw)
-        return {_read(str, key, path): _read(int, value, f"{path}.{key}") for key, value in raw.items()}
+        _, item = typing.get_args(kind)
+        return {_read(str, key, path): _read(item, value, f"{path}.{key}") for key, value in raw.items()}
     if kind is str:
         if not isinstance(raw, str) or len(raw) > MAX_STRING_LENGTH:
             raise _malformed(path, f"a string of at most {MAX_STRING_LENGTH} characters", raw)
@@ -131,23 +132,25 @@ def _check(report: WorkerReport) -> None:
     """What the types alone do not say."""
     if not 1 <= len(report.worker) <= MAX_NODENAME_LENGTH:
         raise DecodeError("malformed", f"report.worker: {len(report.worker)} characters")
-    for name in ("runtime_seconds", "delta_bytes", "peak_bytes"):
+    for name in ("runtime_seconds", "queue_wait_seconds", "delta_bytes", "peak_bytes"):
         bounds = getattr(report.bounds, name)
         if not bounds or any(low >= high for low, high in itertools.pairwise(bounds)):
             raise DecodeError("malformed", f"report.bounds.{name}: not ascending")
     for task in report.tasks:
-        _check_histogram(task.runtime, report.bounds.runtime_seconds, f"runtime of {task.name}")
         _check_histogram(task.delta, report.bounds.delta_bytes, f"delta of {task.name}")
         if task.peak is not None:
             _check_histogram(task.peak, report.bounds.peak_bytes, f"peak of {task.name}")
         _check_evidence(task)
+    for traffic in report.traffic:
+        _check_histogram(traffic.runtime, report.bounds.runtime_seconds, f"runtime of {traffic.name}")
+        _check_histogram(traffic.queue_wait, report.bounds.queue_wait_seconds, f"queue wait of {traffic.name}")
     names = [process.process for process in report.processes]
     if len(set(names)) < len(names):
         raise DecodeError("malformed", "report.processes: a process is told twice")
     if any(len(point) != len(HISTORY) for process in report.processes for point in process.history):
         raise DecodeError("malformed", f"report.processes.history: not {len(HISTORY)} figures each")
     parts: list[Any] = [report, report.instance, report.cgroup]
-    parts += [*report.processes, *report.tasks, *report.objects, *report.lost, *report.containers]
+    parts += [*report.processes, *report.tasks, *report.objects, *report.lost, *report.containers, *report.traffic, *report.running]
     for part in parts:
         _check_positive(part)
 

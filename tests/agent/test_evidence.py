@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_memory_exporter.agent import evidence, growth
-from celery_memory_exporter.agent.books import EXCEPTION_BYTES, MAX_EXCEPTIONS
 from celery_memory_exporter.agent.channel import Channel
 from celery_memory_exporter.agent.containers import ContainerRow
 from celery_memory_exporter.agent.deep import MAX_NAMES, Dossier
@@ -54,17 +53,6 @@ def test_every_record_fits_the_pipe_with_the_longest_names(letter: str) -> None:
     assert sent == list(evidence.KINDS)
     assert [record[0] for record in channel.receive()] == sent
     channel.close()
-
-
-def test_all_names_of_exceptions_fit_the_pipe_with_the_longest_task_names() -> None:
-    key = short_name("語" * 500), short_name("語" * 500)
-    channel = Channel()
-    try:
-        assert channel.send(
-            ("exceptions", PID, *key, {f"{number:02}".ljust(EXCEPTION_BYTES, "x"): 2**30 for number in range(MAX_EXCEPTIONS + 1)})
-        )
-    finally:
-        channel.close()
 
 
 def test_a_process_that_was_not_looked_at_deeply_tells_no_more_than_its_runs() -> None:

@@ -37,7 +37,7 @@ def test_observations_land_in_their_buckets() -> None:
     row = tally.new_row()
     for size in (-1.0, 0.0, 1.0, 1e12):
         tally.observe_delta(row, size)
-    report = tally.to_report(("t", "q"), row, {}, retained=(1.5, 2.5, 3.0), evidence=None, native=True, peak=True)
+    report = tally.to_report(("t", "q"), row, retained=(1.5, 2.5, 3.0), evidence=None, native=True, peak=True)
     bounds = tally.BOUNDS.delta_bytes
     assert report.delta.counts[bounds.index(0.0)] == 2
     assert report.delta.counts[bounds.index(0.0) + 1] == 1
@@ -47,7 +47,7 @@ def test_observations_land_in_their_buckets() -> None:
 
 
 def test_what_the_system_cannot_measure_is_absent() -> None:
-    report = tally.to_report(("t", "q"), tally.new_row(), {}, retained=(0.0, 0.0, 0.0), evidence=None, native=False, peak=False)
+    report = tally.to_report(("t", "q"), tally.new_row(), retained=(0.0, 0.0, 0.0), evidence=None, native=False, peak=False)
     assert (report.retained_native_bytes, report.peak) == (None, None)
 
 
@@ -185,7 +185,6 @@ def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
     ledger.apply(("hello", 7, 0, 70))
     ledger.apply(("row", 7, "t", "q", row_of(succeeded=5)))
     ledger.apply(("growth", 7, "t", "q", grown(runs=5, audits=5, blocks=20)))
-    ledger.apply(("exceptions", 7, "t", "q", {"E": 2}))
     ledger.apply(("process", 7, {"python_blocks": 1}, (0.5, 1, 2)))
     ledger.close_account(7, "tasks", None)
     ledger.apply(("hello", 8, 0, 80))
@@ -193,7 +192,6 @@ def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
     ledger.apply(("growth", 8, "t", "q", grown(runs=4, audits=2, blocks=10)))
     assert ledger.rows()["t", "q"][0] == 8
     assert ledger.retained() == {("t", "q"): (40, 0, 4)}, "the living child's mean for all its runs"
-    assert ledger.exceptions() == {("t", "q"): {"E": 2}}
     assert (ledger.started, dict(ledger.exited), ledger.lost) == (2, {"tasks": 1}, {})
     assert (ledger.costs.seconds, ledger.costs.errors, ledger.costs.tasks_folded) == (0.5, 1, 2)
 
@@ -285,12 +283,9 @@ def test_a_type_once_told_apart_stays_so_when_children_end() -> None:
         ledger.open_account(pid, pid, None)
         for name in names:
             ledger.apply(("row", pid, name, "", row_of(succeeded=5)))
-            ledger.apply(("exceptions", pid, name, "", {"E": 1}))
     before = {key: row[0] for key, row in ledger.rows().items()}
     ledger.close_account(2, "tasks", None)
     assert {key: row[0] for key, row in ledger.rows().items()} == before
-    assert ledger.exceptions()[tally.OTHER] == {"E": 2}
-    assert set(ledger.exceptions()) == set(before)
 
 
 def test_types_are_summed_over_processes() -> None:

@@ -19,21 +19,26 @@ from prometheus_client import CollectorRegistry
 from celery_memory_exporter import exposition
 from celery_memory_exporter.agent import tally
 from celery_memory_exporter.bounds import Limits
-from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.fleet import Fleet, Rules
 from celery_memory_exporter.metrics import FleetCollector
-from celery_memory_exporter.report import Histogram, ObjectCount, ProcessReport, TaskReport, WorkerReport
+from celery_memory_exporter.report import Bounds, Histogram, ObjectCount, ProcessReport, TaskReport, Traffic, WorkerReport
+from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
 from tests import samples
 from tests.bench.heap import in_fresh_process
 from tests.bench.result import Options, Part, Row
 
 WORKERS, CHILDREN, TASK_TYPES, OBJECT_TYPES = 10, 8, 10, 20
 RUNS_BETWEEN_SCRAPES = 5
+TIMES = ("runtime", "queue_wait")
 TARGET_MS = 50.0
 #: What Prometheus sends.
 ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
 
 
-class Traffic:
+BOUNDS = Bounds(RUNTIME_SECONDS, QUEUE_WAIT_SECONDS, tally.DELTA_BYTES, tally.PEAK_BYTES)
+
+
+class Load:
     """The figures that a fleet adds up. Seeded, so that each run of the benchmark renders the same text."""
 
     def __init__(self) -> None:
@@ -41,14 +46,18 @@ class Traffic:
         self._tasks = {(worker, task): self._task(task) for worker in range(WORKERS) for task in range(TASK_TYPES)}
 
     def _task(self, number: int) -> TaskReport:
-        bounds = (tally.BOUNDS.runtime_seconds, tally.BOUNDS.delta_bytes, tally.BOUNDS.peak_bytes)
-        runtime, delta, peak = (Histogram([0] * (len(each) + 1), 0.0) for each in bounds)
-        return samples.task(f"shop.tasks.task_{number}", runtime=runtime, delta=delta, peak=peak)
+        delta, peak = (Histogram([0] * (len(each) + 1), 0.0) for each in (BOUNDS.delta_bytes, BOUNDS.peak_bytes))
+        return samples.task(f"shop.tasks.task_{number}", delta=delta, peak=peak)
+
+    def _row(self, task: TaskReport, sequence: int) -> Traffic:
+        runs = RUNS_BETWEEN_SCRAPES * sequence
+        times = (Histogram([runs] * (len(each) + 1), float(runs)) for each in (BOUNDS.runtime_seconds, BOUNDS.queue_wait_seconds))
+        return samples.traffic(task.name, received=runs, started=runs, succeeded=runs, **dict(zip(TIMES, times, strict=True)))
 
     def _run(self, task: TaskReport) -> TaskReport:
         """The task type after a few more runs."""
         histograms: dict[str, Any] = {}
-        for name in ("runtime", "delta", "peak"):
+        for name in ("delta", "peak"):
             before: Histogram = getattr(task, name)
             counts = list(before.counts)
             for _ in range(RUNS_BETWEEN_SCRAPES):
@@ -79,25 +88,26 @@ class Traffic:
             worker=f"celery@web{worker}",
             instance=samples.instance(1_000 * (worker + 1)),
             sequence=sequence,
-            bounds=tally.BOUNDS,
+            bounds=BOUNDS,
             concurrency=CHILDREN,
             processes=self._processes(worker),
             tasks=[self._tasks[worker, task] for task in range(TASK_TYPES)],
+            traffic=[self._row(self._tasks[worker, task], sequence) for task in range(TASK_TYPES)],
             objects=[ObjectCount(f"shop.models.Kind{kind}", sequence * kind, kind) for kind in range(OBJECT_TYPES)],
         )
 
 
 def figures(rounds: int) -> dict[str, Any]:
     """Milliseconds of the first scrape of this process and of the later ones, and the size of the last one's text."""
-    fleet = Fleet(boot_id=samples.BOOT, limits=Limits(), expire_after=600.0, heartbeat_timeout=300.0)
+    fleet = Fleet(Rules(samples.BOOT, Limits()))
     registry = CollectorRegistry()
     registry.register(FleetCollector(lambda: fleet.snapshot(0.0)))
-    traffic = Traffic()
+    load = Load()
     times = []
     text = b""
     for number in range(1 + rounds):
         for worker in range(WORKERS):
-            fleet.apply_report(traffic.report(worker, number), 0.0)
+            fleet.apply_report(load.report(worker, number), 0.0)
         begun = time.perf_counter()
         text, _ = exposition.encode(registry, ACCEPT)
         times.append(1000 * (time.perf_counter() - begun))

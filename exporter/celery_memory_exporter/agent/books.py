@@ -10,17 +10,13 @@ import math
 from typing import Any, NamedTuple
 
 from celery_memory_exporter.agent import growth, tally
-from celery_memory_exporter.agent.answers import ABORTED, FAILED, SUCCEEDED
+from celery_memory_exporter.agent.answers import SUCCEEDED
 from celery_memory_exporter.agent.audit import Finding
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.run import Run
 from celery_memory_exporter.agent.tally import Row, TaskKey
 from celery_memory_exporter.agent.tracer import short_name
 
-MAX_EXCEPTIONS = 50
-#: Of a name, when encoded: all names of a task type go into one record of the pipe.
-EXCEPTION_BYTES = 40
-OTHER_EXCEPTIONS = "other"
 TRACEBACK_BLOCKS = 3
 
 
@@ -37,7 +33,6 @@ class Books:
     def __init__(self, max_tasks: int) -> None:
         self.rows: dict[TaskKey, Row] = {}
         self.growth: dict[TaskKey, Growth] = {}
-        self.exceptions: dict[TaskKey, dict[str, int]] = {}
         self.tasks_folded = 0
         self.sample_bias = self.audit_bias = self.failed_bias = Bias()
         #: Fewer blocks are no leak of a run that failed.
@@ -47,7 +42,6 @@ class Books:
     def clear(self) -> None:
         self.rows.clear()
         self.growth.clear()
-        self.exceptions.clear()
 
     def row_of(self, name: str, request: Any) -> tuple[TaskKey, Row, Growth]:
         delivery = (request or {}).get("delivery_info") or {}
@@ -60,19 +54,9 @@ class Books:
             self.rows.setdefault(key, tally.new_row())
         return key, self.rows[key], self.growth[key]
 
-    def add(self, run: Run, answer: Any) -> None:
+    def add(self, run: Run, seconds: float) -> None:
         run.row[run.outcome] += 1
-        if run.outcome == SUCCEEDED:
-            tally.observe_runtime(run.row, answer.runtime)
-        elif run.outcome in (FAILED, ABORTED):
-            self._count_exception(run.key, run.error.__name__)
-
-    def _count_exception(self, key: TaskKey, name: str) -> None:
-        counts = self.exceptions.setdefault(key, {})
-        name = name.encode("utf-8", "replace")[:EXCEPTION_BYTES].decode("utf-8", "ignore")
-        if name not in counts and len(counts) >= MAX_EXCEPTIONS:
-            name = OTHER_EXCEPTIONS
-        counts[name] = counts.get(name, 0) + 1
+        run.row[tally.SECONDS + run.outcome] += seconds
 
     def add_memory(self, run: Run, rss: int | None, peak: int) -> None:
         """Resident memory of a run that had the process to itself, and the highest that it was meanwhile."""

@@ -193,11 +193,7 @@ class ChildAgent:
         """Sends what is owed. A row leaves the debts before it is read: a run that ends meanwhile puts it back."""
         for key in list(self._owed):
             self._owed.discard(key)
-            exceptions = self.meter.books.exceptions.get(key)
-            paid = self._channel.send(("row", self._pid, *key, self.meter.books.rows[key].tobytes())) and (
-                not exceptions or self._channel.send(("exceptions", self._pid, *key, dict(exceptions)))
-            )
-            if not paid:
+            if not self._channel.send(("row", self._pid, *key, self.meter.books.rows[key].tobytes())):
                 self._owed.add(key)
                 return
 

@@ -45,7 +45,6 @@ class Account:
     #: Monotonic seconds at which it was first seen.
     since: float = field(default_factory=time.monotonic)
     rows: dict[TaskKey, Row] = field(default_factory=dict)
-    exceptions: dict[TaskKey, dict[str, int]] = field(default_factory=dict)
     words: dict[TaskKey, Words] = field(default_factory=dict)
     containers: list[ContainerRow] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -69,7 +68,6 @@ class Ledger:
         self._max_tasks = max_tasks
         self._admitted: set[TaskKey] = {tally.OTHER}
         self._rows: dict[TaskKey, Row] = {}
-        self._exceptions: dict[TaskKey, dict[str, int]] = {}
         self._words: dict[TaskKey, Words] = {}
 
     def open_account(self, pid: int, slot: int, start_ticks: int | None) -> None:
@@ -89,9 +87,6 @@ class Ledger:
         if kind == "row":
             name, queue, data = rest
             account.rows[name, queue] = array("d", data)
-        elif kind == "exceptions":
-            name, queue, counts = rest
-            account.exceptions[name, queue] = counts
         elif kind == "process":
             account.figures, costs = rest
             account.costs = Costs(*costs)
@@ -115,8 +110,6 @@ class Ledger:
         for task, row in account.rows.items():
             kept = self._key(task)
             self._rows[kept] = tally.total([self._rows[kept], row]) if kept in self._rows else row
-        for task, counts in account.exceptions.items():
-            add_counts(self._exceptions.setdefault(self._key(task), {}), counts)
         for task, words in account.words.items():
             kept = self._key(task)
             gone = [self._words[kept]] if kept in self._words else []
@@ -131,13 +124,6 @@ class Ledger:
             for key, row in list(account.rows.items()):
                 grouped.setdefault(self._key(key), []).append(row)
         return {key: tally.total(rows) for key, rows in grouped.items()}
-
-    def exceptions(self, extra: Iterable[Account] = ()) -> dict[TaskKey, dict[str, int]]:
-        summed = {key: dict(counts) for key, counts in self._exceptions.items()}
-        for account in [*self.children.values(), *extra]:
-            for key, counts in list(account.exceptions.items()):
-                add_counts(summed.setdefault(self._key(key), {}), dict(counts))
-        return summed
 
     def words(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Words]:
         """Per task type what all processes tell, gone ones included."""
@@ -179,11 +165,6 @@ class Ledger:
                 return tally.OTHER
             self._admitted.add(key)
         return key
-
-
-def add_counts(total: dict[str, int], counts: dict[str, int]) -> None:
-    for name, count in counts.items():
-        total[name] = total.get(name, 0) + count
 
 
 class TopTypes:

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from celery_memory_exporter.agent import answers, growth
-from celery_memory_exporter.agent.answers import ABORTED, FAILED, SUCCEEDED
+from celery_memory_exporter.agent.answers import ABORTED, SUCCEEDED
 from celery_memory_exporter.agent.audit import Auditor
 from celery_memory_exporter.agent.books import TRACEBACK_BLOCKS, Bias, Books
 from celery_memory_exporter.agent.budget import Budget
@@ -161,8 +161,6 @@ class Meter:
 
     def _settle(self, run: Run, answer: Any) -> Any:
         run.outcome = answers.outcome_of(answer)
-        if run.outcome == FAILED:
-            run.error = type(answer.info.retval)
         if run.audited:
             stashed = self._stash.put(answer) if answer.info is None or self._pickles_failures else None
             if stashed is not None:
@@ -171,7 +169,7 @@ class Meter:
             self._abandon(run)
         return answer if answer.info is not None else answers.without_value(answer)
 
-    def close(self, run: Run, answer: Any, error: BaseException | None = None) -> None:
+    def close(self, run: Run, answer: Any, *, aborted: bool = False) -> None:
         """Takes the closing readings and adds the run to its type's row.
 
         Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
@@ -179,8 +177,8 @@ class Meter:
         if not run.opened:
             return
         try:
-            if error is not None:
-                run.outcome, run.error = ABORTED, type(error)
+            if aborted:
+                run.outcome = ABORTED
                 self._abandon(run)
             self._close(run, answer)
         except Exception:
@@ -215,7 +213,7 @@ class Meter:
         with self._lock:
             run.alone = run.alone and self._epoch == run.epoch
             undisturbed = run.alone and run.work == self._work
-            self.books.add(run, answer)
+            self.books.add(run, begun - run.begun)
             if run.alone:
                 self.last_peak = self._readings.peak()
                 self.books.add_memory(run, rss, self.last_peak)

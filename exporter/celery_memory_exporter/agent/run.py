@@ -12,7 +12,7 @@ class Run:
     """The opening readings of one run."""
 
     __slots__ = (
-        *("active", "alone", "audited", "begun", "blocks", "collected", "cpu", "deep", "epoch", "error", "growth", "key", "native"),
+        *("active", "alone", "audited", "begun", "blocks", "collected", "cpu", "deep", "epoch", "growth", "key", "native"),
         *("opened", "outcome", "peak_reset", "row", "rss", "sampled", "sizes", "start", "stashed", "work"),
     )
 
@@ -51,5 +51,3 @@ class Run:
     native: int | None
     blocks: int
     outcome: int
-    #: Class of the exception of a run that failed; not its name, which may be a new object.
-    error: type

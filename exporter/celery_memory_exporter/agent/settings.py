@@ -10,13 +10,16 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
 from celery_memory_exporter.urls import passwords
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "CELERY_MEMORY_"
+MAX_BUCKETS = 50
 
 
 def seconds(text: str) -> float:
@@ -46,6 +49,13 @@ def url(text: str) -> str:
     except ValueError:
         raise ValueError("a URL; a / or # in its password has to be percent-encoded") from None
     return text
+
+
+def buckets(text: str) -> tuple[float, ...]:
+    bounds = tuple(map(float, text.split(",")))
+    if not 1 <= len(bounds) <= MAX_BUCKETS or bounds[0] <= 0 or any(low >= high for low, high in pairwise(bounds)):
+        raise ValueError(f"up to {MAX_BUCKETS} ascending upper bounds in seconds, above zero, with commas between them")
+    return bounds
 
 
 def switch(text: str) -> bool:
@@ -85,6 +95,10 @@ class Settings:
     )
     max_tasks: int = setting(200, count, "task types (and queues) told apart; the rest is summed as `other`")
     max_object_types: int = setting(20, count, "object types reported, by growth")
+    runtime_buckets: tuple[float, ...] = setting(
+        tuple(RUNTIME_SECONDS), buckets, "upper bounds of `celery_task_runtime`, in seconds, with commas between them"
+    )
+    queue_wait_buckets: tuple[float, ...] = setting(tuple(QUEUE_WAIT_SECONDS), buckets, "the same of `celery_task_queue_wait_time`")
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:

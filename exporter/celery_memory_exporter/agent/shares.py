@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Iterable
 
-from celery_memory_exporter.agent import intervals, tally
+from celery_memory_exporter import intervals
+from celery_memory_exporter.agent import tally
 from celery_memory_exporter.agent.containers import ContainerRow, Probe
-from celery_memory_exporter.agent.intervals import Intervals
 from celery_memory_exporter.agent.ledger import Account
 from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
+from celery_memory_exporter.intervals import Intervals
 from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Estimate, Holder
 
 #: An interval ends when no task runs, or after this: a busy pool may never rest.

@@ -56,6 +56,7 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Any, **_: Any) -> None:
+        self._consumer = consumer
         self._timer_entry: Any = None
         self._sender: ReportSender | None = None
         self._next_report = 0.0
@@ -66,7 +67,7 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
     @guarded
     def start(self, consumer: Any) -> None:
         assert self.agent is not None
-        self.agent.wrap_tasks()
+        self.agent.follow(consumer)
         self.agent.look()
         settings = self.agent.settings
         dropped = self._sender.dropped if self._sender else 0
@@ -83,6 +84,7 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         now = time.monotonic()
         if now >= self._next_report:
             self._next_report = now + self.agent.settings.interval_seconds
+            self.agent.requests.follow(self._consumer)
             self._sender.send(encode(self.agent.report(self._sender.dropped)))
 
     @guarded

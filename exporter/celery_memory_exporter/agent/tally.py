@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from operator import add
 from typing import TypeAlias
 
-from celery_memory_exporter.report import OUTCOMES, Bounds, Evidence, Histogram, TaskReport
+from celery_memory_exporter.report import OUTCOMES, Evidence, Histogram, TaskReport
 
 #: Task name and queue.
 TaskKey: TypeAlias = "tuple[str, str]"
@@ -23,35 +23,26 @@ OTHER: TaskKey = ("other", "")
 
 MIB = 1024.0 * 1024.0
 
-#: The best-known exporter's buckets, so that its dashboards' quantiles read the same.
-RUNTIME_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
 #: Powers of four around zero: a page more or less is noise, 256 MiB in one run is an event.
 DELTA_BYTES = [-256 * MIB, -64 * MIB, -16 * MIB, -4 * MIB, -MIB, -MIB / 4, -MIB / 16, 0.0]
 DELTA_BYTES += [MIB / 16, MIB / 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB]
 PEAK_BYTES = [0.0, MIB / 16, MIB / 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB]
-BOUNDS = Bounds(runtime_seconds=RUNTIME_SECONDS, delta_bytes=DELTA_BYTES, peak_bytes=PEAK_BYTES)
 
-#: Columns. The first ones are the runs by outcome, in the order of ``OUTCOMES``.
-GROWTH = len(OUTCOMES)
+#: Columns. The first ones are the runs by outcome, in the order of ``OUTCOMES``, then the seconds that they took.
+SECONDS = len(OUTCOMES)
+GROWTH = 2 * len(OUTCOMES)
 RELEASE = GROWTH + 1
-RUNTIME_SUM = GROWTH + 2
-DELTA_SUM = GROWTH + 3
-PEAK_SUM = GROWTH + 4
+DELTA_SUM = GROWTH + 2
+PEAK_SUM = GROWTH + 3
 #: Runs that were audited, to count; what they left behind is in ``growth``.
-AUDITED = GROWTH + 5
-RUNTIME = GROWTH + 6
-DELTA = RUNTIME + len(RUNTIME_SECONDS) + 1
+AUDITED = GROWTH + 4
+DELTA = GROWTH + 5
 PEAK = DELTA + len(DELTA_BYTES) + 1
 WIDTH = PEAK + len(PEAK_BYTES) + 1
 
 
 def new_row() -> Row:
     return array("d", bytes(8 * WIDTH))
-
-
-def observe_runtime(row: Row, seconds: float) -> None:
-    row[RUNTIME_SUM] += seconds
-    row[RUNTIME + bisect_left(RUNTIME_SECONDS, seconds)] += 1
 
 
 def observe_delta(row: Row, size: float) -> None:
@@ -82,7 +73,6 @@ def runs_of(row: Row) -> int:
 def to_report(
     key: TaskKey,
     row: Row,
-    exceptions: dict[str, int],
     *,
     retained: tuple[float, float, float],
     evidence: Evidence | None,
@@ -98,8 +88,7 @@ def to_report(
         name=key[0],
         queue=key[1],
         runs={outcome: int(row[column]) for column, outcome in enumerate(OUTCOMES) if row[column]},
-        exceptions=exceptions,
-        runtime=histogram(RUNTIME, RUNTIME_SECONDS, RUNTIME_SUM),
+        seconds={outcome: row[SECONDS + column] for column, outcome in enumerate(OUTCOMES) if row[column]},
         delta=histogram(DELTA, DELTA_BYTES, DELTA_SUM),
         growth_bytes=row[GROWTH],
         release_bytes=row[RELEASE],

@@ -27,8 +27,8 @@ def measured(meter: Meter, name: str, trace: Trace) -> Trace:
             meter.open(run, name, request)
             try:
                 answer = trace(uuid, args, kwargs, request)
-            except BaseException as error:
-                meter.close(run, None, error)
+            except BaseException:
+                meter.close(run, None, aborted=True)
                 raise
             # Rebound, so that what the answer held is gone before the closing readings.
             answer = meter.settle(run, answer)

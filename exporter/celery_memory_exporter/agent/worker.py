@@ -25,9 +25,10 @@ from celery_memory_exporter.agent.ledger import Account, Costs, Ledger, TopTypes
 from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.process import age, process_report
 from celery_memory_exporter.agent.readings import Readings
+from celery_memory_exporter.agent.requests import RequestCounter
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.shares import Shares
-from celery_memory_exporter.report import Container, Estimate, Evidence, Instance, LostRuns, ObjectCount, WorkerReport
+from celery_memory_exporter.report import Bounds, Container, Estimate, Evidence, Instance, LostRuns, ObjectCount, WorkerReport
 
 #: billiard's exit status of a child that reached its task or memory limit.
 EX_RECYCLE = 155
@@ -49,6 +50,8 @@ class WorkerAgent:
         self.worker = worker
         self.pool = pool_name(worker.pool_cls)
         self.ledger = Ledger(settings.max_tasks)
+        self.requests = RequestCounter(self.guard, settings)
+        self.requests.count_tasks(worker.app.tasks)
         self.channel = Channel() if self.pool == "prefork" else None
         self._readings = Readings()
         self._peak = self._readings.peak()
@@ -78,7 +81,7 @@ class WorkerAgent:
                 audits=settings.audits and self.pool == "solo",
                 on_close=self._after_run,
             )
-            self._self.rows, self._self.exceptions = self.meter.books.rows, self.meter.books.exceptions
+            self._self.rows = self.meter.books.rows
         overlapping = self.meter if self.pool != "solo" else None
         self._shares = Shares(self._readings, overlapping)
         if overlapping is not None:
@@ -110,8 +113,22 @@ class WorkerAgent:
 
     # --- in the main process ----------------------------------------------------------------------------------------
 
+    def follow(self, consumer: Any) -> None:
+        """The consumer has (re)started: it has new tracers, and maybe other queues."""
+        self._count_requests(consumer)
+        self.wrap_tasks()
+
+    @guarded
+    def _count_requests(self, consumer: Any) -> None:
+        # Without heartbeats, gossip and -E requests make no events at all. Enabled, it still sends none of groups not its own.
+        disabled = consumer.event_dispatcher is not None and not consumer.event_dispatcher.enabled
+        if disabled:
+            consumer.event_dispatcher.enable()
+        if self.requests.count_tasks(self.worker.app.tasks) or disabled:
+            consumer.update_strategies()
+        self.requests.follow(consumer)
+
     def wrap_tasks(self) -> None:
-        """Outside prefork: the consumer builds new tracers at each (re)start."""
         if self.meter is not None:
             self.meter.wrap_tasks(self.worker.app.tasks)
 
@@ -216,7 +233,6 @@ class WorkerAgent:
         accounts = [self._self]
         retained, words = self.ledger.retained(accounts), self.ledger.words(accounts)
         overlapping, tmpfs = self._shares.estimates()
-        exceptions = self.ledger.exceptions(accounts)
         types = self.ledger.types(accounts)
         native = self._readings.native_live() is not None
         costs = Costs(errors=self.guard.errors)
@@ -235,7 +251,12 @@ class WorkerAgent:
             python_version=platform.python_version(),
             celery_version=celery.__version__,
             agent_version=__version__,
-            bounds=tally.BOUNDS,
+            bounds=Bounds(
+                runtime_seconds=list(self.settings.runtime_buckets),
+                queue_wait_seconds=list(self.settings.queue_wait_buckets),
+                delta_bytes=tally.DELTA_BYTES,
+                peak_bytes=tally.PEAK_BYTES,
+            ),
             processes=[
                 process_report("main", os.getpid(), self._self),
                 *(process_report(str(slot), pid, child) for slot, (pid, child) in sorted(slots.items())),
@@ -244,7 +265,6 @@ class WorkerAgent:
                 tally.to_report(
                     key,
                     row,
-                    exceptions.get(key, {}),
                     retained=retained.get(key, (0.0, 0.0, 0.0)),
                     evidence=self._evidence(key, words[key], overlapping, tmpfs) if key in words else None,
                     native=native,
@@ -261,8 +281,13 @@ class WorkerAgent:
             overhead_seconds=costs.seconds,
             reports_dropped=reports_dropped,
             errors=costs.errors,
-            dropped={"tasks": costs.tasks_folded},
+            dropped={"tasks": costs.tasks_folded, "traffic": self.requests.folded},
             containers=[*waiting_requests(), *self._containers(accounts)],
+            traffic=self.requests.traffic(),
+            running=self.requests.running(),
+            active=self.requests.active(),
+            prefetched=self.requests.prefetched(),
+            queues=self.requests.queues(),
         )
 
     def _evidence(self, key: tally.TaskKey, words: Words, overlapping: dict[str, Estimate], tmpfs: dict[str, Estimate]) -> Evidence:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from celery_memory_exporter import config
+from celery_memory_exporter import checks
 from celery_memory_exporter.config import Broker, Config, Listen, Processes
 from celery_memory_exporter.demo import view
 from celery_memory_exporter.diagnosis import diagnose
@@ -34,7 +34,7 @@ MAX_WAITING = 20
 def demo(listen_address: str, seconds: float | None, stop: threading.Event) -> int:
     """Runs until ``stop`` is set or ``seconds`` are over; the answer is the exit status."""
     try:
-        listener = bind(*config.split_address(listen_address))
+        listener = bind(*checks.split_address(listen_address))
     except (OSError, ValueError) as error:
         print(f"celery-memory-exporter: cannot listen on {listen_address}: {error}", file=sys.stderr)
         return 1

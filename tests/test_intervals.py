@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.agent.intervals import MAX_NAMES, OTHER, Estimate, Intervals
+from celery_memory_exporter.intervals import MAX_NAMES, OTHER, Estimate, Intervals
 
 TYPES = ("a", "b", "c", "d", "e")
 RATES = (10, 8, 12, 5, 3)

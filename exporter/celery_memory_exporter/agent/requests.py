@@ -1,0 +1,188 @@
+"""Counts what becomes of task messages in the worker's main process, at the places where Celery makes task events of it.
+
+A worker without ``-E`` goes through the same places and sends nothing; so each figure means what the event means, also for what no
+pool process can tell: revoked tasks, time limits, lost children. Two hooks, both Celery's own: the ``Request`` class of each
+task, and the ``task_received`` signal.
+
+Requests of threads and greenlets come here as they end, so counting takes a lock. No request is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from celery.signals import task_received
+from celery.utils.imports import symbol_by_name
+from celery.worker import state
+
+from celery_memory_exporter.agent.guard import Guard, guarded
+from celery_memory_exporter.agent.settings import Settings
+from celery_memory_exporter.report import Running, Traffic
+from celery_memory_exporter.sent import sent_at
+from celery_memory_exporter.traffic import Counts
+
+#: A set that a thread changes while it is copied is copied again.
+COPY_TRIES = 5
+MAX_RUNNING = 50
+
+
+class RequestCounter:
+    """Of one worker."""
+
+    def __init__(self, guard: Guard, settings: Settings) -> None:
+        self.guard = guard
+        self._lock = threading.Lock()
+        self._counts = Counts(
+            max_tasks=settings.max_tasks, runtime=settings.runtime_buckets, queue_wait=settings.queue_wait_buckets
+        )
+        self._queues: list[str] = []
+        self._routes: dict[tuple[str, str], str] = {}
+        self._tags: dict[str, str] = {}
+        task_received.connect(self.on_received, weak=False)
+
+    # --- hooks ------------------------------------------------------------------------------------------------------
+
+    def count_tasks(self, tasks: dict[str, Any]) -> bool:
+        """Gives each task a ``Request`` class that counts; whether there was one without."""
+        news = False
+        for task in list(tasks.values()):
+            base = symbol_by_name(task.Request)
+            if not issubclass(base, Counted):
+                task.Request = counted(base, self)
+                news = True
+        return news
+
+    @guarded
+    def follow(self, consumer: Any) -> None:
+        """Which queues are consumed: at each (re)start of the consumer, and before each report, since queues come and go."""
+        task_consumer = consumer.task_consumer
+        queues = list(task_consumer.queues) if task_consumer is not None else []
+        self._queues = [queue.name for queue in queues]
+        self._routes = {
+            (queue.exchange.name if queue.exchange else "", queue.routing_key or ""): queue.name for queue in queues if queue.name
+        }
+        self._tags = {tag: name for name, tag in getattr(task_consumer, "_active_tags", {}).items()}
+
+    @guarded
+    def on_received(self, request: Any, **_: Any) -> None:
+        self.count("task-received", request, {})
+
+    def count(self, event: str, request: Any, fields: dict[str, Any]) -> None:
+        queue = self.queue_of(request)
+        with self._lock:
+            self._counts.count(event, request.name, queue, fields)
+            if event == "task-started":
+                wait = waited(request)
+                if wait is not None:
+                    self._counts.row(request.name, queue).queue_wait.observe(wait)
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    def traffic(self) -> list[Traffic]:
+        with self._lock:
+            return self._counts.reports()
+
+    @property
+    def folded(self) -> int:
+        return self._counts.folded
+
+    def queues(self) -> list[str]:
+        return sorted(self._queues)
+
+    def running(self) -> list[Running]:
+        """Task types that run now, those whose oldest runs the longest first."""
+        counts: Counter[str] = Counter()
+        oldest: dict[str, float] = {}
+        now = time.time()
+        for request in copied(state.active_requests):
+            counts[request.name] += 1
+            oldest[request.name] = max(oldest.get(request.name, 0.0), now - (request.time_start or now))
+        ranked = sorted(counts, key=lambda name: -oldest[name])[:MAX_RUNNING]
+        return [Running(name, counts[name], oldest[name]) for name in ranked]
+
+    @staticmethod
+    def active() -> int:
+        return len(state.active_requests)
+
+    @staticmethod
+    def prefetched() -> int:
+        """Received and not started: those reserved, and with Celery 5.7 and later those with an eta."""
+        waiting = {request.id for request in copied(state.reserved_requests)}
+        waiting |= {request.id for request in copied(getattr(state, "scheduled_requests", ()))}
+        return len(waiting - {request.id for request in copied(state.active_requests)})
+
+    def queue_of(self, request: Any) -> str:
+        """The queue that the message came by. Of a topic exchange only the consumer's tag tells it (AMQP)."""
+        message = getattr(request, "message", None)
+        tag = (getattr(message, "delivery_info", None) or {}).get("consumer_tag")
+        if tag in self._tags:
+            return self._tags[tag]
+        delivery = request.delivery_info or {}
+        routing_key = str(delivery.get("routing_key") or "")
+        by_route = self._routes.get((str(delivery.get("exchange") or ""), routing_key))
+        if by_route is not None:
+            return by_route
+        if routing_key not in self._queues and len(self._queues) == 1:
+            return self._queues[0]
+        return routing_key
+
+
+class Counted:
+    """Marks the classes that ``counted`` makes."""
+
+    __slots__ = ()
+
+
+def counted(base: type, counter: RequestCounter) -> type:
+    """The task's request class, whose events are counted whether or not they are sent."""
+
+    class CountedRequest(base, Counted):  # type: ignore[misc]  # whatever class the task has
+        def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+            # The event has only the exception's repr, which may tell anything.
+            self.memory_exception = name_of(exc_info)
+            return super().on_failure(exc_info, *args, **kwargs)
+
+        def send_event(self, type: str, **fields: Any) -> Any:  # Celery's own name for it
+            try:
+                if "memory_exception" in self.__dict__ and type == "task-failed":
+                    fields_counted = {"exception": f"{self.memory_exception}("}
+                else:
+                    fields_counted = fields
+                counter.count(type, self, fields_counted)
+            except Exception:
+                counter.guard.note("Request.send_event")
+            return super().send_event(type, **fields)
+
+    return CountedRequest
+
+
+def name_of(exc_info: Any) -> str:
+    """The class of what a task raised, as Celery's own event unwraps it."""
+    exception = getattr(exc_info, "exception", None)
+    original = getattr(exception, "exc", exception) if type(exception).__name__ == "ExceptionWithTraceback" else exception
+    # An exception that cannot be pickled comes as a stand-in that knows the name.
+    return str(getattr(original, "exc_cls_name", None) or type(original).__name__)
+
+
+def waited(request: Any) -> float | None:
+    """Seconds from when the task was sent, or due, until now; ``None`` where its message does not tell."""
+    message = getattr(request, "message", None)
+    sent = sent_at(getattr(message, "headers", None) or {}, getattr(message, "properties", None) or {})
+    if sent is None:
+        return None
+    eta = getattr(request, "_eta", None)
+    due = max(sent, eta.timestamp()) if eta is not None else sent
+    return max(0.0, time.time() - due)
+
+
+def copied(requests: Iterable[Any]) -> list[Any]:
+    for _ in range(COPY_TRIES):
+        try:
+            return list(requests)
+        except RuntimeError:  # a thread of the pool changed it meanwhile
+            continue
+    return []

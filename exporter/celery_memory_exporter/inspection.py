@@ -1,0 +1,139 @@
+"""Asks workers without an agent, by Celery's own remote control, what they consume and with how many processes.
+
+* In a thread of its own, because an answer may take as long as it likes to not come.
+* Only those are asked that have no agent, each again after ``interval`` seconds.
+* kombu's mailbox directly: Celery's ``inspect`` publishes over a second connection, made from an application's settings.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kombu import Connection
+from kombu.pidbox import Mailbox
+
+from celery_memory_exporter.config import Broker
+from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
+from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.procfs import printable
+from celery_memory_exporter.snapshot import WorkerFacts
+
+logger = logging.getLogger(__name__)
+
+#: Celery's ``control_exchange``.
+CONTROL_EXCHANGE = "celery"
+#: For each of two questions. All having answered ends the wait.
+ANSWER_SECONDS = 2.0
+#: Between two looks whether somebody is to be asked.
+LOOK_SECONDS = 5.0
+MAX_NAME_LENGTH = 255
+MAX_QUEUES = 1000
+MAX_PROCESSES = 100_000
+
+
+class Inspector:
+    """Feeds a fleet with what workers answer."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: Broker,
+        *,
+        interval: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fleet = fleet
+        self._settings = settings
+        self._interval = interval
+        self._monotonic = monotonic
+        #: When a worker was last asked; of those that are still without an agent.
+        self._asked: dict[str, float] = {}
+        self._failing = False
+        self._possible = True
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inspection", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=CONNECT_SECONDS)
+
+    def ask(self) -> None:
+        """Asks those that are due, if any."""
+        begun = self._monotonic()
+        nodenames = self._fleet.without_agent(self._settings.name, begun)
+        self._asked = {nodename: asked for nodename, asked in self._asked.items() if nodename in nodenames}
+        due = sorted(name for name in nodenames if begun - self._asked.get(name, float("-inf")) >= self._interval)
+        if not due:
+            return
+        self._asked.update(dict.fromkeys(due, begun))
+        try:
+            with connect(self._settings, self._settings.url or "") as connection:
+                self._possible = connection.supports_exchange_type("fanout")
+                if self._possible:
+                    self._fleet.apply_inspection(self._settings.name, inspect(connection, due), self._monotonic())
+                else:
+                    logger.info("workers without an agent cannot be asked what they consume: the broker has no fanout")
+        except Exception as error:  # the next time may be better
+            if not self._failing:
+                logger.warning("workers cannot be asked: %s", explain(error, self._settings.url or ""))
+            self._failing = True
+            return
+        self._failing = False
+
+    def _run(self) -> None:
+        while self._possible and not self._stopping.wait(min(LOOK_SECONDS, self._interval)):
+            self.ask()
+
+
+def inspect(connection: Connection, nodenames: list[str]) -> dict[str, WorkerFacts]:
+    """The facts of those workers that answered both questions in time, and well."""
+    mailbox = Mailbox(CONTROL_EXCHANGE, type="fanout", accept=["json"], serializer="json")(connection)
+    stats, queues = (
+        by_nodename(mailbox.call(nodenames, question, timeout=ANSWER_SECONDS), nodenames) for question in ("stats", "active_queues")
+    )
+    answered = {
+        nodename: facts_of(stats[nodename], queues[nodename]) for nodename in nodenames if nodename in stats and nodename in queues
+    }
+    return {nodename: facts for nodename, facts in answered.items() if facts is not None}
+
+
+def by_nodename(replies: object, nodenames: Iterable[str]) -> dict[str, Any]:
+    """The replies of those that were asked."""
+    mappings = [reply for reply in replies if isinstance(reply, dict)] if isinstance(replies, list) else []
+    return {nodename: reply[nodename] for nodename in nodenames for reply in mappings if nodename in reply}
+
+
+def facts_of(stats: object, queues: object) -> WorkerFacts | None:
+    """``None`` for what no worker answers."""
+    told = stats.get("pool") if isinstance(stats, dict) else None
+    if not isinstance(told, dict) or not isinstance(queues, list):
+        return None
+    pool = pool_of(told.get("implementation"))
+    processes = told.get("processes")
+    # A solo worker lists itself.
+    count = len(processes) if pool == "prefork" and isinstance(processes, list) else 0
+    return WorkerFacts(pool, count_of(told.get("max-concurrency")), min(count, MAX_PROCESSES), queue_names(queues))
+
+
+def pool_of(implementation: object) -> str | None:
+    """As the agent names pools: ``celery.concurrency.thread:TaskPool`` is ``threads``."""
+    if not isinstance(implementation, str) or not 0 < len(implementation) <= MAX_NAME_LENGTH:
+        return None
+    name = implementation.partition(":")[0].rpartition(".")[2]
+    return "threads" if name == "thread" else printable(name)
+
+
+def count_of(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_PROCESSES else None
+
+
+def queue_names(queues: list[Any]) -> tuple[str, ...]:
+    names = [queue.get("name") for queue in queues[:MAX_QUEUES] if isinstance(queue, dict)]
+    return tuple(printable(name) for name in names if isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH)

@@ -1,0 +1,68 @@
+"""Which queues there are, as long as anything tells of them: configured, consumed, or with something in them.
+
+Only used by the fleet, which has the lock and says what time it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from celery_memory_exporter.snapshot import QueueReading, QueueView
+
+#: Broker and queue.
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Queue:
+    #: When it was last consumed or written to.
+    seen: float
+    #: The latest reading; none when the broker could not be asked.
+    reading: QueueReading | None = None
+
+
+class QueueBook:
+    """``configured`` queues, by broker, are there from the start and always."""
+
+    def __init__(self, configured: Mapping[str, Iterable[str]], *, max_queues: int, expire_after: float) -> None:
+        self._configured = {(broker, name) for broker, names in configured.items() for name in names}
+        self._max_queues = max_queues
+        self._expire_after = expire_after
+        self._queues: dict[Key, _Queue] = {key: _Queue(0.0) for key in sorted(self._configured)}
+
+    def see(self, broker: str, name: str, now: float) -> bool:
+        """A worker consumes it or a client sends to it; whether there is room for it."""
+        queue = self._queues.get((broker, name))
+        if queue is not None:
+            queue.seen = now
+            return True
+        if len(self._queues) >= self._max_queues:
+            return False
+        self._queues[broker, name] = _Queue(now)
+        return True
+
+    def names(self, broker: str) -> list[str]:
+        return [name for each, name in self._queues if each == broker]
+
+    def apply(self, broker: str, readings: Iterable[QueueReading], now: float) -> None:
+        """Replaces what was read of this broker's queues before."""
+        by_name = {reading.name: reading for reading in readings}
+        for (each, name), queue in self._queues.items():
+            if each == broker:
+                queue.reading = by_name.get(name)
+                if queue.reading is not None and queue.reading.length:
+                    queue.seen = now
+
+    def forget(self, now: float) -> None:
+        """Those that have been neither consumed nor filled for too long."""
+        for key, queue in list(self._queues.items()):
+            if key not in self._configured and now - queue.seen > self._expire_after:
+                del self._queues[key]
+
+    def views(self, consumers: Mapping[Key, tuple[int, int]]) -> tuple[QueueView, ...]:
+        """``consumers``: workers and their processes by queue."""
+        return tuple(
+            QueueView(broker, queue.reading or QueueReading(name), *consumers.get((broker, name), (0, 0)))
+            for (broker, name), queue in sorted(self._queues.items())
+        )

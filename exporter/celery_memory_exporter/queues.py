@@ -1,0 +1,124 @@
+"""Reads the brokers' queues again and again, off the scrape path, and feeds the fleet."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from celery_memory_exporter.config import Broker, Queues
+from celery_memory_exporter.connection import CONNECT_SECONDS, explain
+from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.inspection import Inspector
+from celery_memory_exporter.queue_reading import Answer, Answers, QueueReader
+from celery_memory_exporter.snapshot import QueueReading
+from celery_memory_exporter.waiting import Heads, Place
+
+logger = logging.getLogger(__name__)
+
+SOURCE = "queues"
+
+
+class QueuePoller:
+    """A thread that polls one broker's queues, and beside it one that asks its workers without an agent."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: Broker,
+        queues: Queues,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._fleet = fleet
+        self._settings = settings
+        self._queues = queues
+        self._monotonic = monotonic
+        self._now = now
+        self._source = f"{SOURCE}/{settings.name}" if settings.name else SOURCE
+        self._inspector = Inspector(fleet, settings, interval=queues.inspect_interval_seconds, monotonic=monotonic)
+        self._heads = Heads(fleet.sent_at)
+        #: Priority steps that ever had something, by queue.
+        self._used: dict[str, set[int]] = {}
+        self._reader: QueueReader | None = None
+        self._failing = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=self._source, daemon=True)
+
+    def start(self) -> None:
+        self._fleet.apply_source(self._source, up=False)
+        self._thread.start()
+        self._inspector.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._inspector.stop()
+        self._thread.join(timeout=CONNECT_SECONDS)
+
+    def poll(self) -> None:
+        """One reading of all queues. What cannot be read is absent."""
+        begun = self._monotonic()
+        readings: list[QueueReading] = []
+        try:
+            answers = self._ask(self._fleet.queue_names(self._settings.name, begun))
+            readings = self._readings(answers.queues)
+            trouble = answers.trouble
+        except Exception as error:  # a source that fails is shown as such, and the others go on
+            self._drop()
+            trouble = error
+        self._fleet.apply_queues(self._settings.name, readings, self._monotonic())
+        self._fleet.apply_source(self._source, up=trouble is None, duration=self._monotonic() - begun)
+        if trouble is not None and not self._failing:
+            line = explain(trouble, self._settings.url or "")
+            logger.warning("queues cannot be read: %s; it is tried again every %.0f s", line, self._queues.interval_seconds)
+        self._failing = trouble is not None
+
+    def _ask(self, names: list[str]) -> Answers:
+        if self._reader is not None:
+            try:
+                return self._reader.read(names)
+            except Exception as error:  # it may have died since the last poll, which says nothing about the broker
+                logger.debug("a kept connection failed: %s", explain(error, self._settings.url or ""))
+                self._drop()
+        self._reader = QueueReader(self._settings, heads=self._queues.oldest_task)
+        return self._reader.read(names)
+
+    def _drop(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            try:
+                reader.close()
+            except Exception as error:  # what a transport raises when it closes what is broken
+                logger.debug("a broken connection could not be closed: %s", explain(error, self._settings.url or ""))
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.poll()
+            self._stopping.wait(self._queues.interval_seconds)
+        self._drop()
+
+    # --- answers -> readings ----------------------------------------------------------------------------------------
+
+    def _readings(self, answers: dict[str, Answer]) -> list[QueueReading]:
+        bodies = {(name, step): body for name, answer in answers.items() for step, body in answer.heads.items()}
+        ages = self._heads.ages(bodies, self._now(), self._monotonic())
+        self._used = {
+            name: self._used.get(name, set()) | {step for step, length in answer.lengths.items() if length}
+            for name, answer in answers.items()
+        }
+        return [self._reading(name, answer, ages) for name, answer in answers.items()]
+
+    def _reading(self, name: str, answer: Answer, ages: dict[Place, float]) -> QueueReading:
+        first = next(iter(answer.lengths), 0)
+        known = [ages[name, step] for step in answer.lengths if (name, step) in ages]
+        return QueueReading(
+            name=name,
+            length=sum(answer.lengths.values()),
+            # Steps that nobody uses would make four series of each queue's one.
+            by_priority={step: length for step, length in answer.lengths.items() if step == first or step in self._used[name]},
+            consumers=answer.consumers,
+            # Of every step, because a low priority may wait for ever.
+            oldest_seconds=max(known, default=None),
+        )

@@ -1,0 +1,187 @@
+"""All that the fleet holds of one worker, and how it is shown.
+
+Only used by the fleet, which has the lock and says what time it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from celery_memory_exporter.estimates import ResidentShares
+from celery_memory_exporter.processes import Identity, ProcessMemory, SharedMemory, WorkerProcesses
+from celery_memory_exporter.procfs import CgroupMemory
+from celery_memory_exporter.report import Estimate, ProcessReport, Running, WorkerReport
+from celery_memory_exporter.snapshot import ProcessView, TrafficView, WorkerFacts, WorkerView
+from celery_memory_exporter.task_events import WorkerTasks
+
+#: A report is the present state for this many intervals; one may be lost and one late.
+FRESH_INTERVALS = 3
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """Times are of receipt."""
+
+    nodename: str
+    broker: str
+    seen: float
+    tasks: WorkerTasks
+    report: WorkerReport | None = None
+    reported: float = 0.0
+    heartbeat: float | None = None
+    offline: bool = False
+    active_tasks: int | None = None
+    facts: WorkerFacts | None = None
+    table: WorkerProcesses | None = None
+    slots: dict[Identity, int] = field(default_factory=dict)
+    children_seen: int = 0
+    #: Admitted first come, first served: a counter that is shown stays shown.
+    task_names: set[str] = field(default_factory=set)
+    shares: ResidentShares = field(default_factory=ResidentShares)
+
+    def reporting(self, now: float) -> bool:
+        """Whether its agent's last report still holds."""
+        return self.report is not None and now - self.reported <= FRESH_INTERVALS * self.report.interval_seconds + 1
+
+    def beating(self, now: float, timeout: float) -> bool:
+        return self.heartbeat is not None and now - self.heartbeat <= timeout
+
+    def consumed(self) -> tuple[str, ...]:
+        """The queues that it takes tasks from, as far as it tells."""
+        if self.report is not None:
+            return tuple(self.report.queues)
+        return self.facts.queues if self.facts is not None else ()
+
+    def sole_queue(self) -> str | None:
+        queues = self.consumed()
+        return queues[0] if len(queues) == 1 else None
+
+    def pool_processes(self) -> int:
+        """Processes that run tasks; as the best-known exporter counts them, none outside prefork."""
+        if self.report is not None:
+            return self.report.concurrency if self.report.pool == "prefork" else 0
+        return self.facts.processes if self.facts is not None else 0
+
+    def take_table(self, table: WorkerProcesses) -> None:
+        """What the process table shows of it now."""
+        self.table = table
+        self._assign_slots(table)
+        if self.report is None:
+            self.shares.read(table, self.tasks.ended)
+        self.tasks.ended.clear()
+
+    def _assign_slots(self, processes: WorkerProcesses) -> None:
+        """Slot numbers as the pool gives them: a new child takes the lowest one free."""
+        slots: dict[Identity, int] = {}
+        for child in processes.children:
+            told = _told(self.report, child)
+            if told is not None and told.process.isdigit():
+                slots[child.identity] = int(told.process)
+        for child in processes.children:
+            # What was guessed before stays, unless the agent has given that slot to another child since.
+            guessed = self.slots.get(child.identity)
+            if guessed is not None and guessed not in slots.values():
+                slots.setdefault(child.identity, guessed)
+        for child in processes.children:
+            if child.identity not in slots:
+                used = set(slots.values())
+                slots[child.identity] = next(slot for slot in range(len(used) + 1) if slot not in used)
+        self.children_seen += len(slots.keys() - self.slots.keys())
+        self.slots = slots
+
+    def view(self, now: float, *, in_table: bool, timeout: float, shared: Mapping[Identity, SharedMemory]) -> WorkerView:
+        """``in_table``: whether the process table, as it was last read, still holds and shows the worker."""
+        report, facts = self.report, self.facts
+        beating = self.beating(now, timeout) and not self.offline
+        live = in_table or (self.reporting(now) and not self.offline)
+        table = self.table if in_table else None
+        # A report tells of the moment when it was made, a heartbeat every two seconds.
+        by_report = report is not None and self.reporting(now)
+        return WorkerView(
+            nodename=self.nodename,
+            broker=self.broker,
+            up=live or beating,
+            live=live,
+            report=report,
+            pool=report.pool if report else facts.pool if facts else None,
+            concurrency=report.concurrency if report else facts.concurrency if facts else None,
+            active_tasks=self.active_tasks if beating else report.active if report and by_report else None,
+            prefetched_tasks=self._prefetched(by_report=by_report, up=live or beating),
+            running=self._running(now, by_report=by_report),
+            traffic=self._traffic(),
+            events_lost=self.tasks.lost if report is None else None,
+            estimates=self._estimates(),
+            processes=tuple(self._processes(table, shared)) if live else (),
+            cgroup=_cgroup(report, table) if live else CgroupMemory(),
+            children_started=report.children_started if report else self.children_seen or None,
+        )
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _prefetched(self, *, by_report: bool, up: bool) -> int | None:
+        if self.report is not None:
+            return self.report.prefetched if by_report else None
+        return self.tasks.prefetched if self.tasks.talks and up else None
+
+    def _running(self, now: float, *, by_report: bool) -> tuple[Running, ...]:
+        if self.report is not None:
+            return tuple(self.report.running) if by_report else ()
+        return tuple(self.tasks.tell_running(now))
+
+    def _traffic(self) -> TrafficView | None:
+        if self.report is not None:
+            bounds = self.report.bounds
+            return TrafficView(tuple(bounds.runtime_seconds), tuple(bounds.queue_wait_seconds), tuple(self.report.traffic))
+        if not self.tasks.talks:
+            return None
+        return TrafficView(*self.tasks.counts.bounds, tuple(self.tasks.counts.reports()))
+
+    def _estimates(self) -> dict[str, Estimate]:
+        return self.shares.estimates if self.report is None else {}
+
+    def _processes(self, table: WorkerProcesses | None, shared: Mapping[Identity, SharedMemory]) -> Iterable[ProcessView]:
+        if table is None:
+            assert self.report is not None  # a live worker without the table lives by its report
+            for told in self.report.processes:
+                yield ProcessView(told)
+            return
+        yield self._process("main", table.main, shared)
+        for child in table.children:
+            yield self._process(str(self.slots[child.identity]), child, shared)
+
+    def _process(self, name: str, seen: ProcessMemory, shared: Mapping[Identity, SharedMemory]) -> ProcessView:
+        told = _told(self.report, seen) or ProcessReport(name, seen.pid, seen.identity.start_ticks)
+        status = seen.status
+        figures = dataclasses.replace(
+            told,
+            process=name,
+            rss_bytes=status.rss_bytes,
+            anon_bytes=status.anon_bytes,
+            shmem_bytes=status.shmem_bytes,
+            swap_bytes=status.swap_bytes,
+            # The agent restarts the kernel's mark for each run and keeps the lifetime's peak itself.
+            peak_rss_bytes=max(status.peak_rss_bytes or 0, told.peak_rss_bytes or 0) or None,
+            threads=status.threads,
+            open_fds=told.open_fds if seen.open_fds is None else seen.open_fds,
+            max_fds=told.max_fds if seen.max_fds is None else seen.max_fds,
+            zombies=told.zombies if seen.zombies is None else seen.zombies,
+        )
+        return ProcessView(figures, shared.get(seen.identity))
+
+
+def _told(report: WorkerReport | None, seen: ProcessMemory) -> ProcessReport | None:
+    """What the worker's agent tells of a process that the table shows."""
+    if report is None:
+        return None
+    namespace = report.instance.pid_namespace
+    matching = (each for each in report.processes if seen.identity.matches(each.pid, each.start_ticks, namespace))
+    return next(matching, None)
+
+
+def _cgroup(report: WorkerReport | None, table: WorkerProcesses | None) -> CgroupMemory:
+    """From inside the worker's container if it tells, since its own files may not be seen from here."""
+    if report is not None and report.cgroup != CgroupMemory():
+        return report.cgroup
+    return table.cgroup if table is not None else CgroupMemory()

@@ -180,3 +180,24 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 BY_NAME: dict[str, Family] = {family.name: family for family in FAMILIES}
+
+#: Where several workers are shown as one (``worker_groups``), their values are added up, but of these the highest is shown.
+HIGHEST = frozenset(
+    {
+        "celery_worker_info",
+        "celery_worker_up",
+        "celery_worker_memory_peak_rss_bytes",
+        "celery_worker_max_fds",
+        "celery_worker_cgroup_memory_limit_bytes",
+        "celery_worker_child_memory_limit_bytes",
+        "celery_task_retained_objects",
+        "celery_task_retained_site_bytes",
+        "celery_task_running_oldest_seconds",
+        "celery_task_memory_estimate_bytes",
+        "celery_task_memory_estimate_error_bytes",
+        "celery_leak_suspect",
+        "celery_leak_bytes_per_run",
+    }
+)
+#: Counters of single processes, which end with them: left out of a group, where their sum would fall.
+NOT_TOGETHER = frozenset({"celery_worker_gc_collections_total", "celery_memory_exporter_events_lost_total"})

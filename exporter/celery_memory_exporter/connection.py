@@ -172,16 +172,21 @@ HINTS = (
     ),
     (
         ("alert certificate required", "alert handshake failure", "alert unknown ca", "alert bad certificate"),
-        "the broker wants a client's certificate that it trusts: broker.tls.cert_file and broker.tls.key_file",
+        "the broker wants a client's certificate that it trusts: set broker.tls.cert_file and broker.tls.key_file",
     ),
     (
-        ("wrong version number", "wrong_version_number", "record layer failure", "unexpected_eof", "eof occurred", "packet length"),
+        ("wrong version number", "wrong_version_number", "record layer failure", "packet length"),
         "the broker does not speak TLS there: check the port, or use redis:// or amqp:// without broker.tls.enabled",
     ),
     (("auth", "password", "access_refused", "noperm", "wrongpass"), "check user and password in broker.url"),
     (
-        ("closed by server", "connection reset", "closed connection", "socket closed"),
-        "check broker.url; a broker that speaks TLS there is reached with rediss:// or amqps://",
+        ("closed by server", "connection reset", "broken pipe", "closed connection", "socket closed", "eof occurred"),
+        "the broker hung up: where it speaks TLS, use rediss:// or amqps://, and where it wants a client's certificate, "
+        "broker.tls.cert_file and broker.tls.key_file",
+    ),
+    (
+        ("timed out", "timeout"),
+        "check host and port in broker.url and the way there; a Redis without TLS says nothing when it is spoken to with TLS",
     ),
     (("refused",), "check that the broker runs there, and host and port in broker.url"),
     (("name or service", "resolve", "getaddrinfo", "temporary failure"), "check the host name in broker.url"),

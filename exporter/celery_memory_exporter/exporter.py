@@ -84,4 +84,5 @@ def rules_of(settings: Config) -> Rules:
         queue_wait_bounds=settings.buckets.queue_wait_seconds,
         default_queue=settings.queues.default_name,
         senders=settings.labels.senders,
+        groups=tuple((group.match, group.name) for group in settings.worker_groups),
     )

@@ -19,6 +19,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -26,12 +27,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery_memory_exporter.bounds import OTHER, Limits, bounded
+from celery_memory_exporter.groups import BEGINNING_SECONDS, GroupBook
 from celery_memory_exporter.processes import Identity, SharedMemory, WorkerProcesses
 from celery_memory_exporter.procfs import printable
 from celery_memory_exporter.queue_book import QueueBook
 from celery_memory_exporter.report import WorkerReport
 from celery_memory_exporter.sent_book import SentBook
-from celery_memory_exporter.snapshot import QueueReading, Snapshot, SourceView, WorkerFacts
+from celery_memory_exporter.snapshot import QueueReading, Snapshot, SourceView, WorkerFacts, WorkerView
 from celery_memory_exporter.task_events import TaskEvents, WorkerTasks, is_task_event
 from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
 from celery_memory_exporter.wire import REASONS
@@ -58,6 +60,8 @@ class Rules:
     default_queue: str = "celery"
     #: Whether senders' hostnames are told apart.
     senders: bool = False
+    #: Nodenames of workers that are shown as one, and the name that they are shown by.
+    groups: tuple[tuple[re.Pattern[str], str], ...] = ()
 
 
 class Fleet:
@@ -74,6 +78,9 @@ class Fleet:
         self._shared: dict[Identity, SharedMemory] = {}
         self._task_events = TaskEvents(max_in_flight=limits.tasks_in_flight, default_queue=rules.default_queue)
         self._sent = SentBook(limits, by_sender=rules.senders, expire_after=rules.expire_after)
+        self._groups = GroupBook(rules.groups)
+        #: When the first thing was told.
+        self._began: float | None = None
         self._queues = QueueBook(brokers, max_queues=limits.queues * len(brokers), expire_after=rules.expire_after)
         self._sources: dict[str, SourceView] = {}
         self._received = 0
@@ -94,10 +101,14 @@ class Fleet:
             if refused is not None or worker is None:
                 self._rejected[refused or "capacity"] += 1
                 return refused
+            new = worker.report is None or worker.report.instance != report.instance
+            before = self._counters(worker, now) if worker.report is not None and new else None
             worker.report, dropped = bounded(report, worker.task_names, self._rules.limits)
             self._dropped.update(dropped)
             worker.reported = worker.seen = now
             worker.offline = False
+            if new:
+                self._join(worker, before, now)
             self._see_queues(worker, now)
             return None
 
@@ -211,12 +222,7 @@ class Fleet:
         """What is believed at ``now``; workers that have been silent for too long are forgotten first."""
         with self._lock:
             self._forget(now)
-            timeout = self._rules.heartbeat_timeout
-            table_holds = self._table_at is not None and now - self._table_at <= TABLE_FRESH_SECONDS
-            views = tuple(
-                worker.view(now, in_table=table_holds and worker.table is not None, timeout=timeout, shared=self._shared)
-                for _, worker in sorted(self._workers.items())
-            )
+            views = [self._view(worker, now) for _, worker in sorted(self._workers.items())]
             consumers: dict[tuple[str, str], tuple[int, int]] = {}
             for view, (_, worker) in zip(views, sorted(self._workers.items()), strict=True):
                 for queue in worker.consumed() if view.up else ():
@@ -229,7 +235,7 @@ class Fleet:
                 }
             )
             return Snapshot(
-                workers=views,
+                workers=(*views, *self._groups.views()),
                 sources=dict(self._sources),
                 queues=self._queues.views(consumers),
                 sent=self._sent.views(),
@@ -260,18 +266,53 @@ class Fleet:
                 queue_wait=self._rules.queue_wait_bounds,
             )
             worker = self._workers[broker, nodename] = WorkerState(nodename, broker, now, WorkerTasks(counts))
+            worker.group = self._groups.of(broker, nodename)
+            if worker.group is not None:
+                worker.task_names = worker.group.task_names
+            self._began = now if self._began is None else self._began
         return worker
+
+    def _join(self, worker: WorkerState, before: WorkerView | None, now: float) -> None:
+        """A member of a group reports for the first time: what it told ``before`` goes on in the group, and what it counted before
+        our own start does not begin in it."""
+        if worker.group is None:
+            return
+        if before is not None:
+            worker.group.keep(before, self._rules.limits)
+        elif self._began is not None and now - self._began <= BEGINNING_SECONDS:
+            worker.group.keep(self._view(worker, now), self._rules.limits, sign=-1)
+
+    def _counters(self, worker: WorkerState, now: float) -> WorkerView | None:
+        """What a member of a group has counted, while it is still known."""
+        counted = worker.report is not None or worker.tasks.talks
+        return self._view(worker, now) if worker.group is not None and counted else None
+
+    def _view(self, worker: WorkerState, now: float) -> WorkerView:
+        table_holds = self._table_at is not None and now - self._table_at <= TABLE_FRESH_SECONDS
+        in_table = table_holds and worker.table is not None
+        return worker.view(now, in_table=in_table, timeout=self._rules.heartbeat_timeout, shared=self._shared)
 
     def _forget(self, now: float) -> None:
         expire_after = self._rules.expire_after
         for key, worker in list(self._workers.items()):
             if now - worker.seen > expire_after:
-                self._task_events.forget(worker.tasks)
+                self._leave(worker, now)
                 del self._workers[key]
             elif worker.report is not None and now - worker.reported > expire_after:
+                self._keep(worker, now)
                 worker.report = None  # it goes on without its agent
+        self._groups.forget({(worker.broker, worker.group.name) for worker in self._workers.values() if worker.group})
         self._sent.forget(now)
         self._queues.forget(now)
+
+    def _leave(self, worker: WorkerState, now: float) -> None:
+        self._task_events.forget(worker.tasks)
+        self._keep(worker, now)
+
+    def _keep(self, worker: WorkerState, now: float) -> None:
+        counters = self._counters(worker, now)
+        if worker.group is not None and counters is not None:
+            worker.group.keep(counters, self._rules.limits)
 
     def _apply_sent(self, event: dict[str, Any], now: float, broker: str) -> None:
         name, queue = event.get("name"), event.get("queue")

@@ -18,7 +18,7 @@ from prometheus_client.samples import Sample
 from celery_memory_exporter import __version__
 from celery_memory_exporter.bounds import by_name
 from celery_memory_exporter.case import survivors_per_run
-from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, Family
+from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, HIGHEST, NOT_TOGETHER, Family
 from celery_memory_exporter.diagnosis import diagnose
 from celery_memory_exporter.exposition import number
 from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence, Histogram, ProcessReport, TaskReport, Traffic, WorkerReport
@@ -55,36 +55,42 @@ def empty_metric(family: Family) -> Metric:
 
 
 class Rows:
-    """Samples by family, checked against the catalogue. ``broker`` is the label's value from now on; ``None`` leaves it out."""
+    """Samples by family, checked against the catalogue.
 
-    def __init__(self) -> None:
+    ``broker`` is the label's value from now on; ``None`` leaves it out. With ``together``, several workers are shown as one: a
+    sample that is there already is one with a new one of the same labels. ``grouped``: what is added now is such a worker's.
+    """
+
+    def __init__(self, *, together: bool = False) -> None:
         self.broker: str | None = None
+        self.grouped = False
+        self._together = together
         self._samples: dict[str, list[Sample]] = {}
+        self._places: dict[tuple[str, tuple[str, ...]], tuple[list[Sample], int]] = {}
 
     def add(self, name: str, values: tuple[str, ...], value: float | None) -> None:
         """``values`` are the labels' in the catalogue's order. A value that is ``None`` is unknown and makes no sample."""
         if value is not None:
-            self._of(name).append(Sample(name, self._labels(name, values), float(value)))
+            self._put(name, name, self._labels(name, values), float(value))
 
     def add_summary(self, name: str, values: tuple[str, ...], count: int, total: float) -> None:
         labels = self._labels(name, values)
-        self._of(name).append(Sample(f"{name}_count", labels, float(count)))
-        self._of(name).append(Sample(f"{name}_sum", labels, float(total)))
+        self._put(name, f"{name}_count", labels, float(count))
+        self._put(name, f"{name}_sum", labels, float(total))
 
     def add_histogram(self, name: str, values: tuple[str, ...], bounds: Sequence[float], histogram: Histogram | None) -> None:
         """Buckets, and their count and sum unless a bound is negative: then the sum could fall, and OpenMetrics forbids both."""
         if histogram is None:
             return
         labels = self._labels(name, values)
-        samples = self._of(name)
         bucket = f"{name}_bucket"
         count = 0
         for bound, each in zip([*bounds, float("inf")], histogram.counts, strict=True):
             count += each
-            samples.append(Sample(bucket, {**labels, "le": number(bound)}, float(count)))
+            self._put(name, bucket, {**labels, "le": number(bound)}, float(count))
         if bounds[0] >= 0:
-            samples.append(Sample(f"{name}_count", labels, float(count)))
-            samples.append(Sample(f"{name}_sum", labels, float(histogram.sum)))
+            self._put(name, f"{name}_count", labels, float(count))
+            self._put(name, f"{name}_sum", labels, float(histogram.sum))
 
     def metrics(self) -> Iterator[Metric]:
         """In the catalogue's order; families without samples are left out."""
@@ -94,8 +100,18 @@ class Rows:
                 metric.samples = self._samples[family.name]
                 yield metric
 
-    def _of(self, family: str) -> list[Sample]:
-        return self._samples.setdefault(family, [])
+    def _put(self, family: str, name: str, labels: dict[str, str], value: float) -> None:
+        if self.grouped and family in NOT_TOGETHER:
+            return
+        samples = self._samples.setdefault(family, [])
+        if self._together:
+            place = self._places.setdefault((name, tuple(labels.values())), (samples, len(samples)))
+            if place[1] < len(samples):
+                before = samples[place[1]].value
+                value = max(before, value) if family in HIGHEST else before + value
+                samples[place[1]] = Sample(name, labels, value)
+                return
+        samples.append(Sample(name, labels, value))
 
     def _labels(self, family: str, values: tuple[str, ...]) -> dict[str, str]:
         labels = dict(zip(BY_NAME[family].labels, values, strict=True))
@@ -113,8 +129,8 @@ class FleetCollector(Collector):
         return [empty_metric(family) for family in FAMILIES]
 
     def collect(self) -> Iterable[Metric]:
-        rows = Rows()
         snapshot = self._snapshot()
+        rows = Rows(together=any(worker.grouped for worker in snapshot.workers))
         for broker, part in by_broker(snapshot):
             rows.broker = broker if snapshot.several_brokers else None
             add_broker(rows, part)
@@ -140,7 +156,9 @@ def by_broker(snapshot: Snapshot) -> Iterator[tuple[str, Snapshot]]:
 
 def add_broker(rows: Rows, snapshot: Snapshot) -> None:
     for worker in snapshot.workers:
+        rows.grouped = worker.grouped
         add_worker(rows, worker)
+    rows.grouped = False
     add_diagnosis(rows, diagnose(snapshot))
     for sent in snapshot.sent:
         rows.add("celery_task_sent_total", (sent.name, sent.hostname, sent.queue), sent.count)
@@ -163,6 +181,20 @@ def add_queue(rows: Rows, queue: QueueView) -> None:
 def add_worker(rows: Rows, worker: WorkerView) -> None:
     report = worker.report
     name = worker.nodename
+    if worker.traffic is not None:
+        for row in worker.traffic.rows:
+            add_traffic(rows, worker, worker.traffic, row)
+    rows.add("celery_worker_cgroup_oom_kills_total", (name,), worker.cgroup.oom_kills)
+    rows.add("celery_worker_children_started_total", (name,), worker.children_started)
+    if report is not None:
+        add_report(rows, worker, report)
+    if not worker.gone:
+        add_state(rows, worker)
+
+
+def add_state(rows: Rows, worker: WorkerView) -> None:
+    """What it is now."""
+    name, report = worker.nodename, worker.report
     pool, concurrency = worker.pool or "", "" if worker.concurrency is None else str(worker.concurrency)
     versions = (report.python_version, report.celery_version, report.agent_version) if report else ("",) * 3
     rows.add("celery_worker_info", (name, worker.hostname, pool, concurrency, *versions), 1)
@@ -173,9 +205,6 @@ def add_worker(rows: Rows, worker: WorkerView) -> None:
     for running in worker.running:
         rows.add("celery_task_running", (name, running.name), running.count)
         rows.add("celery_task_running_oldest_seconds", (name, running.name), running.oldest_seconds)
-    if worker.traffic is not None:
-        for row in worker.traffic.rows:
-            add_traffic(rows, worker, worker.traffic, row)
     for task, estimate in sorted(worker.estimates.items()):
         rows.add("celery_task_memory_estimate_bytes", (name, task), estimate.per_run)
         rows.add("celery_task_memory_estimate_error_bytes", (name, task), estimate.error)
@@ -188,10 +217,6 @@ def add_worker(rows: Rows, worker: WorkerView) -> None:
     rows.add("celery_worker_cgroup_memory_limit_bytes", (name,), worker.cgroup.limit_bytes)
     rows.add("celery_worker_cgroup_memory_usage_bytes", (name,), worker.cgroup.usage_bytes)
     rows.add("celery_worker_cgroup_memory_working_set_bytes", (name,), worker.cgroup.working_set_bytes)
-    rows.add("celery_worker_cgroup_oom_kills_total", (name,), worker.cgroup.oom_kills)
-    rows.add("celery_worker_children_started_total", (name,), worker.children_started)
-    if report is not None:
-        add_report(rows, worker, report)
 
 
 def add_process(rows: Rows, worker: str, figures: ProcessReport) -> None:
@@ -274,7 +299,7 @@ def retained_bytes(task: TaskReport) -> float:
 def add_self(rows: Rows, snapshot: Snapshot) -> None:
     prefix = "celery_memory_exporter_"
     rows.add(f"{prefix}build_info", (__version__, platform.python_version(), celery.__version__), 1)
-    rows.add(f"{prefix}workers", (), len(snapshot.workers))
+    rows.add(f"{prefix}workers", (), sum(not worker.gone for worker in snapshot.workers))
     for source, view in sorted(snapshot.sources.items()):
         rows.add(f"{prefix}source_up", (source,), view.up)
         rows.add(f"{prefix}collect_duration_seconds", (source,), view.duration_seconds)
@@ -286,7 +311,9 @@ def add_self(rows: Rows, snapshot: Snapshot) -> None:
     for reason, count in snapshot.events_ignored.items():
         rows.add(f"{prefix}events_ignored_total", (reason,), count)
     for worker in snapshot.workers:
+        rows.grouped = worker.grouped
         rows.add(f"{prefix}events_lost_total", (worker.nodename,), worker.events_lost)
+    rows.grouped = False
     rows.add(f"{prefix}tasks_in_flight", (), snapshot.tasks_in_flight)
     rows.add(f"{prefix}event_lag_seconds", (), snapshot.event_lag_seconds)
     rows.add(f"{prefix}broker_reconnects_total", (), snapshot.broker_reconnects)

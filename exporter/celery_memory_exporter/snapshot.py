@@ -82,6 +82,10 @@ class WorkerView:
     cgroup: CgroupMemory
     children_started: int | None = None
     broker: str = ""
+    #: Whether it stands for workers that are gone: its counters go on in their group.
+    gone: bool = False
+    #: Whether it is shown as one with others of its name.
+    grouped: bool = False
     pool: str | None = None
     concurrency: int | None = None
     active_tasks: int | None = None

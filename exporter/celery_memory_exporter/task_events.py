@@ -43,9 +43,9 @@ class Task:
         #: Unix times by the senders' clocks.
         self.sent: float | None = None
         self.due: float | None = None
-        #: Who received it last, and when it started, in monotonic seconds.
+        #: Who received it last, and whether it started there.
         self.owner: WorkerTasks | None = None
-        self.started: float | None = None
+        self.started = False
 
 
 class WorkerTasks:
@@ -53,7 +53,8 @@ class WorkerTasks:
 
     def __init__(self, counts: Counts) -> None:
         self.counts = counts
-        self.running: dict[str, Task] = {}
+        #: Task name and start, in monotonic seconds, by uuid.
+        self.running: dict[str, tuple[str, float]] = {}
         self.prefetched = 0
         #: Runs that ended since somebody took them, by task name.
         self.ended: Counter[str] = Counter()
@@ -88,16 +89,14 @@ class WorkerTasks:
             self._lost = max(self._lost, self._last - self._from - self._came)
         self._last = processed
         if active == 0:
-            settled = [uuid for uuid, task in self.running.items() if now - (task.started or now) > SETTLED_SECONDS]
-            for uuid in settled:
-                del self.running[uuid]
+            self.running = {uuid: run for uuid, run in self.running.items() if now - run[1] <= SETTLED_SECONDS}
 
     def tell_running(self, now: float) -> list[Running]:
         counts: Counter[str] = Counter()
         oldest: dict[str, float] = {}
-        for task in self.running.values():
-            counts[task.name] += 1
-            oldest[task.name] = max(oldest.get(task.name, 0.0), now - (task.started or now))
+        for name, started in self.running.values():
+            counts[name] += 1
+            oldest[name] = max(oldest.get(name, 0.0), now - started)
         return [Running(name, counts[name], oldest[name]) for name in sorted(counts)]
 
 
@@ -177,7 +176,7 @@ class TaskEvents:
             task = self._admit(uuid, Task(name, None))
         self._leave(uuid, task)
         task.due = unix_time(event.get("eta")) or task.due
-        task.owner, task.started = worker, None
+        task.owner, task.started = worker, False
         worker.prefetched += 1
         return task
 
@@ -185,17 +184,17 @@ class TaskEvents:
         if task is None:
             return self._late.pop(uuid, None)
         self._leave(uuid, task)
-        task.owner, task.started = worker, now
-        worker.running[uuid] = task
+        task.owner, task.started = worker, True
+        worker.running[uuid] = (task.name, now)
         return task
 
     def _end(self, worker: WorkerTasks, kind: str, uuid: str, task: Task) -> None:
         worker.ended[task.name] += 1
-        next_received = task.owner not in (worker, None) or (kind == "task-retried" and task.started is None)
+        next_received = task.owner not in (worker, None) or (kind == "task-retried" and not task.started)
         if next_received or self._tasks.pop(uuid, None) is None:
             return
         self._leave(uuid, task)
-        if task.started is None and kind in RAN:
+        if not task.started and kind in RAN:
             self._late[uuid] = task
             if len(self._late) > MAX_LATE:
                 del self._late[next(iter(self._late))]
@@ -205,7 +204,7 @@ class TaskEvents:
         """The task is no longer its owner's."""
         if task.owner is not None:
             task.owner.running.pop(uuid, None)
-            if task.started is None:
+            if not task.started:
                 task.owner.prefetched -= 1
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from celery_memory_exporter.estimates import ResidentShares
+from celery_memory_exporter.groups import Group
 from celery_memory_exporter.processes import Identity, ProcessMemory, SharedMemory, WorkerProcesses
 from celery_memory_exporter.procfs import CgroupMemory
 from celery_memory_exporter.report import Estimate, ProcessReport, Running, WorkerReport
@@ -37,6 +38,7 @@ class WorkerState:
     table: WorkerProcesses | None = None
     slots: dict[Identity, int] = field(default_factory=dict)
     children_seen: int = 0
+    group: Group | None = None
     #: Admitted first come, first served: a counter that is shown stays shown.
     task_names: set[str] = field(default_factory=set)
     shares: ResidentShares = field(default_factory=ResidentShares)
@@ -100,7 +102,8 @@ class WorkerState:
         # A report tells of the moment when it was made, a heartbeat every two seconds.
         by_report = report is not None and self.reporting(now)
         return WorkerView(
-            nodename=self.nodename,
+            nodename=self.group.name if self.group is not None else self.nodename,
+            grouped=self.group is not None,
             broker=self.broker,
             up=live or beating,
             live=live,
@@ -114,7 +117,7 @@ class WorkerState:
             events_lost=self.tasks.lost if report is None else None,
             estimates=self._estimates(),
             processes=tuple(self._processes(table, shared)) if live else (),
-            cgroup=_cgroup(report, table) if live else CgroupMemory(),
+            cgroup=_cgroup(report, table) if live else _counted(report),
             children_started=report.children_started if report else self.children_seen or None,
         )
 
@@ -178,6 +181,11 @@ def _told(report: WorkerReport | None, seen: ProcessMemory) -> ProcessReport | N
     namespace = report.instance.pid_namespace
     matching = (each for each in report.processes if seen.identity.matches(each.pid, each.start_ticks, namespace))
     return next(matching, None)
+
+
+def _counted(report: WorkerReport | None) -> CgroupMemory:
+    """Of a worker in the past: what was counted."""
+    return CgroupMemory(oom_kills=report.cgroup.oom_kills) if report is not None else CgroupMemory()
 
 
 def _cgroup(report: WorkerReport | None, table: WorkerProcesses | None) -> CgroupMemory:

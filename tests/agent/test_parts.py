@@ -38,7 +38,7 @@ def test_observations_land_in_their_buckets() -> None:
     for size in (-1.0, 0.0, 1.0, 1e12):
         tally.observe_delta(row, size)
     report = tally.to_report(("t", "q"), row, retained=(1.5, 2.5, 3.0), evidence=None, native=True, peak=True)
-    bounds = tally.BOUNDS.delta_bytes
+    bounds = tally.DELTA_BYTES
     assert report.delta.counts[bounds.index(0.0)] == 2
     assert report.delta.counts[bounds.index(0.0) + 1] == 1
     assert report.delta.counts[-1] == 1

@@ -1,0 +1,164 @@
+"""Workers that come and go, shown as one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.metrics import FleetCollector
+from celery_memory_exporter.report import Histogram
+from tests import samples
+
+GROUPS = ((re.compile(r"celery@web-.*"), "celery@web"), (re.compile(r"celery@(\w+)-\d+"), r"celery@\1"))
+START, LATER = 0.0, 100.0
+
+
+class Watched:
+    """A fleet and what it shows."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.fleet = Fleet(Rules(samples.BOOT, Limits(**limits), groups=GROUPS))
+        self.now = START
+        self.registry = CollectorRegistry()
+        self.registry.register(FleetCollector(lambda: self.fleet.snapshot(self.now)))
+
+    def report(self, pod: str, *, pid: int = 100, runs: int = 0, sequence: int = 1, **changes: Any) -> None:
+        report = samples.report(
+            worker=pod,
+            instance=samples.instance(pid, started_at=float(pid)),
+            sequence=sequence,
+            traffic=[samples.traffic(succeeded=runs, runtime=Histogram([runs, 0, 0], 0.5 * runs))],
+            **changes,
+        )
+        assert self.fleet.apply_report(report, self.now) is None
+
+    def value(self, sample: str, **labels: str) -> float | None:
+        values = [
+            each.value
+            for family in self.registry.collect()
+            for each in family.samples
+            if each.name == sample and labels.items() <= each.labels.items()
+        ]
+        assert len(values) <= 1, values
+        return values[0] if values else None
+
+    def succeeded(self) -> float | None:
+        return self.value("celery_task_succeeded_total", worker="celery@web")
+
+
+@pytest.fixture
+def watched() -> Watched:
+    """Past its beginning, with a worker that is in no group."""
+    watched = Watched()
+    watched.report("celery@db", runs=1)
+    watched.now = LATER
+    watched.report("celery@db", runs=1, sequence=2)
+    return watched
+
+
+def test_members_add_up_and_the_highest_of_some_is_shown(watched: Watched) -> None:
+    watched.report("celery@web-a", pid=1, runs=3)
+    watched.report("celery@web-b", pid=2, runs=4)
+    assert watched.succeeded() == 7
+    assert watched.value("celery_task_runtime_bucket", worker="celery@web", le="0.1") == 7
+    assert watched.value("celery_task_runtime_sum", worker="celery@web") == 3.5
+    assert watched.value("celery_worker_memory_rss_bytes", worker="celery@web", process="1") == 140 * samples.MIB
+    assert watched.value("celery_worker_child_memory_limit_bytes", worker="celery@web") == 200 * samples.MIB
+    assert watched.value("celery_worker_up", worker="celery@web", hostname="web") == 1
+    assert watched.value("celery_worker_concurrency", worker="celery@web") == 4
+    assert watched.value("celery_memory_exporter_workers") == 3
+    assert watched.value("celery_worker_gc_collections_total", worker="celery@web", process="main", generation="0") is None
+    assert watched.value("celery_worker_gc_collections_total", worker="celery@db", process="main", generation="0") == 180
+
+
+def test_a_name_may_be_made_of_the_members(watched: Watched) -> None:
+    watched.report("celery@mail-17", runs=5)
+    assert watched.value("celery_task_succeeded_total", worker="celery@mail") == 5
+
+
+def test_what_a_member_counted_stays_when_it_is_gone(watched: Watched) -> None:
+    watched.report("celery@web-a", pid=1, runs=3)
+    watched.now += 500
+    watched.report("celery@web-b", pid=2, runs=4)
+    watched.now += 200
+    assert watched.succeeded() == 7
+    assert watched.value("celery_memory_exporter_workers") == 1
+    assert watched.value("celery_worker_concurrency", worker="celery@web") == 2
+    assert watched.value("celery_worker_children_started_total", worker="celery@web") == 6
+    assert watched.value("celery_task_lost_total", worker="celery@web", reason="oom") == 2
+    assert watched.value("celery_worker_cgroup_oom_kills_total", worker="celery@web") == 2
+
+
+def test_what_a_member_counted_stays_when_it_restarts_under_its_name(watched: Watched) -> None:
+    watched.report("celery@web-a", pid=1, runs=30)
+    watched.report("celery@web-a", pid=2, runs=4)
+    assert watched.succeeded() == 34
+    watched.report("celery@web-a", pid=2, runs=6, sequence=2)
+    assert watched.succeeded() == 36
+
+
+def test_the_counters_never_go_back_over_five_hundred_members(watched: Watched) -> None:
+    before = 0.0
+    for number in range(500):
+        watched.report(f"celery@web-{number}", pid=number + 1, runs=2)
+        shown = watched.succeeded()
+        assert shown is not None
+        assert shown == before + 2
+        before = shown
+        watched.now += 60
+    assert watched.value("celery_memory_exporter_workers") == 10
+    watched.now += 3_600
+    assert watched.fleet.snapshot(watched.now).workers == ()
+
+
+def test_an_exporter_that_starts_beside_members_of_long_standing_begins_at_zero() -> None:
+    watched = Watched()
+    watched.report("celery@web-a", pid=1, runs=1_000_000)
+    watched.report("celery@db", pid=1, runs=1_000_000)
+    assert watched.succeeded() == 0
+    assert watched.value("celery_task_succeeded_total", worker="celery@db") == 1_000_000
+    watched.report("celery@web-a", pid=1, runs=1_000_007, sequence=2)
+    watched.now = LATER
+    watched.report("celery@web-b", pid=2, runs=5)
+    assert watched.succeeded() == 12
+
+
+def test_a_group_without_members_is_forgotten(watched: Watched) -> None:
+    watched.report("celery@web-a", pid=1, runs=3)
+    watched.now += 700
+    assert watched.succeeded() is None
+    assert watched.value("celery_memory_exporter_workers") == 0
+
+
+def test_members_without_an_agent_are_counted_by_their_events(watched: Watched) -> None:
+    for pod in ("celery@web-a", "celery@web-b"):
+        for kind in ("task-received", "task-started", "task-succeeded"):
+            watched.fleet.apply_task_event(kind, samples.task_event(kind, hostname=pod, uuid=pod), watched.now)
+    assert watched.succeeded() == 2
+    watched.now += 500
+    kind = "task-received"
+    watched.fleet.apply_task_event(kind, samples.task_event(kind, hostname="celery@web-c", uuid="c"), watched.now)
+    watched.now += 200
+    assert watched.succeeded() == 2
+
+
+def test_a_name_that_a_worker_outside_has_as_well_makes_no_series_twice(watched: Watched) -> None:
+    watched.report("celery@web", pid=1, runs=3)
+    watched.report("celery@web-a", pid=2, runs=4)
+    assert watched.succeeded() == 7
+
+
+def test_the_caps_hold_for_the_group() -> None:
+    watched = Watched(tasks=1)
+    watched.report("celery@db", tasks=[], lost=[])
+    watched.now = LATER
+    watched.report("celery@web-a", pid=1, runs=3, tasks=[], lost=[])
+    report = samples.report(worker="celery@web-b", tasks=[], lost=[], traffic=[samples.traffic("another")])
+    watched.fleet.apply_report(report, watched.now)
+    names = {each.labels["name"] for family in watched.registry.collect() for each in family.samples if "name" in each.labels}
+    assert names == {"shop.leak", "other"}

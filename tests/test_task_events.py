@@ -1,0 +1,215 @@
+"""What task events add up to, in whatever order they come and whatever they lack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_memory_exporter.report import Running, Traffic
+from celery_memory_exporter.task_events import MAX_LATE, TaskEvents, WorkerTasks, unix_time
+from celery_memory_exporter.traffic import COUNTERS, Counts
+from tests import samples
+
+KINDS = ("task-sent", *COUNTERS, "task-failed")
+
+
+def a_worker() -> WorkerTasks:
+    return WorkerTasks(Counts(max_tasks=200))
+
+
+class Stream:
+    """Events of two workers, by short names."""
+
+    def __init__(self, max_in_flight: int = 100) -> None:
+        self.events = TaskEvents(max_in_flight=max_in_flight, default_queue="celery")
+        self.workers = {"a": a_worker(), "b": a_worker()}
+        self.now = 0.0
+
+    def tell(self, kinds: str, worker: str = "a", **changes: Any) -> Stream:
+        for each in kinds.split():
+            event = samples.task_event(f"task-{each}", **changes)
+            if each == "sent":
+                self.events.send(event)
+            else:
+                self.events.apply(self.workers[worker], f"task-{each}", event, None, self.now)
+        return self
+
+    def row(self, worker: str = "a") -> Traffic:
+        (row,) = self.workers[worker].counts.reports()
+        return row
+
+    def ignored(self) -> dict[str, int]:
+        return {reason: count for reason, count in self.events.ignored.items() if count}
+
+
+def test_a_task_from_its_client_to_its_end() -> None:
+    stream = Stream().tell("sent received started succeeded")
+    row = stream.row()
+    assert (row.name, row.queue) == ("shop.send", "slow")
+    assert (row.received, row.started, row.succeeded) == (1, 1, 1)
+    assert (row.runtime.sum, row.queue_wait.sum) == (0.3, 0.25)
+    assert len(stream.events) == 0
+    assert stream.ignored() == {}
+
+
+def test_without_a_clients_event_the_queue_is_the_default_one_and_no_wait_is_told() -> None:
+    row = Stream().tell("received started").row()
+    assert (row.queue, sum(row.queue_wait.counts)) == ("celery", 0)
+
+
+def test_the_only_queue_of_a_worker_is_its_tasks() -> None:
+    stream = Stream()
+    stream.events.apply(stream.workers["a"], "task-received", samples.task_event("task-received"), "mine", 0.0)
+    assert stream.row().queue == "mine"
+
+
+def test_waiting_begins_when_a_task_is_due() -> None:
+    stream = Stream().tell("sent").tell("received", eta="1970-01-01T00:16:39.9+00:00").tell("started")
+    assert stream.row().queue_wait.sum == pytest.approx(0.1)
+
+
+def test_success_that_overtakes_the_start() -> None:
+    stream = Stream().tell("received succeeded started")
+    assert (stream.row().started, stream.row().succeeded, stream.ignored()) == (1, 1, {})
+    assert stream.workers["a"].running == {}
+    assert stream.workers["a"].prefetched == 0
+    assert stream.tell("started").ignored() == {"unknown_task": 1}
+
+
+def test_a_retry_that_is_received_before_the_run_that_asked_for_it_has_ended() -> None:
+    stream = Stream().tell("received started").tell("received", "b").tell("retried").tell("started succeeded", "b")
+    assert (stream.row("a").retried, stream.row("b").received, stream.row("b").started, stream.row("b").succeeded) == (1, 1, 1, 1)
+    assert (stream.ignored(), len(stream.events)) == ({}, 0)
+
+
+def test_the_same_by_the_same_worker() -> None:
+    stream = Stream().tell("received started received retried started succeeded")
+    row = stream.row()
+    assert (row.received, row.started, row.retried, row.succeeded) == (2, 2, 1, 1)
+    assert (stream.ignored(), len(stream.events), stream.workers["a"].prefetched) == ({}, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["started", "succeeded", "failed", "retried", "rejected", "revoked"])
+def test_a_task_that_nobody_named_is_counted_as_such_and_makes_no_series(kind: str) -> None:
+    stream = Stream().tell(kind)
+    assert stream.ignored() == {"unknown_task": 1}
+    assert stream.workers["a"].counts.reports() == []
+
+
+def test_events_that_lack_fields() -> None:
+    stream = Stream().tell("received", name=None).tell("started", uuid=None).tell("started", uuid="x" * 300)
+    assert stream.ignored() == {"malformed": 3}
+    row = stream.tell("received started").tell("succeeded", runtime=None).row()
+    assert (row.succeeded, sum(row.runtime.counts)) == (1, 0)
+    row = stream.tell("received started").tell("failed", exception=None).row()
+    assert row.failed == {"UnknownException": 1}
+
+
+def test_the_oldest_task_is_forgotten_when_there_are_too_many() -> None:
+    stream = Stream(max_in_flight=100)
+    for number in range(150):
+        stream.tell("received", uuid=f"{number}")
+    assert (len(stream.events), stream.workers["a"].prefetched, stream.ignored()) == (100, 100, {"evicted": 50})
+
+
+def test_runs_that_never_start_are_not_remembered_without_end() -> None:
+    stream = Stream(max_in_flight=10)
+    for number in range(MAX_LATE + 50):
+        stream.tell("received succeeded", uuid=f"{number}")
+    assert len(stream.events._late) == MAX_LATE
+
+
+def test_what_runs_and_for_how_long() -> None:
+    stream = Stream().tell("received started", uuid="1")
+    stream.now = 5.0
+    stream.tell("received started", uuid="2")
+    assert stream.workers["a"].tell_running(7.0) == [Running("shop.send", 2, 7.0)]
+    assert stream.tell("failed", uuid="1").workers["a"].tell_running(7.0) == [Running("shop.send", 1, 2.0)]
+
+
+def test_a_heartbeat_without_active_tasks_ends_those_whose_end_was_lost() -> None:
+    stream = Stream().tell("received started")
+    stream.workers["a"].beat(1, 0, 1.0)
+    assert stream.workers["a"].running
+    stream.workers["a"].beat(1, 0, 10.0)
+    assert not stream.workers["a"].running
+
+
+def test_what_a_worker_started_and_nobody_heard_of_is_lost() -> None:
+    worker = a_worker()
+    worker.beat(100, 0, 0.0)
+    assert worker.lost is None, "it may send no events at all"
+    for _ in range(7):
+        worker.hear("task-started")
+    worker.beat(110, 0, 2.0)
+    assert worker.lost == 0, "the last ones may be on their way"
+    worker.beat(110, 0, 4.0)
+    assert worker.lost == 3
+    worker.hear("task-started")
+    worker.beat(111, 0, 6.0)
+    worker.beat(111, 0, 8.0)
+    assert worker.lost == 3
+
+
+def test_a_restarted_worker_counts_from_zero_and_what_was_lost_stays() -> None:
+    worker = a_worker()
+    worker.beat(0, 0, 0.0)
+    worker.hear("task-started")
+    for processed in (5, 5, 0, 2, 2):
+        worker.beat(processed, 0, 0.0)
+    assert worker.lost == 6
+
+
+def test_a_worker_that_is_gone_takes_what_it_had() -> None:
+    stream = Stream().tell("received", uuid="1").tell("received", "b", uuid="2")
+    stream.events.forget(stream.workers["a"])
+    assert len(stream.events) == 1
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from("12345"), st.sampled_from("ab")), max_size=60)
+
+
+@given(EVENTS)
+def test_whatever_comes_nothing_is_counted_twice_or_in_the_air(events: list[tuple[str, str, str]]) -> None:
+    stream = Stream(max_in_flight=3)
+    for kind, uuid, worker in events:
+        stream.tell(kind.removeprefix("task-"), worker, uuid=uuid)
+    rows = [row for worker in stream.workers.values() for row in worker.counts.reports()]
+    counted = sum(row.received + row.started + row.succeeded + row.retried + row.rejected + row.revoked for row in rows)
+    counted += sum(sum(row.failed.values()) for row in rows)
+    of_workers = sum(kind != "task-sent" for kind, _, _ in events)
+    assert counted + stream.events.ignored["unknown_task"] == of_workers
+    assert len(stream.events) <= 3
+    assert all(worker.prefetched >= 0 for worker in stream.workers.values())
+    owned = [task for task in stream.events._tasks.values() if task.owner is not None]
+    assert sum(worker.prefetched for worker in stream.workers.values()) == sum(not task.started for task in owned)
+    assert sum(len(worker.running) for worker in stream.workers.values()) == sum(task.started for task in owned)
+
+
+JUNK = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2)
+
+
+@given(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(sorted(samples.task_event("task-sent"))), JUNK), JUNK, JUNK, JUNK)
+def test_no_event_is_too_odd(kind: str, changes: dict[str, Any], runtime: object, exception: object, eta: object) -> None:
+    stream = Stream().tell("sent received started")
+    stream.tell(kind.removeprefix("task-"), **{**changes, "runtime": runtime, "exception": exception, "eta": eta})
+    for row in stream.workers["a"].counts.reports():
+        assert isinstance(row.name, str)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:00:10", 10.0),
+        ("1970-01-01T00:00:10Z", 10.0),
+        ("1970-01-01T02:00:10.5+02:00", 10.5),
+        ("1970-01-01T00:00:10.123456789+00:00", 10.123456),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_an_eta_as_celery_writes_it(text: str | None, seconds: float | None) -> None:
+    assert unix_time(text) == seconds

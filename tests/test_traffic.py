@@ -1,0 +1,71 @@
+"""Counters by task type and queue."""
+
+from __future__ import annotations
+
+import pytest
+
+from celery_memory_exporter.traffic import Counts, exception_class
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("ValueError('x')", "ValueError"),
+        ("shop.errors.NoStock('x')", "NoStock"),
+        ("<NoStock: 1>", "NoStock"),
+        ("<shop.errors.NoStock object at 0x7f>", "NoStock"),
+        ("WorkerLostError('Worker exited prematurely: signal 9 (SIGKILL) Job: 1.')", "WorkerLostError"),
+        ("TimeLimitExceeded(1,)", "TimeLimitExceeded"),
+        ("something went wrong", "UnknownException"),
+        ("", "UnknownException"),
+        ("日本(", "UnknownException"),
+        (None, "UnknownException"),
+        (7, "UnknownException"),
+    ],
+)
+def test_the_class_of_an_exception_out_of_its_text(text: object, name: str) -> None:
+    assert exception_class(text) == name
+
+
+def test_task_types_beyond_the_cap_are_one_and_counted() -> None:
+    counts = Counts(max_tasks=2)
+    for name in "abcdc":
+        counts.count("task-received", name, "q", {})
+    assert {(row.name, row.queue): row.received for row in counts.reports()} == {("a", "q"): 1, ("b", "q"): 1, ("other", ""): 3}
+    assert counts.folded == 3
+
+
+def test_queues_without_end_are_one_as_well() -> None:
+    counts = Counts(max_tasks=2)
+    for number in range(100):
+        counts.count("task-received", "a", f"reply-{number}", {})
+    assert len(counts.reports()) == 5
+    assert sum(row.received for row in counts.reports()) == 100
+
+
+def test_exceptions_beyond_the_cap_are_summed_as_other() -> None:
+    counts = Counts(max_tasks=2, max_exceptions=2)
+    for name in "ABCC":
+        counts.count("task-failed", "t", "q", {"exception": f"{name}()"})
+    assert counts.reports()[0].failed == {"A": 1, "B": 1, "other": 2}
+
+
+def test_what_is_no_event_of_a_task_counts_nothing() -> None:
+    counts = Counts(max_tasks=2)
+    counts.count("task-cancelled", "t", "q", {})
+    (row,) = counts.reports()
+    assert (row.received, row.started, row.failed) == (0, 0, {})
+
+
+def test_names_that_utf8_cannot_hold() -> None:
+    counts = Counts(max_tasks=2)
+    counts.count("task-received", "\ud800", "q", {})
+    assert counts.reports()[0].name == "\\ud800"
+
+
+def test_observations_land_in_their_buckets() -> None:
+    counts = Counts(max_tasks=2, runtime=(0.1, 1.0))
+    for runtime in (0.1, 0.2, 5.0, -1.0, "1", None):
+        counts.count("task-succeeded", "t", "q", {"runtime": runtime})
+    (row,) = counts.reports()
+    assert (row.runtime.counts, row.runtime.sum, row.succeeded) == ([1, 1, 1], 5.3, 6)

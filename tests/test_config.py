@@ -68,6 +68,33 @@ def test_the_example_documents_every_key() -> None:
         ("limits: {workers: 1.5}", "limits.workers: found float '1.5', allowed is an integer between 1 and 100000"),
         ("limits: {workers: true}", "limits.workers: found bool 'True', allowed is an integer between 1 and 100000"),
         ("log: {level: loud}", "log.level: found str 'loud', allowed is one of debug, info, warning, error"),
+        ("brokers: {}", "brokers: found dict, allowed is a list of mappings"),
+        ("brokers: [{name: a, uri: x}]", "brokers[0].uri: unknown key; allowed here: event_exchange, "),
+        ("brokers: [{url: 'redis://a'}]", "brokers: found the names [''], allowed are different ones, one for each"),
+        (
+            "brokers: [{name: a, url: 'redis://a'}, {name: a, url: 'redis://b'}]",
+            "brokers: found the names ['a', 'a'], allowed are different ones, one for each",
+        ),
+        ("brokers: [{name: a}]", "brokers: each needs a url"),
+        (
+            "broker: {url: 'redis://a'}\nbrokers: [{name: b, url: 'redis://:s3cret@b'}]",
+            "brokers: given beside broker.url (or --broker-url); allowed is one of them",
+        ),
+        ("worker_groups: [{name: x}]", "worker_groups: each needs match and name"),
+        (
+            "worker_groups: [{match: '(', name: x}]",
+            "worker_groups[0].match: found str '(', allowed is a regular expression",
+        ),
+        (
+            "buckets: {runtime_seconds: [1, 1]}",
+            "buckets.runtime_seconds: found list '[1, 1]', allowed is a list of up to 50 ",
+        ),
+        (
+            "buckets: {runtime_seconds: [0, 1]}",
+            "buckets.runtime_seconds: found list '[0, 1]', allowed is a list of up to 50 ",
+        ),
+        ("broker: {queues: q}", "broker.queues: found str 'q', allowed is a list of names"),
+        ("broker: {tls: {verify: yes please}}", "broker.tls.verify: found str 'yes please', allowed is true or false"),
         ("- a\n- b", "found list at the top, allowed is a mapping of sections"),
     ],
 )
@@ -116,6 +143,17 @@ def test_an_override_wins_over_the_file_and_is_checked_with_its_own_name(tmp_pat
     assert (settings.broker.url, settings.broker.event_exchange) == ("amqp://b", "mine")
     with pytest.raises(ConfigError, match=r"^CELERY_MEMORY_LOG_LEVEL: found str 'x', allowed is one of"):
         load(file, {"log.level": ("x", "CELERY_MEMORY_LOG_LEVEL")})
+
+
+def test_several_brokers_and_groups(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "brokers: [{name: eu, url: 'redis://a'}, {name: us, url: 'amqp://b', queues: [q]}]\n"
+        "worker_groups: [{match: 'celery@web-.*', name: 'celery@web'}]\n"
+    )
+    settings = load(file, {})
+    assert [(broker.name, broker.queues) for broker in settings.all_brokers()] == [("eu", ()), ("us", ("q",))]
+    assert settings.worker_groups[0].match.fullmatch("celery@web-1")
 
 
 def test_a_password_never_shows() -> None:

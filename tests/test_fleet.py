@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.fleet import Fleet, Rules
-from celery_memory_exporter.snapshot import WorkerView
+from celery_memory_exporter.snapshot import QueueReading, WorkerFacts, WorkerView
 from tests import samples
 
 
@@ -223,3 +223,159 @@ def test_event_groups_are_bounded() -> None:
     snapshot = fleet.snapshot(0.0)
     assert snapshot.events_received == {"task": 2, "worker": 2, "other": 4}
     assert snapshot.event_lag_seconds == pytest.approx(0.5)
+
+
+# --- task events ----------------------------------------------------------------------------------------------------
+
+
+def run_by_events(fleet: Fleet, worker: str = "celery@bare", uuid: str = "one", now: float = 0.0, broker: str = "") -> None:
+    for kind in ("task-received", "task-started", "task-succeeded"):
+        fleet.apply_task_event(kind, samples.task_event(kind, hostname=worker, uuid=uuid), now, broker)
+
+
+def succeeded(worker: WorkerView) -> int:
+    return sum(row.succeeded for row in worker.traffic.rows) if worker.traffic is not None else 0
+
+
+def test_a_worker_without_an_agent_is_counted_by_its_events() -> None:
+    fleet = make_fleet()
+    run_by_events(fleet)
+    assert succeeded(only(fleet)) == 1
+
+
+def test_a_worker_with_an_agent_is_not_counted_by_its_events_as_well() -> None:
+    fleet = make_fleet()
+    run_by_events(fleet, "celery@web1")
+    fleet.apply_report(samples.report(traffic=[samples.traffic(succeeded=7)]), 1.0)
+    run_by_events(fleet, "celery@web1", now=2.0)
+    worker = only(fleet, 2.0)
+    assert (succeeded(worker), worker.events_lost) == (7, None)
+
+
+def test_a_worker_that_goes_on_without_its_agent_is_counted_by_its_events_again() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(traffic=[samples.traffic(succeeded=7)]), 0.0)
+    for second in range(100, 700, 100):
+        run_by_events(fleet, "celery@web1", uuid=str(second), now=float(second))
+    worker = only(fleet, 701.0)
+    assert worker.report is None
+    assert succeeded(worker) == 6
+
+
+def test_lost_events_are_told_by_the_workers_own_count() -> None:
+    fleet = make_fleet()
+    fleet.apply_worker_event("celery@bare", "worker-online", 0, 0.0, processed=0)
+    assert only(fleet).events_lost is None
+    run_by_events(fleet)
+    for second in (2.0, 4.0):
+        fleet.apply_worker_event("celery@bare", "worker-heartbeat", 0, second, processed=5)
+    assert only(fleet, 4.0).events_lost == 4
+
+
+def test_tasks_of_clients_are_counted_by_queue_and_not_by_client() -> None:
+    fleet = make_fleet()
+    for pod in range(100):
+        event = samples.task_event("task-sent", hostname=f"gen{pod}@pod{pod}", uuid=str(pod))
+        fleet.apply_task_event("task-sent", event, 0.0)
+    (sent,) = fleet.snapshot(0.0).sent
+    assert (sent.name, sent.hostname, sent.queue, sent.count) == ("shop.send", "generic", "slow", 100)
+
+
+def test_clients_told_apart_come_and_go() -> None:
+    fleet = Fleet(Rules(samples.BOOT, Limits(senders=2), senders=True))
+    for number in range(4):
+        fleet.apply_task_event("task-sent", samples.task_event("task-sent", hostname=f"gen@pod{number}"), 0.0)
+    assert {sent.hostname: sent.count for sent in fleet.snapshot(0.0).sent} == {"pod0": 1, "pod1": 1, "other": 2}
+    assert fleet.snapshot(0.0).dropped["celery_task_sent_total"] == 2
+    assert fleet.snapshot(601.0).sent == ()
+
+
+def test_what_clients_send_is_remembered_only_where_somebody_tells_its_end() -> None:
+    fleet = make_fleet()
+    fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
+    assert fleet.sent_at("one") == 999.75
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(), 0.0)
+    fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
+    assert fleet.sent_at("one") is None
+
+
+# --- queues ---------------------------------------------------------------------------------------------------------
+
+
+def test_queues_are_those_configured_consumed_and_sent_to() -> None:
+    fleet = Fleet(Rules(samples.BOOT, Limits()), {"": ("configured",)})
+    fleet.apply_report(samples.report(queues=["consumed"]), 0.0)
+    fleet.apply_inspection("", {"celery@bare": WorkerFacts("prefork", 4, 4, ("consumed", "asked"))}, 0.0)
+    fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
+    assert set(fleet.queue_names("", 0.0)) == {"configured", "consumed", "asked", "slow"}
+
+
+def test_workers_and_processes_of_a_queue_are_those_that_are_up() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(queues=["q"], concurrency=2), 0.0)
+    fleet.apply_inspection("", {"celery@bare": WorkerFacts("prefork", 4, 4, ("q",))}, 0.0)
+    fleet.apply_worker_event("celery@bare", "worker-heartbeat", 0, 0.0)
+    (queue,) = fleet.snapshot(0.0).queues
+    assert (queue.workers, queue.processes) == (2, 6)
+    fleet.apply_worker_event("celery@bare", "worker-offline", None, 1.0)
+    (queue,) = fleet.snapshot(1.0).queues
+    assert (queue.workers, queue.processes) == (1, 2)
+
+
+def test_a_queue_stays_as_long_as_something_is_in_it() -> None:
+    fleet = make_fleet()
+    fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
+    fleet.apply_queues("", [QueueReading("slow", 3)], 500.0)
+    assert fleet.queue_names("", 1_000.0) == ["slow"]
+    fleet.apply_queues("", [QueueReading("slow", 0)], 1_000.0)
+    assert fleet.queue_names("", 1_101.0) == []
+
+
+def test_a_poll_that_failed_leaves_nothing_to_see() -> None:
+    fleet = make_fleet()
+    fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
+    fleet.apply_queues("", [QueueReading("slow", 3)], 0.0)
+    fleet.apply_queues("", [], 15.0)
+    (queue,) = fleet.snapshot(15.0).queues
+    assert queue.reading == QueueReading("slow")
+
+
+def test_queues_beyond_the_cap_are_left_out_and_counted() -> None:
+    fleet = make_fleet(queues=1)
+    fleet.apply_report(samples.report(queues=["a"]), 0.0)
+    fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
+    assert fleet.queue_names("", 0.0) == ["a"]
+    assert fleet.snapshot(0.0).dropped["celery_queue_length"] == 1
+
+
+def test_only_living_workers_without_an_agent_are_asked() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(), 0.0)
+    fleet.apply_worker_event("celery@web1", "worker-heartbeat", 0, 0.0)
+    fleet.apply_worker_event("celery@bare", "worker-heartbeat", 0, 0.0)
+    assert fleet.without_agent("", 0.0) == {"celery@bare"}
+    assert fleet.without_agent("", 301.0) == set()
+
+
+# --- several brokers ------------------------------------------------------------------------------------------------
+
+
+def test_one_name_at_two_brokers_is_two_workers() -> None:
+    fleet = Fleet(Rules(samples.BOOT, Limits()), {"eu": (), "us": ("q",)})
+    run_by_events(fleet, broker="eu")
+    run_by_events(fleet, broker="us", uuid="1")
+    run_by_events(fleet, broker="us", uuid="2")
+    snapshot = fleet.snapshot(0.0)
+    assert {worker.broker: succeeded(worker) for worker in snapshot.workers} == {"eu": 1, "us": 2}
+    assert snapshot.several_brokers
+    assert (fleet.queue_names("eu", 0.0), fleet.queue_names("us", 0.0)) == ([], ["q"])
+
+
+def test_a_process_belongs_to_the_broker_at_which_its_worker_was_heard() -> None:
+    fleet = Fleet(Rules(samples.BOOT, Limits()), {"eu": (), "us": ()})
+    fleet.apply_worker_event("celery@bare", "worker-heartbeat", 0, 0.0, broker="us")
+    fleet.apply_report(samples.report(), 0.0, "eu")
+    fleet.apply_processes([samples.table(), samples.table("celery@bare", 300, ()), samples.table("celery@new", 400, ())], 0.0)
+    live = {worker.nodename: worker.broker for worker in fleet.snapshot(0.0).workers if worker.processes}
+    assert live == {"celery@web1": "eu", "celery@bare": "us", "celery@new": ""}

@@ -228,7 +228,11 @@ def by_name(tasks: list[TaskReport]) -> list[TaskReport]:
     grouped: dict[str, list[TaskReport]] = {}
     for task in tasks:
         grouped.setdefault(task.name, []).append(task)
-    return [merge_tasks(name, "", grouped[name], WITHIN) for name in sorted(grouped)]
+    merged = []
+    for name in sorted(grouped):
+        first, *more = grouped[name]
+        merged.append(merge_tasks(name, "", grouped[name], WITHIN) if more else dataclasses.replace(first, queue=""))
+    return merged
 
 
 #: For what is within the caps already.

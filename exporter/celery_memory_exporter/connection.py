@@ -21,6 +21,7 @@ from celery_memory_exporter.urls import passwords, safe_url
 CONNECT_SECONDS = 5.0
 #: An answer takes no longer, or the connection is given up.
 ANSWER_SECONDS = 10.0
+TIMEOUTS = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": ANSWER_SECONDS}
 
 REDIS = ("redis", "rediss", "sentinel")
 AMQP = ("amqp", "amqps", "pyamqp")
@@ -69,13 +70,19 @@ def _connect(settings: Broker, url: str, heartbeat: float) -> Connection:
 
 
 def _transport_options(settings: Broker, url: str, tls: dict[str, Any]) -> dict[str, Any]:
-    timeouts = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": ANSWER_SECONDS}
-    options = {**timeouts, **settings.transport_options}
+    options = {**TIMEOUTS, **settings.transport_options}
     if scheme_of(url) == "sentinel":
-        # redis-py speaks to the sentinels themselves with these alone.
-        secure = {"ssl": True, **tls} if tls else {}
-        options["sentinel_kwargs"] = {**timeouts, **secure, **(options.get("sentinel_kwargs") or {})}
+        options["sentinel_kwargs"] = {**_sentinel_options(tls), **(options.get("sentinel_kwargs") or {})}
     return options
+
+
+def _sentinel_options(tls: dict[str, Any]) -> dict[str, Any]:
+    """What redis-py speaks to the sentinels themselves with; it takes nothing from the server's options when there are any."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    # One that is down is not tried for seconds: there are others.
+    return {**TIMEOUTS, "retry": Retry(NoBackoff(), 0), **({"ssl": True, **tls} if tls else {})}
 
 
 def _bound_answers(connection: Connection) -> None:

@@ -44,7 +44,7 @@ class Window:
 
     def sum(self, column: str) -> float:
         values: list[float] = getattr(self.profile, column)
-        return sum(values[age] for age in self.ages)
+        return sum(values[self.ages.start : self.ages.stop])
 
     @property
     def runs(self) -> float:

@@ -24,7 +24,7 @@ demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"
 
 test: check  ## run the linters and every test; installs the servers it needs where it may
 	@tests/prepare.sh servers
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 	@tests/matrix.sh $(VENV)
 
 check: $(VENV)/.tests  ## ruff, ruff format, mypy

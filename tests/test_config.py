@@ -45,9 +45,9 @@ def test_the_example_documents_every_key() -> None:
         ),
         (
             "broker: {uri: x}",
-            "broker.uri: unknown key; allowed here: event_exchange, events_url, name, queues, reconnect_max_seconds, task_events, ",
+            "broker.uri: unknown key; allowed here: control_exchange, event_exchange, events_url, name, queues, ",
         ),
-        ("broker: redis://:s3cret@h", "broker: found str, allowed is a mapping with event_exchange, events_url, name, "),
+        ("broker: redis://:s3cret@h", "broker: found str, allowed is a mapping with control_exchange, event_exchange, "),
         ("redis://:s3cret@h: 1", "redis://:**@h: unknown key; allowed here: broker, "),
         ("broker: {url: 'not a url'}", "broker.url: found a value that is not shown here, allowed is a kombu URL such as redis://"),
         (
@@ -69,7 +69,7 @@ def test_the_example_documents_every_key() -> None:
         ("limits: {workers: true}", "limits.workers: found bool 'True', allowed is an integer between 1 and 100000"),
         ("log: {level: loud}", "log.level: found str 'loud', allowed is one of debug, info, warning, error"),
         ("brokers: {}", "brokers: found dict, allowed is a list of mappings"),
-        ("brokers: [{name: a, uri: x}]", "brokers[0].uri: unknown key; allowed here: event_exchange, "),
+        ("brokers: [{name: a, uri: x}]", "brokers[0].uri: unknown key; allowed here: control_exchange, "),
         ("brokers: [{url: 'redis://a'}]", "brokers: found the names [''], allowed are different ones, one for each"),
         (
             "brokers: [{name: a, url: 'redis://a'}, {name: a, url: 'redis://b'}]",

@@ -228,6 +228,32 @@ def test_a_name_that_no_queue_can_have_is_not_asked_for(name: str) -> None:
     assert [reading.name for reading in fleet.readings] == ["q"]
 
 
+class MakesQueues(memory.Transport):
+    """As SQS, where asking for the size of a queue makes it."""
+
+    class Channel(memory.Channel):
+        def _has_queue(self, queue: str, **_: Any) -> bool:
+            return True
+
+        def _resolve_queue_url(self, queue: str) -> str:
+            if queue not in self.queues:
+                raise LookupError(f"no {queue} in SQS")
+            return f"url of {queue}"
+
+
+def test_no_queue_is_made_and_one_that_is_missing_hides_only_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(TRANSPORT_ALIASES, "makesqueues", "tests.test_queues:MakesQueues")
+    fleet = Told("none", "q")
+    send("q")
+    poller(fleet, "makesqueues://").poll()
+    assert fleet.readings == [QueueReading("q", 1, {0: 1})]
+    assert "none" not in memory.Channel.queues
+    assert fleet.sources == {"queues": False}
+    assert "no none in SQS" in caplog.text
+
+
 def test_a_poll_that_fails_says_so_once_leaves_the_readings_absent_and_recovers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

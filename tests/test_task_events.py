@@ -92,6 +92,31 @@ def test_the_same_by_the_same_worker() -> None:
     assert (stream.ignored(), len(stream.events), stream.workers["a"].prefetched) == ({}, 0, 0)
 
 
+def test_a_task_that_is_retried_keeps_its_name_and_queue_and_waits_anew() -> None:
+    stream = Stream().tell("sent received started retried")
+    assert (len(stream.events), stream.workers["a"].running, stream.workers["a"].prefetched) == (1, {}, 0)
+    row = stream.tell("received started succeeded", "b").row("b")
+    assert (row.queue, row.received, row.succeeded, sum(row.queue_wait.counts)) == ("slow", 1, 1, 0)
+    assert (stream.ignored(), len(stream.events)) == ({}, 0)
+    row = Stream().tell("sent received started retried revoked").row()
+    assert (row.retried, row.revoked) == (1, 1), "as one that expires before its next run"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "exception"),
+    [
+        ("failed rejected", "reject requeue=False: bad"),  # Celery 5.7
+        ("failed rejected", "TimeLimitExceeded(10)"),  # acks_on_timeout=False
+        ("rejected failed", "ValueError('bad')"),  # acks_on_failure=False
+    ],
+)
+def test_a_task_that_fails_and_is_rejected_is_both(kinds: str, exception: str) -> None:
+    stream = Stream().tell("received started").tell(kinds, exception=exception)
+    row = stream.row()
+    assert (row.rejected, sum(row.failed.values()), stream.ignored(), len(stream.events)) == (1, 1, {}, 0)
+    assert stream.workers["a"].ended == {"shop.send": 1}
+
+
 @pytest.mark.parametrize("kind", ["started", "succeeded", "failed", "retried", "rejected", "revoked"])
 def test_a_task_that_nobody_named_is_counted_as_such_and_makes_no_series(kind: str) -> None:
     stream = Stream().tell(kind)

@@ -74,6 +74,7 @@ class Broker:
     tls: Tls = dataclasses.field(default_factory=Tls)
     transport_options: dict[str, Any] = option({}, mapping)
     event_exchange: str = option("celeryev", text)
+    control_exchange: str = option("celery", text)
     #: Whether to count tasks of workers without an agent, from their events (``-E``), and what clients send.
     task_events: bool = option(True, boolean)
     #: Queues to watch beside those that workers consume.

@@ -24,8 +24,6 @@ from celery_memory_exporter.snapshot import WorkerFacts
 
 logger = logging.getLogger(__name__)
 
-#: Celery's ``control_exchange``.
-CONTROL_EXCHANGE = "celery"
 #: For each of two questions. All having answered ends the wait.
 ANSWER_SECONDS = 2.0
 #: Between two looks whether somebody is to be asked.
@@ -77,7 +75,7 @@ class Inspector:
             with connect(self._settings, self._settings.url or "") as connection:
                 self._possible = connection.supports_exchange_type("fanout")
                 if self._possible:
-                    self._fleet.apply_inspection(self._settings.name, inspect(connection, due), self._monotonic())
+                    self._fleet.apply_inspection(self._settings.name, self._inspect(connection, due), self._monotonic())
                 else:
                     logger.info("workers without an agent cannot be asked what they consume: the broker has no fanout")
         except Exception as error:  # the next time may be better
@@ -87,14 +85,17 @@ class Inspector:
             return
         self._failing = False
 
+    def _inspect(self, connection: Connection, nodenames: list[str]) -> dict[str, WorkerFacts]:
+        return inspect(connection, self._settings.control_exchange, nodenames)
+
     def _run(self) -> None:
         while self._possible and not self._stopping.wait(min(LOOK_SECONDS, self._interval)):
             self.ask()
 
 
-def inspect(connection: Connection, nodenames: list[str]) -> dict[str, WorkerFacts]:
+def inspect(connection: Connection, exchange: str, nodenames: list[str]) -> dict[str, WorkerFacts]:
     """The facts of those workers that answered both questions in time, and well."""
-    mailbox = Mailbox(CONTROL_EXCHANGE, type="fanout", accept=["json"], serializer="json")(connection)
+    mailbox = Mailbox(exchange, type="fanout", accept=["json"], serializer="json")(connection)
     stats, queues = (
         by_nodename(mailbox.call(nodenames, question, timeout=ANSWER_SECONDS), nodenames) for question in ("stats", "active_queues")
     )

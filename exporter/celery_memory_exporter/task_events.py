@@ -4,7 +4,9 @@ Celery's events name a task only when it is sent and received; later ones have i
 and nothing else: an entry goes with the task's last event. Rules:
 
 * events may be lost, repeated, late, or lack fields: what cannot be counted is counted in ``ignored``, by why;
-* a run that ended before its ``task-started`` came is remembered a little longer for it;
+* a run that ended before its ``task-started`` came is remembered a little longer for it, and one that failed by what rejects its
+  message as well (``Reject``, a time limit) for its ``task-rejected``;
+* a task that is retried is not done;
 * what is remembered has a cap, and the oldest goes first;
 * how many events did not get here is told by the worker itself: its heartbeats count the tasks that it started.
 """
@@ -17,14 +19,17 @@ from datetime import datetime, timezone
 from typing import Any
 
 from celery_memory_exporter.report import Running
-from celery_memory_exporter.traffic import COUNTERS, Counts
+from celery_memory_exporter.traffic import COUNTERS, Counts, exception_class
 
 MAX_UUID_LENGTH = 255
-#: Runs that ended without having started, as far as we know.
+#: Tasks that are done, with an event still to come.
 MAX_LATE = 10_000
 ENDS = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
 #: Ends of tasks that have started, even if nobody told.
 RAN = frozenset({"task-succeeded", "task-failed"})
+#: Exceptions after which Celery may reject the message, and ends after which it may say so, or that the task failed.
+REJECTING = frozenset({"Reject", "TimeLimitExceeded"})
+MAY_FOLLOW = frozenset({"task-rejected", "task-failed"})
 #: Why an event was not counted. ``evicted`` is a task that was forgotten because too many were in flight.
 IGNORED = ("malformed", "unknown_task", "evicted")
 #: A heartbeat without active tasks ends those that began so long before: their last events were lost.
@@ -140,6 +145,8 @@ class TaskEvents:
             task = self._receive(worker, uuid, task, event)
         elif kind == "task-started":
             task = self._start(worker, uuid, task, now)
+        elif task is None and kind in MAY_FOLLOW:
+            task = self._late.get(uuid)
         if task is None:
             self.ignored["malformed" if kind == "task-received" else "unknown_task"] += 1
             return
@@ -149,8 +156,11 @@ class TaskEvents:
             began = number_of(event.get("timestamp"))
             if began is not None:
                 worker.counts.row(task.name, queue).queue_wait.observe(max(0.0, began - max(task.sent, task.due or 0.0)))
-        if kind in ENDS:
-            self._end(worker, kind, uuid, task)
+            # If it is retried, it waits anew.
+            task.sent = task.due = None
+        if kind in ENDS and self._tasks.get(uuid) is task:
+            rejecting = kind == "task-failed" and exception_class(event.get("exception")) in REJECTING
+            self._end(worker, kind, uuid, task, rejecting=rejecting)
 
     def forget(self, worker: WorkerTasks) -> None:
         """The worker is gone, and what it had."""
@@ -188,13 +198,16 @@ class TaskEvents:
         worker.running[uuid] = (task.name, now)
         return task
 
-    def _end(self, worker: WorkerTasks, kind: str, uuid: str, task: Task) -> None:
+    def _end(self, worker: WorkerTasks, kind: str, uuid: str, task: Task, *, rejecting: bool) -> None:
         worker.ended[task.name] += 1
-        next_received = task.owner not in (worker, None) or (kind == "task-retried" and not task.started)
-        if next_received or self._tasks.pop(uuid, None) is None:
-            return
+        if task.owner not in (worker, None) or (kind == "task-retried" and not task.started):
+            return  # its next run has been received
         self._leave(uuid, task)
-        if not task.started and kind in RAN:
+        if kind == "task-retried":
+            task.owner, task.started = None, False
+            return
+        del self._tasks[uuid]
+        if rejecting or kind == "task-rejected" or (not task.started and kind in RAN):
             self._late[uuid] = task
             if len(self._late) > MAX_LATE:
                 del self._late[next(iter(self._late))]

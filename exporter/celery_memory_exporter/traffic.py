@@ -34,6 +34,8 @@ MAX_NAME_LENGTH = 120
 #: Of an exception: ``ValueError('x')``, ``pkg.mod.Err('x')``, ``<Err: 1>``.
 CALLED = re.compile(r"([A-Za-z_][\w.]*)\(")
 ANGLED = re.compile(r"<(?:class ')?([A-Za-z_][\w.]*)\b")
+#: Celery's own one that is written otherwise: ``reject requeue=False: x``.
+REJECT = "reject requeue="
 
 
 class Distribution:
@@ -141,5 +143,7 @@ def exception_class(text: object) -> str:
     """The class's name out of an exception's ``repr``, without its module: all that an event tells of it."""
     if not isinstance(text, str):
         return UNKNOWN_EXCEPTION
+    if text.startswith(REJECT):
+        return "Reject"
     match = CALLED.match(text) or ANGLED.match(text)
     return match[1].rpartition(".")[2] or UNKNOWN_EXCEPTION if match else UNKNOWN_EXCEPTION

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from kombu import Connection
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import IN_CI
@@ -113,6 +117,13 @@ class Server(Program):
         super().__init__(command, log, **environment)
         self.url = url
         self.port = port
+        #: What Celery has to know beside the URL, under Celery's own names.
+        self.settings: dict[str, Any] = {}
+
+    def connection(self) -> Connection:
+        """As a client of this broker has it."""
+        options = self.settings.get("broker_transport_options", {})
+        return Connection(self.url, ssl=self.settings.get("broker_use_ssl", False), transport_options=options)
 
     def start(self) -> None:
         super().start()
@@ -132,21 +143,87 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.ensure_stopped()
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """Files. One certificate is for server and client alike, and for ``localhost`` and 127.0.0.1."""
+
+    authority: str
+    certificate: str
+    key: str
+    #: Another authority, which has signed nothing here.
+    stranger: str
+
+
 @pytest.fixture(scope="session")
-def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    program = need("openssl")
+    folder = tmp_path_factory.mktemp("certificates")
+    (folder / "names").write_text("subjectAltName = DNS:localhost, IP:127.0.0.1")
+    new = "req -newkey rsa:2048 -nodes"
+    for arguments in (
+        f"{new} -x509 -subj /CN=authority -keyout authority.key -out authority.pem",
+        f"{new} -x509 -subj /CN=stranger -keyout stranger.key -out stranger.pem",
+        f"{new} -subj /CN=localhost -keyout key.pem -out request.pem",
+        "x509 -req -in request.pem -CA authority.pem -CAkey authority.key -set_serial 1 -extfile names -out certificate.pem",
+    ):
+        subprocess.run([program, *arguments.split()], cwd=folder, check=True, capture_output=True)
+    return Certificates(*(str(folder / name) for name in ("authority.pem", "certificate.pem", "key.pem", "stranger.pem")))
+
+
+@pytest.fixture(scope="session")
+def rediss_server(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Server]:
+    """Redis over TLS alone, which asks its clients for a certificate."""
+    program = need("redis-server")
+    folder = tmp_path_factory.mktemp("rediss")
+    port = free_port()
+    # A second address, which its certificate is not for.
+    command = [program, "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "127.0.0.2", "--dir", str(folder)]
+    command += ["--tls-cert-file", certificates.certificate, "--tls-key-file", certificates.key]
+    command += ["--tls-ca-cert-file", certificates.authority]
+    server = Server(command, folder / "log", f"rediss://127.0.0.1:{port}/0", port)
+    files = {"ssl_ca_certs": certificates.authority, "ssl_certfile": certificates.certificate, "ssl_keyfile": certificates.key}
+    server.settings = {"broker_use_ssl": {"ssl_cert_reqs": "required", **files}}
+    server.start()
+    yield server
+    server.ensure_stopped()
+
+
+@pytest.fixture(scope="session")
+def sentinel_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A sentinel with its Redis; the second of the two in the URL is down."""
+    program = need("redis-server")
+    folder = tmp_path_factory.mktemp("sentinel")
+    redis_port, port = free_port(), free_port()
+    redis = Server(
+        [program, "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", str(folder)], folder / "redis", "", redis_port
+    )
+    redis.start()
+    settings = folder / "sentinel.conf"
+    settings.write_text(f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor main 127.0.0.1 {redis_port} 1\n")
+    url = f"sentinel://127.0.0.1:{port};sentinel://127.0.0.1:{free_port()}"
+    server = Server([program, str(settings), "--sentinel"], folder / "log", url, port)
+    server.settings = {"broker_transport_options": {"master_name": "main"}}
+    server.start()
+    yield server
+    server.ensure_stopped()
+    redis.ensure_stopped()
+
+
+@contextlib.contextmanager
+def rabbitmq(folder: Path, url: str, port: int, listener: str) -> Iterator[Server]:
+    """A running server; ``listener`` is its configuration."""
     # Debian's wrapper in the path changes the user; the script behind it does not.
     program = need("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
     epmd = need("epmd")
-    folder = tmp_path_factory.mktemp("rabbitmq")
-    port, mapper_port = free_port(), free_port()
+    mapper_port = free_port()
     mapper = Server([epmd, "-port", str(mapper_port), "-address", "127.0.0.1"], folder / "epmd", "", mapper_port)
     mapper.start()
-    (folder / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{port}\nloopback_users = none\n")
+    (folder / "rabbitmq.conf").write_text(f"{listener}\nloopback_users = none\n")
     (folder / "plugins").write_text("[].")
     server = Server(
         [program],
         folder / "log",
-        f"amqp://guest:guest@127.0.0.1:{port}//",
+        url,
         port,
         HOME=str(folder),
         ERL_EPMD_PORT=str(mapper_port),
@@ -162,6 +239,27 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
     yield server
     server.ensure_stopped()
     mapper.ensure_stopped()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    port = free_port()
+    url = f"amqp://guest:guest@127.0.0.1:{port}//"
+    with rabbitmq(tmp_path_factory.mktemp("rabbitmq"), url, port, f"listeners.tcp.default = 127.0.0.1:{port}") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def amqps_server(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Server]:
+    """RabbitMQ over TLS alone."""
+    port = free_port()
+    files = {"cacertfile": certificates.authority, "certfile": certificates.certificate, "keyfile": certificates.key}
+    listener = ["listeners.tcp = none", f"listeners.ssl.default = 127.0.0.1:{port}"]
+    listener += [f"ssl_options.{name} = {path}" for name, path in files.items()]
+    url = f"amqps://guest:guest@localhost:{port}//"
+    with rabbitmq(tmp_path_factory.mktemp("amqps"), url, port, "\n".join(listener)) as server:
+        server.settings = {"broker_use_ssl": {"ca_certs": certificates.authority, "cert_reqs": ssl.CERT_REQUIRED}}
+        yield server
 
 
 @pytest.fixture
@@ -221,10 +319,12 @@ class Worker(Program):
     def __init__(self, log: Path, broker: Server, name: str, *options: str, agent: bool = True, **environment: str) -> None:
         self.nodename = f"{name}@localhost"
         self.queue = name
-        command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "tests.integration.tasks", "worker"]
+        application = "tests.integration.configured" if broker.settings else "tests.integration.tasks"
+        command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", application, "worker"]
         command += ["-n", self.nodename, "-Q", self.queue, "-l", "INFO", *options]
         command += ["-I", "celery_memory_exporter.autoload"] if agent else []
         settings = {"TEST_BROKER_URL": broker.url, "CELERY_MEMORY_INTERVAL_SECONDS": str(INTERVAL), "C_FORCE_ROOT": "1"}
+        settings["TEST_BROKER_SETTINGS"] = json.dumps(broker.settings)
         super().__init__(command, log, **{**settings, **environment})
 
     def start(self) -> None:
@@ -248,11 +348,12 @@ class Stage:
         self._programs.append(program)
         program.start()
 
-    def exporter(self, *options: str, broker: bool = True, port: int | None = None) -> Exporter:
+    def exporter(self, *options: str, broker: bool = True, port: int | None = None, ready: bool = True) -> Exporter:
         number = len(self._programs)
         exporter = Exporter(self.folder / f"exporter{number}.log", self.broker.url if broker else None, *options, port=port)
         self._run(exporter)
-        wait_for(exporter.ready, "the exporter to be ready")
+        if ready:
+            wait_for(exporter.ready, "the exporter to be ready")
         return exporter
 
     def worker(self, *options: str, name: str = "", agent: bool = True, **environment: str) -> Worker:
@@ -265,7 +366,7 @@ class Stage:
         return worker
 
     def send(self, worker: Worker, task: str, *arguments: Any, times: int = 1) -> None:
-        with self.tasks.app.connection_for_write(self.broker.url) as connection:
+        with self.broker.connection() as connection:
             producer = connection.Producer()
             for _ in range(times):
                 getattr(self.tasks, task).apply_async(arguments, queue=worker.queue, producer=producer)

@@ -29,7 +29,7 @@ run() {
         touch "$directory/.ready"
     fi
     # Without those whose answer does not depend on the versions: they have had their run.
-    "$directory/bin/pytest" --quiet tests/agent tests/integration/test_agent.py -k "not broker_that_is_not_there \
+    "$directory/bin/pytest" --quiet --numprocesses 3 --dist worksteal tests/agent tests/integration/test_agent.py -k "not broker_that_is_not_there \
         and not turned_off and not closes_the_agents_descriptors and not every_figure and not arguments_are_not"
 }
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from billiard.einfo import ExceptionWithTraceback
 from celery.signals import task_received
 from celery.utils.imports import symbol_by_name
 from celery.worker import state
@@ -163,7 +164,7 @@ def counted(base: type, counter: RequestCounter) -> type:
 def name_of(exc_info: Any) -> str:
     """The class of what a task raised, as Celery's own event unwraps it."""
     exception = getattr(exc_info, "exception", None)
-    original = getattr(exception, "exc", exception) if type(exception).__name__ == "ExceptionWithTraceback" else exception
+    original = exception.exc if isinstance(exception, ExceptionWithTraceback) else exception
     # An exception that cannot be pickled comes as a stand-in that knows the name.
     return str(getattr(original, "exc_cls_name", None) or type(original).__name__)
 

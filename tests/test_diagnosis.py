@@ -17,9 +17,8 @@ from celery_memory_exporter.agent.evidence import Words, to_evidence, together
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.case import SETTLED
 from celery_memory_exporter.diagnosis import diagnose
-from celery_memory_exporter.filling import WARM
 from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import AGES, Container, Estimate, Evidence, Fill, Holder, Site
+from celery_memory_exporter.report import AGES, WARM_RUNS, Container, Estimate, Evidence, Fill, Holder, Site
 from celery_memory_exporter.snapshot import ProcessView, Snapshot, WorkerView
 from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect
 from tests import samples
@@ -350,7 +349,7 @@ def test_without_audits_a_process_has_to_grow_from_floor_to_floor(floor: float, 
 def filled(shape: Shape, runs: int, gains: Callable[[int], float], limit: int | None = None) -> Evidence:
     """Two processes in which the runs of these numbers also add so many items to a container."""
     evidence = evidence_of(shape, runs)
-    first = AGES.index(WARM)
+    first = AGES.index(WARM_RUNS)
     bounds = [each for each in AGES[first:] if each < runs] + [runs]
     spans = [range(start, end) for start, end in pairwise(bounds)]
     fill = Fill("shop.held", [2.0 * sum(map(gains, span)) for span in spans], [2.0 * len(span) for span in spans])

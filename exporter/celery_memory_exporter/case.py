@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from celery_memory_exporter.filling import LEAST_NEW_RUNS, STILL_LATE, WARM, still, whole_rate
-from celery_memory_exporter.report import Estimate, Evidence, Fill, TaskReport
+from celery_memory_exporter.filling import LEAST_NEW_RUNS, STILL_LATE, still, whole_rate
+from celery_memory_exporter.report import WARM_RUNS, Estimate, Evidence, Fill, TaskReport
 from celery_memory_exporter.snapshot import WorkerView
 from celery_memory_exporter.windows import Window, window
 
-#: Of runs that are start-up (``WARM``), where children do not live that long: the first few.
+#: Of runs that are start-up (``WARM_RUNS``), where children do not live that long: the first few.
 SHORT_WARM = 5
 #: Runs of the type that a process must have seen. A cache of ninety entries has filled and shown it by then; with two children
-#: a leak is named after some 210 runs.
+#: a leak is named after some 240 runs (the median over the zoo).
 SETTLED = 105
 #: Where only some runs leave something behind, chance needs longer to show that it goes on.
 SETTLED_BY_CHANCE, REGULAR = 115, 0.8
@@ -98,7 +98,7 @@ class Case:
 
 def steady_window(evidence: Evidence) -> Window:
     """Past start-up; where recycling lets processes live for few runs only, past the first few."""
-    steady = window(evidence.profile, WARM)
+    steady = window(evidence.profile, WARM_RUNS)
     if steady.runs < GENERATION_RUNS and evidence.processes >= GENERATIONS:
         return window(evidence.profile, SHORT_WARM)
     return steady

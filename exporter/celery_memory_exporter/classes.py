@@ -28,9 +28,9 @@ from celery_memory_exporter.case import (
     steps_go_on,
     survivors_per_run,
 )
-from celery_memory_exporter.filling import WARM, keeps_filling, newest_age
+from celery_memory_exporter.filling import keeps_filling, newest_age
 from celery_memory_exporter.process_growth import rise
-from celery_memory_exporter.report import AGES, Fill
+from celery_memory_exporter.report import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.windows import window
 
 #: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
@@ -79,7 +79,7 @@ def leaves_memory(case: Case) -> bool:
 def goes_on_since(case: Case, full: Fill) -> bool:
     """Whether runs surely leave something behind since a container that took it has filled."""
     newest = newest_age(full)
-    since = window(case.evidence.profile, AGES[AGES.index(WARM) + newest]) if newest is not None else case.steady
+    since = window(case.evidence.profile, AGES[AGES.index(WARM_RUNS) + newest]) if newest is not None else case.steady
     return since.sum("audited") >= LEAST_LATE_AUDITS and since.mean().certainty >= CERTAIN
 
 

@@ -2,8 +2,8 @@
 
 A task type is a suspect when what its runs leave behind
 
-* is above zero past start-up (the first ``WARM`` runs in a process): by audited runs and the error of their mean, or, for a leak
-  in few runs, by several steps among all measured runs;
+* is above zero past start-up (the first ``WARM_RUNS`` in a process): by audited runs and the error of their mean, or, for a leak in
+  few runs, by several steps among all measured runs;
 * goes on: as much in the later half as in the earlier one, and in the last quarter still. A cache that has filled, an import, a
   pool of connections have stopped by then, so nothing is said before a process has seen ``SETTLED`` runs of the type, or
   several generations of children have seen enough together;

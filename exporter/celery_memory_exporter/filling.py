@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 from operator import mul
 
-from celery_memory_exporter.report import AGES, Fill
+from celery_memory_exporter.report import AGES, WARM_RUNS, Fill
 
-#: Runs of a type in a process that are start-up: a fill begins after them.
-WARM = 30
 #: Of what was left before: the least that the later half, and the last quarter, have to leave.
 STILL_LATE, STILL_LAST = 0.6, 0.7
 #: Runs of the newest age that tell, and what they have to add of what runs did on the whole; standard errors granted to chance.
@@ -69,7 +67,7 @@ def slowing(fill: Fill) -> float:
     The score test for a trend in Poisson rates, which is the strongest one against rates that decay exponentially, as
     those of a cache do that is filled by chance.
     """
-    first = AGES.index(WARM)
+    first = AGES.index(WARM_RUNS)
     bounds = [*AGES, 2 * AGES[-1]]
     middles = [
         (bounds[first + at] + min(bounds[first + at + 1], bounds[first + at] + runs)) / 2 for at, runs in enumerate(fill.runs)

@@ -69,6 +69,8 @@ AGES = (
     *(0, 1, 5, 10, 20, 30, 45, 60, 75, 90, 105, 115, 150, 180, 240, 320),
     *(500, 1_000, 2_000, 5_000, 20_000, 200_000),
 )
+#: Runs of a task type that are a process's start-up: imports, connections, caches of libraries.
+WARM_RUNS = 30
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,9 @@ MAX_LATE = 10_000
 ENDS = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
 #: Ends of tasks that have started, even if nobody told.
 RAN = frozenset({"task-succeeded", "task-failed"})
-#: Exceptions after which Celery may reject the message, and ends after which it may say so, or that the task failed.
-REJECTING = frozenset({"Reject", "TimeLimitExceeded"})
+#: Exceptions after which Celery may reject the message, and ends after which it may say so, or that the task failed. Outside
+#: prefork the event of a task that raised ``Reject`` shows only what the exception came in.
+REJECTING = frozenset({"Reject", "TimeLimitExceeded", "ExceptionWithTraceback"})
 MAY_FOLLOW = frozenset({"task-rejected", "task-failed"})
 #: Why an event was not counted. ``evicted`` is a task that was forgotten because too many were in flight.
 IGNORED = ("malformed", "unknown_task", "evicted")

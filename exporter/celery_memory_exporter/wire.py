@@ -14,8 +14,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from celery_memory_exporter import procfs
-from celery_memory_exporter.filling import WARM
-from celery_memory_exporter.report import AGES, HISTORY, VERSION, Histogram, Profile, TaskReport, WorkerReport
+from celery_memory_exporter.report import AGES, HISTORY, VERSION, WARM_RUNS, Histogram, Profile, TaskReport, WorkerReport
 
 #: A message above this is refused before it is parsed. A worker at every default cap sends some 200 kB.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -156,7 +155,7 @@ def _check(report: WorkerReport) -> None:
 
 
 #: A fill begins where start-up ends.
-FILL_AGES = len(AGES) - AGES.index(WARM)
+FILL_AGES = len(AGES) - AGES.index(WARM_RUNS)
 #: Columns of a profile that count runs.
 COUNTS = ("runs", "audited", "shared_rises", "squares", "large_squares", "sampled", "sampled_squares")
 

@@ -30,6 +30,7 @@ from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.tally import TaskKey
+from celery_memory_exporter.report import WARM_RUNS
 
 #: Between two tellings of the figures that are not about one run.
 TELL_SECONDS = 1.0
@@ -38,8 +39,7 @@ TELL_SECONDS = 1.0
 LAST_WORDS_TRIES = 10
 LAST_WORDS_PAUSE_SECONDS = 0.05
 MAX_FORKING = 1_000
-#: Start-up is over after this many runs or seconds.
-WARM_RUNS = 30
+#: Start-up is over after ``WARM_RUNS``, or so long.
 WARM_SECONDS = 60.0
 #: What an object type takes in a record beside its name, at most: three numbers and their framing.
 TYPE_OVERHEAD_BYTES = 40

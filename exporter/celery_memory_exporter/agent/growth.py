@@ -17,11 +17,9 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from celery_memory_exporter.agent.tally import Row
-from celery_memory_exporter.report import AGES, MEAN_BLOCK_BYTES, Profile
+from celery_memory_exporter.report import AGES, MEAN_BLOCK_BYTES, WARM_RUNS, Profile
 
-#: Runs that belong to start-up, whatever they leave behind.
-WARM_RUNS = 30
-#: The same for task types that run seldom: after so long, and this many runs, start-up is over.
+#: Of task types that run seldom: after so long, and this many runs, start-up is over.
 WARM_SECONDS = 60.0
 WARM_RUNS_AT_LEAST = 5
 

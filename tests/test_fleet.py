@@ -262,6 +262,16 @@ def test_a_worker_that_goes_on_without_its_agent_is_counted_by_its_events_again(
     assert succeeded(worker) == 6
 
 
+def test_what_was_counted_before_the_workers_only_queue_was_known_is_that_queues() -> None:
+    fleet = make_fleet()
+    run_by_events(fleet, uuid="early")
+    fleet.apply_inspection("", {"celery@bare": WorkerFacts("prefork", 4, 4, ("mine",))}, 1.0)
+    run_by_events(fleet, uuid="later")
+    traffic = only(fleet).traffic
+    assert traffic is not None
+    assert [(row.queue, row.succeeded, sum(row.runtime.counts)) for row in traffic.rows] == [("mine", 2, 2)]
+
+
 def test_lost_events_are_told_by_the_workers_own_count() -> None:
     fleet = make_fleet()
     fleet.apply_worker_event("celery@bare", "worker-online", 0, 0.0, processed=0)

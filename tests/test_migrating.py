@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
 import shutil
 import subprocess
@@ -10,10 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from celery_memory_exporter.agent.settings import PREFIX, Settings
 from celery_memory_exporter.catalogue import BY_NAME
-from celery_memory_exporter.config import Config, load
+from celery_memory_exporter.config import ENVIRONMENT, Config
 from tests.conftest import IN_CI
 
+#: Settings of Prometheus.
+PROMETHEUS = ("metric_relabel_configs", "labels")
 PAGE = (Path(__file__).parent.parent / "docs" / "migrating.md").read_text()
 #: By whose they are: their own lists of metrics.
 THEIRS = {
@@ -40,38 +45,76 @@ THEIRS = {
     """,
 }
 
+#: Those of others, which are named below the tables.
+OTHERS = """
+    celery_tasks celery_tasks_by_name celery_task_latency celery_queue_waiting_seconds celery_tasks_queue_length
+    celery_tasks_running celery_tasks_duration_seconds
+"""
+#: celery-exporter's.
+OPTIONS = """
+    --broker-url --broker-transport-option --broker-ssl-option --accept-content --retry-interval --host --port --buckets
+    --queue-wait-buckets --log-level --worker-timeout --purge-offline-worker-metrics --generic-hostname-task-sent-metric
+    --generic-hostname-worker-task-metric --queues --metric-prefix --default-queue-name --static-label
+"""
 
-def tables() -> dict[str, list[tuple[str, str]]]:
-    """Rows by section, as they are linked to."""
+
+def tables() -> dict[str, list[list[str]]]:
+    """Rows by section, as they are linked to: their cells."""
     sections = {}
     for section in PAGE.split("\n## ")[1:]:
         title, _, text = section.partition("\n")
-        rows = re.findall(r"^\| (.+?) \| (.+) \|$", text, re.MULTILINE)
-        sections[title.lower().replace(" ", "-")] = [row for row in rows if row[0] != "theirs"]
+        rows = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", text, re.MULTILINE)]
+        sections[title.lower().replace(" ", "-")] = [row for row in rows if not row[0].startswith("their")]
     return sections
+
+
+def expressions(whose: str) -> list[str]:
+    """What their metrics are here, as one would ask Prometheus."""
+    return [each for *_, ours in tables()[whose] for each in re.findall(r"`([^`]*celery_[^`]*)`", ours)]
 
 
 @pytest.mark.parametrize("whose", THEIRS)
 def test_each_metric_of_theirs_has_its_row(whose: str) -> None:
-    assert [re.findall(r"`(\w+)`", theirs)[0] for theirs, _ in tables()[whose]] == THEIRS[whose].split()
+    rows = tables()[whose]
+    assert [re.findall(r"`(\w+)`", row[0]) for row in rows] == [[name] for name in THEIRS[whose].split()]
+    assert all(len(row) == 3 and all(row) for row in rows)
+
+
+def test_the_others_are_named() -> None:
+    for name in OTHERS.split():
+        assert f"`{name}`" in PAGE, name
 
 
 @pytest.mark.parametrize("whose", THEIRS)
 def test_what_they_become_is_here(whose: str) -> None:
-    for _, ours in tables()[whose]:
-        for name in re.findall(r"\bcelery_\w+", ours):
-            assert name in BY_NAME, name
+    for name in re.findall(r"\bcelery_\w+", " ".join(expressions(whose))):
+        family = BY_NAME.get(name) or BY_NAME[re.sub("_(bucket|sum|count)$", "", name)]
+        assert family.name == name or family.kind in ("histogram", "summary"), name
+        assert family.kind == "histogram" or not name.endswith("_bucket"), name
+
+
+@pytest.mark.parametrize("whose", THEIRS)
+def test_labels_of_expressions_are_the_metrics_own(whose: str) -> None:
+    for expression in expressions(whose):
+        for labels, name in re.findall(r"by \(([\w, ]+)\) \((?:\w+\()?(celery_\w+)", expression):
+            family = BY_NAME.get(name) or BY_NAME[re.sub("_(bucket|sum|count)$", "", name)]
+            assert {*labels.split(", ")} <= {*family.labels, *(["le"] if name.endswith("_bucket") else [])}, expression
+
+
+def test_every_option_of_celery_exporter_has_its_row() -> None:
+    named = {option for theirs, *_ in tables()["how-to-swap"] for option in re.findall(r"`(--[\w-]+)`", theirs)}
+    assert named >= {*OPTIONS.split()}
 
 
 def test_the_settings_are_here() -> None:
-    settings = {"broker", "listen", "log", "queues", "labels", "buckets", "worker_groups"}
-    for _, ours in tables()["how-to-swap"]:
-        for path in re.findall(r"`([a-z_]+\.[a-z_]+)\b", ours):
-            section, _, key = path.partition(".")
-            assert section in settings
-            assert hasattr(getattr(Config(), section), key), path
-    assert load(None, {}).heartbeat_timeout_seconds
-    assert load(None, {}).expire_after_seconds
+    config, agent = Config(), {f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(Settings)}
+    ours = [setting for _, cell in tables()["how-to-swap"] for setting in re.findall(r"`([\w.-]+)(?:: \w+)?`", cell)]
+    for name in ours:
+        if name.startswith("CELERY_MEMORY_"):
+            assert name in agent or name in ENVIRONMENT, name
+        elif not name.startswith("-") and name not in PROMETHEUS:
+            assert functools.reduce(getattr, name.split("."), config) is not None or name == "broker.url", name
+    assert len(ours) > 20
 
 
 def test_every_expression_is_valid(tmp_path: Path) -> None:
@@ -79,15 +122,10 @@ def test_every_expression_is_valid(tmp_path: Path) -> None:
     if promtool is None:
         assert not IN_CI, "CI has to have promtool (Debian's prometheus)"
         pytest.skip("promtool is not installed (Debian's prometheus)")
-    expressions = [
-        expression
-        for whose in THEIRS
-        for _, ours in tables()[whose]
-        for expression in re.findall(r"`([^`]*celery_[^`]*)`", ours)
-        if "…" not in expression
-    ]
-    rules = [{"record": f"r{number}", "expr": expression} for number, expression in enumerate(expressions)]
+    asked = [expression for whose in THEIRS for expression in expressions(whose)]
+    rules = [{"record": f"r{number}", "expr": expression} for number, expression in enumerate(asked)]
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": rules}]}))
     checked = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(asked)} rules found" in checked.stdout

@@ -117,6 +117,16 @@ def test_a_task_that_fails_and_is_rejected_is_both(kinds: str, exception: str) -
     assert stream.workers["a"].ended == {"shop.send": 1}
 
 
+def test_a_time_limit_that_is_told_twice_is_one_failure() -> None:
+    wrapped = {
+        "exception": "ExceptionWithTraceback()",
+        "traceback": "…\nbilliard.exceptions.TimeLimitExceeded: TimeLimitExceeded(1,)\n",
+    }
+    stream = Stream().tell("received started failed failed", **wrapped)
+    assert (stream.row().failed, stream.ignored()) == ({"TimeLimitExceeded": 1}, {"repeated": 1})
+    assert stream.tell("received started failed", **wrapped).row().failed == {"TimeLimitExceeded": 2}, "the same task, sent again"
+
+
 @pytest.mark.parametrize("kind", ["started", "succeeded", "failed", "retried", "rejected", "revoked"])
 def test_a_task_that_nobody_named_is_counted_as_such_and_makes_no_series(kind: str) -> None:
     stream = Stream().tell(kind)
@@ -206,7 +216,7 @@ def test_whatever_comes_nothing_is_counted_twice_or_in_the_air(events: list[tupl
     counted = sum(row.received + row.started + row.succeeded + row.retried + row.rejected + row.revoked for row in rows)
     counted += sum(sum(row.failed.values()) for row in rows)
     of_workers = sum(kind != "task-sent" for kind, _, _ in events)
-    assert counted + stream.events.ignored["unknown_task"] == of_workers
+    assert counted + stream.events.ignored["unknown_task"] + stream.events.ignored["repeated"] == of_workers
     assert len(stream.events) <= 3
     assert all(worker.prefetched >= 0 for worker in stream.workers.values())
     owned = [task for task in stream.events._tasks.values() if task.owner is not None]

@@ -16,6 +16,8 @@ from celery_memory_exporter.traffic import Counts, exception_class
         ("<shop.errors.NoStock object at 0x7f>", "NoStock"),
         ("WorkerLostError('Worker exited prematurely: signal 9 (SIGKILL) Job: 1.')", "WorkerLostError"),
         ("TimeLimitExceeded(1,)", "TimeLimitExceeded"),
+        ("reject requeue=False: sold out", "Reject"),
+        ("ExceptionWithTraceback()", "ExceptionWithTraceback"),
         ("something went wrong", "UnknownException"),
         ("", "UnknownException"),
         ("日本(", "UnknownException"),
@@ -25,6 +27,19 @@ from celery_memory_exporter.traffic import Counts, exception_class
 )
 def test_the_class_of_an_exception_out_of_its_text(text: object, name: str) -> None:
     assert exception_class(text) == name
+
+
+@pytest.mark.parametrize(
+    ("traceback", "name"),
+    [
+        ("Traceback …\n  raise\nbilliard.exceptions.WorkerLostError: Worker exited: signal 9\n", "WorkerLostError"),
+        ("Traceback …\nKeyError", "KeyError"),
+        ("", "UnknownException"),
+        (None, "ExceptionWithTraceback"),
+    ],
+)
+def test_the_class_of_a_wrapped_exception_out_of_its_traceback(traceback: object, name: str) -> None:
+    assert exception_class("ExceptionWithTraceback()", traceback) == name
 
 
 def test_task_types_beyond_the_cap_are_one_and_counted() -> None:

@@ -169,7 +169,7 @@ FAMILIES: tuple[Family, ...] = (
     _own(
         "events_ignored_total",
         "counter",
-        "Task events that could not be counted, by why: malformed, unknown_task, evicted.",
+        "Task events that could not be counted, by why: malformed, unknown_task, evicted, repeated.",
         "reason",
     ),
     _own("events_lost_total", "counter", "Started tasks, by a worker's own count, whose events did not get here.", "worker"),

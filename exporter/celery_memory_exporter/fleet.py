@@ -178,7 +178,7 @@ class Fleet:
                 worker = self._admit(broker, nodename, now)
                 if worker is not None:
                     worker.seen = now
-                    worker.facts = told
+                    worker.learn(told, self._rules.default_queue)
                     self._see_queues(worker, now)
 
     def apply_event(self, group: str, lag: float | None) -> None:
@@ -294,8 +294,11 @@ class Fleet:
 
     def _forget(self, now: float) -> None:
         expire_after = self._rules.expire_after
+        gone = {key: worker for key, worker in self._workers.items() if now - worker.seen > expire_after}
+        if gone:
+            self._task_events.forget(*(worker.tasks for worker in gone.values()))
         for key, worker in list(self._workers.items()):
-            if now - worker.seen > expire_after:
+            if key in gone:
                 self._leave(worker, now)
                 del self._workers[key]
             elif worker.report is not None and now - worker.reported > expire_after:
@@ -306,7 +309,7 @@ class Fleet:
         self._queues.forget(now)
 
     def _leave(self, worker: WorkerState, now: float) -> None:
-        self._task_events.forget(worker.tasks)
+        self._dropped["celery_task_received_total"] += worker.tasks.counts.folded
         self._keep(worker, now)
 
     def _keep(self, worker: WorkerState, now: float) -> None:

@@ -28,7 +28,7 @@ def read_text(path: str) -> str | None:
 
 def printable(text: str) -> str:
     """The text as something that UTF-8 can hold: a lone surrogate is valid in JSON, and what Python makes of foreign bytes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def parse_colon_lines(text: str) -> dict[str, str]:

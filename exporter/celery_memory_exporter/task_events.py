@@ -27,12 +27,12 @@ MAX_LATE = 10_000
 ENDS = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
 #: Ends of tasks that have started, even if nobody told.
 RAN = frozenset({"task-succeeded", "task-failed"})
-#: Exceptions after which Celery may reject the message, and ends after which it may say so, or that the task failed. Outside
-#: prefork the event of a task that raised ``Reject`` shows only what the exception came in.
-REJECTING = frozenset({"Reject", "TimeLimitExceeded", "ExceptionWithTraceback"})
+#: Exceptions after which Celery may reject the message, and ends after which it may say so, or that the task failed.
+REJECTING = frozenset({"Reject", "TimeLimitExceeded"})
 MAY_FOLLOW = frozenset({"task-rejected", "task-failed"})
-#: Why an event was not counted. ``evicted`` is a task that was forgotten because too many were in flight.
-IGNORED = ("malformed", "unknown_task", "evicted")
+#: Why an event was not counted. ``evicted`` is a task that was forgotten because too many were in flight; ``repeated`` is a second
+#: failure of one run, as Celery tells of hard time limits.
+IGNORED = ("malformed", "unknown_task", "evicted", "repeated")
 #: A heartbeat without active tasks ends those that began so long before: their last events were lost.
 SETTLED_SECONDS = 5.0
 LONG_FRACTION = re.compile(r"(\.\d{6})\d+")
@@ -41,7 +41,7 @@ LONG_FRACTION = re.compile(r"(\.\d{6})\d+")
 class Task:
     """One task that is not done."""
 
-    __slots__ = ("due", "name", "owner", "queue", "sent", "started")
+    __slots__ = ("due", "failed", "name", "owner", "queue", "sent", "started")
 
     def __init__(self, name: str, queue: str | None) -> None:
         self.name = name
@@ -52,6 +52,7 @@ class Task:
         #: Who received it last, and whether it started there.
         self.owner: WorkerTasks | None = None
         self.started = False
+        self.failed = False
 
 
 class WorkerTasks:
@@ -141,31 +142,27 @@ class TaskEvents:
             self.ignored["malformed"] += 1
             return
         worker.hear(kind)
-        task = self._tasks.get(uuid)
-        if kind == "task-received":
-            task = self._receive(worker, uuid, task, event)
-        elif kind == "task-started":
-            task = self._start(worker, uuid, task, now)
-        elif task is None and kind in MAY_FOLLOW:
-            task = self._late.get(uuid)
+        task = self._find(worker, kind, uuid, event, now)
         if task is None:
             self.ignored["malformed" if kind == "task-received" else "unknown_task"] += 1
             return
+        if kind == "task-failed":
+            if task.failed:
+                self.ignored["repeated"] += 1
+                return
+            task.failed = True
         queue = task.queue or sole_queue or self._default_queue
         worker.counts.count(kind, task.name, queue, event)
-        if kind == "task-started" and task.sent is not None:
-            began = number_of(event.get("timestamp"))
-            if began is not None:
-                worker.counts.row(task.name, queue).queue_wait.observe(max(0.0, began - max(task.sent, task.due or 0.0)))
-            # If it is retried, it waits anew.
-            task.sent = task.due = None
+        if kind == "task-started":
+            self._tell_wait(worker, task, queue, event)
         if kind in ENDS and self._tasks.get(uuid) is task:
-            rejecting = kind == "task-failed" and exception_class(event.get("exception")) in REJECTING
+            rejecting = kind == "task-failed" and exception_class(event.get("exception"), event.get("traceback")) in REJECTING
             self._end(worker, kind, uuid, task, rejecting=rejecting)
 
-    def forget(self, worker: WorkerTasks) -> None:
-        """The worker is gone, and what it had."""
-        for uuid in [uuid for uuid, task in self._tasks.items() if task.owner is worker]:
+    def forget(self, *workers: WorkerTasks) -> None:
+        """The workers are gone, and what they had. Of all at once: it looks at all that is in flight."""
+        gone = set(workers)
+        for uuid in [uuid for uuid, task in self._tasks.items() if task.owner in gone]:
             del self._tasks[uuid]
 
     # --- parts ------------------------------------------------------------------------------------------------------
@@ -178,6 +175,14 @@ class TaskEvents:
             self.ignored["evicted"] += 1
         return task
 
+    def _find(self, worker: WorkerTasks, kind: str, uuid: str, event: dict[str, Any], now: float) -> Task | None:
+        task = self._tasks.get(uuid)
+        if kind == "task-received":
+            return self._receive(worker, uuid, task, event)
+        if kind == "task-started":
+            return self._start(worker, uuid, task, now)
+        return self._late.get(uuid) if task is None and kind in MAY_FOLLOW else task
+
     def _receive(self, worker: WorkerTasks, uuid: str, task: Task | None, event: dict[str, Any]) -> Task | None:
         """Also of a task that is retried: its next run may be received before its last one has ended."""
         name = event.get("name")
@@ -187,7 +192,7 @@ class TaskEvents:
             task = self._admit(uuid, Task(name, None))
         self._leave(uuid, task)
         task.due = unix_time(event.get("eta")) or task.due
-        task.owner, task.started = worker, False
+        task.owner, task.started, task.failed = worker, False, False
         worker.prefetched += 1
         return task
 
@@ -199,6 +204,15 @@ class TaskEvents:
         worker.running[uuid] = (task.name, now)
         return task
 
+    @staticmethod
+    def _tell_wait(worker: WorkerTasks, task: Task, queue: str, event: dict[str, Any]) -> None:
+        began = number_of(event.get("timestamp"))
+        if task.sent is None or began is None:
+            return
+        worker.counts.row(task.name, queue).queue_wait.observe(max(0.0, began - max(task.sent, task.due or 0.0)))
+        # If it is retried, it waits anew.
+        task.sent = task.due = None
+
     def _end(self, worker: WorkerTasks, kind: str, uuid: str, task: Task, *, rejecting: bool) -> None:
         worker.ended[task.name] += 1
         if task.owner not in (worker, None) or (kind == "task-retried" and not task.started):
@@ -209,6 +223,7 @@ class TaskEvents:
             return
         del self._tasks[uuid]
         if rejecting or kind == "task-rejected" or (not task.started and kind in RAN):
+            task.owner = None  # who may be gone, with its counters, long before this is forgotten
             self._late[uuid] = task
             if len(self._late) > MAX_LATE:
                 del self._late[next(iter(self._late))]

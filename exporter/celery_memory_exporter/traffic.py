@@ -36,6 +36,9 @@ CALLED = re.compile(r"([A-Za-z_][\w.]*)\(")
 ANGLED = re.compile(r"<(?:class ')?([A-Za-z_][\w.]*)\b")
 #: Celery's own one that is written otherwise: ``reject requeue=False: x``.
 REJECT = "reject requeue="
+#: What an exception that does not come from a pool process is in. Its name then ends the traceback: ``pkg.mod.Err: x``.
+WRAPPER = "ExceptionWithTraceback("
+RAISED = re.compile(r"([A-Za-z_][\w.]*)(?=:|\Z)")
 
 
 class Distribution:
@@ -51,6 +54,10 @@ class Distribution:
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def add(self, other: Distribution) -> None:
+        self.counts = [each + more for each, more in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
 
     def value(self) -> Histogram:
         return Histogram(list(self.counts), self.sum)
@@ -72,6 +79,14 @@ class Row:
         if name not in self.failed and len(self.failed) >= max_exceptions:
             name = OTHER
         self.failed[name] = self.failed.get(name, 0) + 1
+
+    def add(self, other: Row) -> None:
+        for field in COUNTERS.values():
+            setattr(self, field, getattr(self, field) + getattr(other, field))
+        for name, count in other.failed.items():
+            self.failed[name] = self.failed.get(name, 0) + count
+        self.runtime.add(other.runtime)
+        self.queue_wait.add(other.queue_wait)
 
 
 class Counts:
@@ -117,7 +132,14 @@ class Counts:
             if event == "task-succeeded" and isinstance(runtime, (int, float)) and runtime >= 0:
                 row.runtime.observe(runtime)
         elif event == "task-failed":
-            row.fail(exception_class(fields.get("exception")), self._max_exceptions)
+            row.fail(exception_class(fields.get("exception"), fields.get("traceback")), self._max_exceptions)
+
+    def move(self, queue: str, to: str) -> None:
+        """What was counted for one queue was another's."""
+        for name, each in list(self._rows):
+            if each == queue:
+                row = self._rows.pop((name, queue))
+                self.row(name, to).add(row)
 
     def reports(self) -> list[Traffic]:
         """All rows as they are now, by name and queue."""
@@ -139,11 +161,14 @@ class Counts:
         ]
 
 
-def exception_class(text: object) -> str:
+def exception_class(text: object, traceback: object = None) -> str:
     """The class's name out of an exception's ``repr``, without its module: all that an event tells of it."""
     if not isinstance(text, str):
         return UNKNOWN_EXCEPTION
     if text.startswith(REJECT):
         return "Reject"
-    match = CALLED.match(text) or ANGLED.match(text)
+    if text.startswith(WRAPPER) and isinstance(traceback, str):
+        match = RAISED.match(traceback.rstrip().rpartition("\n")[2])
+    else:
+        match = CALLED.match(text) or ANGLED.match(text)
     return match[1].rpartition(".")[2] or UNKNOWN_EXCEPTION if match else UNKNOWN_EXCEPTION

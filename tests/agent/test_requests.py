@@ -76,6 +76,29 @@ def test_a_time_limit_is_known_by_its_event(counter: RequestCounter) -> None:
     assert rows(counter)["shop.send", "mail"].failed == {"TimeLimitExceeded": 1}
 
 
+def test_a_time_limit_that_is_told_twice_is_one_failure(counter: RequestCounter) -> None:
+    request = counted(Base, counter)()
+    request.on_failure(SimpleNamespace(exception=TimeoutError()), return_ok=True)
+    request.send_event("task-failed", exception="TimeLimitExceeded(1,)")
+    assert rows(counter)["shop.send", "mail"].failed == {"TimeoutError": 1}
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_a_success_is_counted_whether_or_not_celery_makes_an_event_of_it(counter: RequestCounter, events: bool) -> None:
+    """Celery derives a class of its own, whose ``on_success`` is another one's when the worker sends no events of any kind."""
+
+    class Derived(counted(Base, counter)):  # type: ignore[misc]
+        def on_success(self, outcome: tuple[int, str, float], **_: object) -> str:
+            if events and not outcome[0]:
+                self.send_event("task-succeeded", result=outcome[1], runtime=outcome[2])
+            return "answer"
+
+    assert Derived().on_success((0, "None", 0.3)) == "answer"
+    assert Derived().on_success((1, "error", 0.3)) == "answer"
+    row = rows(counter)["shop.send", "mail"]
+    assert (row.succeeded, row.runtime.sum) == (1, 0.3)
+
+
 def test_exceptions_in_their_wrappings() -> None:
     wrapped = SimpleNamespace(exception=ExceptionWithTraceback(KeyError("x"), None))
     assert name_of(wrapped) == "KeyError"

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from tests.bench import audit, census, flat, scrape, throughput
+from tests.bench import audit, cardinality, census, flat, peers, scrape, throughput
 from tests.bench.result import BenchError, Options, Part, machine, table
 
 PARTS: dict[str, Part] = {
@@ -16,6 +16,8 @@ PARTS: dict[str, Part] = {
     "audit": audit.PART,
     "scrape": scrape.PART,
     "flat": flat.PART,
+    "peers": peers.PART,
+    "cardinality": cardinality.PART,
 }
 
 

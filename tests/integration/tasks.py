@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import Reject
 
 app = Celery("tasks", broker=os.environ["TEST_BROKER_URL"], backend=os.environ.get("TEST_BACKEND_URL"))
 app.conf.update(
@@ -44,6 +45,11 @@ def keep_twenty() -> None:
 
 
 @app.task
+def keep_bytes(size: int) -> None:
+    KEPT.append(b"x" * size)
+
+
+@app.task
 def big_result() -> list[str]:
     return ["x" * 100 + str(number) for number in range(70_000)]
 
@@ -64,9 +70,30 @@ def retry_once(self: Any) -> None:
         raise self.retry(countdown=0)
 
 
+@app.task(acks_late=True)
+def reject() -> None:
+    raise Reject("as asked", requeue=False)
+
+
+@app.task
+def too_late() -> None:
+    """Is sent expired."""
+
+
+@app.task
+def unwanted() -> None:
+    """Is revoked before it is sent."""
+
+
 @app.task
 def sleep(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@app.task
+def overrun() -> None:
+    """Runs into its time limit."""
+    time.sleep(600)
 
 
 @app.task

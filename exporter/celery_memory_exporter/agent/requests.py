@@ -9,10 +9,11 @@ Requests of threads and greenlets come here as they end, so counting takes a loc
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -29,6 +30,7 @@ from celery_memory_exporter.traffic import Counts
 #: A set that a thread changes while it is copied is copied again.
 COPY_TRIES = 5
 MAX_RUNNING = 50
+SUCCEEDED, FAILED = "task-succeeded", "task-failed"
 
 
 class RequestCounter:
@@ -142,23 +144,47 @@ def counted(base: type, counter: RequestCounter) -> type:
     """The task's request class, whose events are counted whether or not they are sent."""
 
     class CountedRequest(base, Counted):  # type: ignore[misc]  # whatever class the task has
+        def __init_subclass__(cls, **options: Any) -> None:
+            super().__init_subclass__(**options)
+            # Celery derives a class whose own on_success makes no event where the worker sends none of any kind.
+            if "on_success" in cls.__dict__:
+                cls.on_success = counting(cls.on_success, counter)
+
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
             # The event has only the exception's repr, which may tell anything.
             self.memory_exception = name_of(exc_info)
             return super().on_failure(exc_info, *args, **kwargs)
 
         def send_event(self, type: str, **fields: Any) -> Any:  # Celery's own name for it
+            before, self.memory_event = self.__dict__.get("memory_event"), type
             try:
-                if "memory_exception" in self.__dict__ and type == "task-failed":
-                    fields_counted = {"exception": f"{self.memory_exception}("}
-                else:
-                    fields_counted = fields
-                counter.count(type, self, fields_counted)
+                if type != FAILED:
+                    counter.count(type, self, fields)
+                elif before != FAILED:  # of a hard time limit Celery tells twice
+                    known = self.__dict__.get("memory_exception")
+                    counter.count(type, self, {"exception": f"{known}("} if known else fields)
             except Exception:
                 counter.guard.note("Request.send_event")
             return super().send_event(type, **fields)
 
     return CountedRequest
+
+
+def counting(on_success: Callable[..., Any], counter: RequestCounter) -> Callable[..., Any]:
+    """Celery's ``on_success``, after which the success is counted if no event of it was made."""
+
+    @functools.wraps(on_success)
+    def counted_success(self: Any, outcome: Any, **kwargs: Any) -> Any:
+        answer = on_success(self, outcome, **kwargs)
+        try:
+            failed, _, runtime = outcome
+            if not failed and self.__dict__.get("memory_event") != SUCCEEDED:
+                counter.count(SUCCEEDED, self, {"runtime": runtime})
+        except Exception:
+            counter.guard.note("Request.on_success")
+        return answer
+
+    return counted_success
 
 
 def name_of(exc_info: Any) -> str:

@@ -120,11 +120,7 @@ class WorkerAgent:
 
     @guarded
     def _count_requests(self, consumer: Any) -> None:
-        # Without heartbeats, gossip and -E requests make no events at all. Enabled, it still sends none of groups not its own.
-        disabled = consumer.event_dispatcher is not None and not consumer.event_dispatcher.enabled
-        if disabled:
-            consumer.event_dispatcher.enable()
-        if self.requests.count_tasks(self.worker.app.tasks) or disabled:
+        if self.requests.count_tasks(self.worker.app.tasks):  # of tasks that came after the worker was made
             consumer.update_strategies()
         self.requests.follow(consumer)
 

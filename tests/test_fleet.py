@@ -276,10 +276,43 @@ def test_lost_events_are_told_by_the_workers_own_count() -> None:
     fleet = make_fleet()
     fleet.apply_worker_event("celery@bare", "worker-online", 0, 0.0, processed=0)
     assert only(fleet).events_lost is None
-    run_by_events(fleet)
-    for second in (2.0, 4.0):
-        fleet.apply_worker_event("celery@bare", "worker-heartbeat", 0, second, processed=5)
+    for uuid, processed in enumerate((1, 6, 7, 8, 9)):
+        run_by_events(fleet, uuid=str(uuid))
+        fleet.apply_worker_event("celery@bare", "worker-heartbeat", 0, 2.0, processed=processed)
     assert only(fleet, 4.0).events_lost == 4
+
+
+def test_nothing_is_lost_while_the_agent_counts() -> None:
+    fleet = make_fleet()
+    run_by_events(fleet, "celery@web1")
+    fleet.apply_worker_event("celery@web1", "worker-heartbeat", 0, 0.0, processed=1)
+    fleet.apply_report(samples.report(), 1.0)
+    for second in range(2, 40, 2):
+        fleet.apply_worker_event("celery@web1", "worker-heartbeat", 0, float(second), processed=second * 100)
+        run_by_events(fleet, "celery@web1", uuid=str(second), now=float(second))
+    for second in range(700, 900, 2):
+        run_by_events(fleet, "celery@web1", uuid=str(second), now=float(second))
+        fleet.apply_worker_event("celery@web1", "worker-heartbeat", 0, float(second), processed=10_000 + second // 2)
+    assert only(fleet, 900.0).report is None
+    assert only(fleet, 900.0).events_lost == 0
+
+
+def test_a_heartbeat_that_somebody_asked_for_has_no_figures_and_changes_none() -> None:
+    fleet = make_fleet()
+    fleet.apply_worker_event("celery@far", "worker-heartbeat", 3, 0.0)
+    fleet.apply_worker_event("celery@far", "worker-heartbeat", None, 1.0)
+    fleet.apply_worker_event("celery@far", "worker-elect", None, 400.0)
+    assert only(fleet, 2.0).active_tasks == 3
+    assert not only(fleet, 400.0).up
+
+
+def test_the_last_report_comes_after_the_goodbye() -> None:
+    fleet = make_fleet()
+    fleet.apply_report(samples.report(), 0.0)
+    fleet.apply_worker_event("celery@web1", "worker-offline", None, 1.0)
+    fleet.apply_report(samples.report(sequence=4, final=1, traffic=[samples.traffic(succeeded=9)]), 2.0)
+    worker = only(fleet, 2.0)
+    assert (worker.up, worker.live, succeeded(worker)) == (False, False, 9)
 
 
 def test_tasks_of_clients_are_counted_by_queue_and_not_by_client() -> None:
@@ -389,3 +422,17 @@ def test_a_process_belongs_to_the_broker_at_which_its_worker_was_heard() -> None
     fleet.apply_processes([samples.table(), samples.table("celery@bare", 300, ()), samples.table("celery@new", 400, ())], 0.0)
     live = {worker.nodename: worker.broker for worker in fleet.snapshot(0.0).workers if worker.processes}
     assert live == {"celery@web1": "eu", "celery@bare": "us", "celery@new": ""}
+
+
+def test_the_only_broker_has_all_workers_whatever_its_name() -> None:
+    fleet = Fleet(Rules(samples.BOOT, Limits()), {"eu": ()})
+    fleet.apply_processes([samples.table("celery@bare", 300, ())], 0.0)
+    run_by_events(fleet, broker="eu")
+    assert only(fleet).broker == "eu"
+
+
+def test_a_worker_that_is_heard_at_last_is_no_longer_nowhere() -> None:
+    fleet = Fleet(Rules(samples.BOOT, Limits()), {"eu": (), "us": ()})
+    fleet.apply_processes([samples.table("celery@bare", 300, ())], 0.0)
+    run_by_events(fleet, broker="us")
+    assert only(fleet).broker == "us"

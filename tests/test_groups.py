@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -118,13 +119,45 @@ def test_the_counters_never_go_back_over_five_hundred_members(watched: Watched) 
 
 def test_an_exporter_that_starts_beside_members_of_long_standing_begins_at_zero() -> None:
     watched = Watched()
-    watched.report("celery@web-a", pid=1, runs=1_000_000)
+    watched.report("celery@web-a", pid=1, runs=1_000_000, sequence=500)
     watched.report("celery@db", pid=1, runs=1_000_000)
     assert watched.succeeded() == 0
     assert watched.value("celery_task_succeeded_total", worker="celery@db") == 1_000_000
-    watched.report("celery@web-a", pid=1, runs=1_000_007, sequence=2)
+    watched.report("celery@web-a", pid=1, runs=1_000_007, sequence=501)
     watched.now = LATER
     watched.report("celery@web-b", pid=2, runs=5)
+    assert watched.succeeded() == 12
+
+
+def test_a_member_that_was_out_of_sight_goes_on_where_it_is_seen_again(watched: Watched) -> None:
+    watched.report("celery@web-a", pid=1, runs=300)
+    watched.report("celery@web-b", pid=2, runs=1)
+    watched.now += 500
+    watched.report("celery@web-b", pid=2, runs=1, sequence=40)
+    watched.now += 200
+    assert watched.succeeded() == 301
+    watched.report("celery@web-a", pid=1, runs=3_000, sequence=60)
+    assert watched.succeeded() == 301
+    watched.report("celery@web-a", pid=1, runs=3_005, sequence=61)
+    assert watched.succeeded() == 306
+
+
+def test_a_member_that_gets_its_agent_goes_on(watched: Watched) -> None:
+    for number in range(5):
+        for kind in ("task-received", "task-started", "task-succeeded"):
+            event = samples.task_event(kind, hostname="celery@web-a", uuid=str(number), name="shop.leak")
+            watched.fleet.apply_task_event(kind, event, watched.now)
+    watched.report("celery@web-a", pid=1, runs=3)
+    assert watched.succeeded() == 5
+    watched.report("celery@web-a", pid=1, runs=4, sequence=2)
+    assert watched.succeeded() == 6
+
+
+def test_counters_go_on_when_buckets_change(watched: Watched) -> None:
+    watched.report("celery@web-a", pid=1, runs=3)
+    bounds = dataclasses.replace(samples.BOUNDS, runtime_seconds=[0.5, 1.0])
+    watched.report("celery@web-a", pid=2, runs=4, bounds=bounds)
+    watched.report("celery@web-a", pid=3, runs=5, bounds=bounds)
     assert watched.succeeded() == 12
 
 

@@ -165,37 +165,93 @@ def test_what_runs_and_for_how_long() -> None:
     assert stream.tell("failed", uuid="1").workers["a"].tell_running(7.0) == [Running("shop.send", 1, 2.0)]
 
 
-def test_a_heartbeat_without_active_tasks_ends_those_whose_end_was_lost() -> None:
-    stream = Stream().tell("received started")
-    stream.workers["a"].beat(1, 0, 1.0)
-    assert stream.workers["a"].running
-    stream.workers["a"].beat(1, 0, 10.0)
-    assert not stream.workers["a"].running
+def test_runs_beyond_those_that_a_heartbeat_tells_of_have_ended_unheard() -> None:
+    """As ignored tasks do: Celery makes no event of their end."""
+    stream = Stream()
+    for second in range(20):
+        stream.now = float(second)
+        stream.tell("received started", uuid=f"{second}")
+    stream.events.beat(stream.workers["a"], 20, 20, 20.0)
+    assert len(stream.workers["a"].running) == 20
+    stream.events.beat(stream.workers["a"], 20, 1, 20.0)
+    assert len(stream.workers["a"].running) == len(stream.events) == 5, "those of the last seconds may be on their way"
+    stream.events.beat(stream.workers["a"], 20, 0, 60.0)
+    assert len(stream.workers["a"].running) == len(stream.events) == 0
+
+
+def beats(worker: WorkerTasks, *told: tuple[int, int]) -> int | None:
+    """Heartbeats with the worker's own count, each after so many events."""
+    for processed, events in told:
+        for _ in range(events):
+            worker.hear("task-started")
+        worker.beat(processed)
+    return worker.lost
 
 
 def test_what_a_worker_started_and_nobody_heard_of_is_lost() -> None:
     worker = a_worker()
-    worker.beat(100, 0, 0.0)
-    assert worker.lost is None, "it may send no events at all"
-    for _ in range(7):
-        worker.hear("task-started")
-    worker.beat(110, 0, 2.0)
-    assert worker.lost == 0, "the last ones may be on their way"
-    worker.beat(110, 0, 4.0)
-    assert worker.lost == 3
-    worker.hear("task-started")
-    worker.beat(111, 0, 6.0)
-    worker.beat(111, 0, 8.0)
-    assert worker.lost == 3
+    assert beats(worker, (100, 0)) is None, "it may send no events at all"
+    assert beats(worker, (101, 1), (110, 6), (111, 1), (112, 1)) == 0, "the last ones may be on their way"
+    assert beats(worker, (113, 1)) == 3
+    assert beats(worker, (200, 50), (201, 38), (202, 1), (203, 1), (204, 1)) == 3, "they were only late"
 
 
-def test_a_restarted_worker_counts_from_zero_and_what_was_lost_stays() -> None:
-    worker = a_worker()
-    worker.beat(0, 0, 0.0)
-    worker.hear("task-started")
-    for processed in (5, 5, 0, 2, 2):
-        worker.beat(processed, 0, 0.0)
-    assert worker.lost == 6
+def test_all_events_of_some_seconds_are_lost() -> None:
+    assert beats(a_worker(), (1, 1), (50, 0), (99, 0), (100, 1), (101, 1), (102, 1), (102, 0)) == 98
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        # disable_events, then enable_events
+        [(1, 1), (2, 1), *((3 + number, 0) for number in range(100)), *((103 + number, 1) for number in range(10))],
+        [(1, 1), (2, 1), (0, 0), *((number, 0) for number in range(100))],  # started anew, without -E
+        [(100, 0), *((300 + number, 1) for number in range(10))],  # enable_events in mid-life
+        [(5_000 + number if number % 2 else 4_000 + number, 1) for number in range(20)],  # two workers of one name
+        [(0, 0), (5, 5), (10, 5), (10, 0), (10, 0), (15, 5), (15, 0), (15, 0), (20, 0), (20, 5)],  # with pauses
+        [(24 * number, 24 if number % 2 else 0 if number < 2 else 24) for number in range(1, 20)],  # in batches
+    ],
+)
+def test_nothing_is_lost_that_was_never_sent(told: list[tuple[int, int]]) -> None:
+    assert beats(a_worker(), *told) == 0
+
+
+def test_a_restarted_worker_has_none_of_what_it_had_and_what_was_lost_stays() -> None:
+    stream = Stream().tell("received started", uuid="1").tell("received", uuid="2")
+    worker = stream.workers["a"]
+    assert beats(worker, (1, 1), (9, 1), (10, 1), (10, 0), (10, 0)) == 7
+    stream.events.beat(worker, 2, 0, 0.0)
+    assert (len(stream.events), len(worker.running), worker.prefetched, worker.lost) == (0, 0, 0, 7)
+    assert beats(worker, (3, 1), (4, 1), (5, 1), (6, 1), (7, 1)) == 7
+
+
+def test_a_task_that_is_replaced_is_another_one() -> None:
+    stream = Stream().tell("received started", name="shop.first").tell("received", name="shop.second").tell("started succeeded")
+    assert {row.name: (row.received, row.succeeded) for row in stream.workers["a"].counts.reports()} == {
+        "shop.first": (1, 0),
+        "shop.second": (1, 1),
+    }
+
+
+def test_what_is_sent_to_workers_with_an_agent_pushes_nothing_out() -> None:
+    stream = Stream(max_in_flight=10).tell("received started", uuid="long")
+    for number in range(100):
+        stream.tell("sent", uuid=f"{number}")
+    assert len(stream.events) == 11
+    stream.events.skip("task-succeeded", samples.task_event("task-succeeded", uuid="99"))
+    assert len(stream.events) == 10
+    assert stream.tell("succeeded", uuid="long").row().succeeded == 1
+
+
+def test_names_without_end_are_cut_and_capped() -> None:
+    stream = Stream(max_in_flight=10_000)
+    for number in range(1_000):
+        stream.tell("received started", uuid=f"{number}", name=f"\ud800{number}" + "x" * 300)
+        stream.tell("retried", "b", uuid=f"{number}")
+    told = stream.workers["a"].tell_running(1.0)
+    assert len(told) == 50
+    assert {len(each.name) for each in told} == {120}
+    assert len(stream.workers["b"].ended) == 257
 
 
 def test_a_worker_that_is_gone_takes_what_it_had() -> None:
@@ -217,7 +273,8 @@ def test_whatever_comes_nothing_is_counted_twice_or_in_the_air(events: list[tupl
     counted += sum(sum(row.failed.values()) for row in rows)
     of_workers = sum(kind != "task-sent" for kind, _, _ in events)
     assert counted + stream.events.ignored["unknown_task"] + stream.events.ignored["repeated"] == of_workers
-    assert len(stream.events) <= 3
+    assert len(stream.events._tasks) <= 3
+    assert len(stream.events._sent) <= 3
     assert all(worker.prefetched >= 0 for worker in stream.workers.values())
     owned = [task for task in stream.events._tasks.values() if task.owner is not None]
     assert sum(worker.prefetched for worker in stream.workers.values()) == sum(not task.started for task in owned)

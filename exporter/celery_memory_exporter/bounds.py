@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from celery_memory_exporter.report import (
@@ -19,6 +19,7 @@ from celery_memory_exporter.report import (
     LostRuns,
     ObjectCount,
     Profile,
+    Running,
     Site,
     TaskReport,
     Traffic,
@@ -50,32 +51,43 @@ class Limits:
     tasks_in_flight: int = 50_000
 
 
-def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[WorkerReport, Counter[str]]:
-    """The report as it may be shown, and per family how much of it may not.
+@dataclass(slots=True)
+class Admitted:
+    """Task names so far, first come, first served, so that a counter once shown stays shown. Messages may have names of their own
+    (``shadow``), without end."""
 
-    ``admitted`` are the worker's task names so far, and takes the new ones: first come, first served, so that a counter once
-    shown stays shown.
-    """
+    tasks: set[str] = field(default_factory=set)
+    traffic: set[str] = field(default_factory=set)
+
+
+def bounded(report: WorkerReport, admitted: Admitted, limits: Limits) -> tuple[WorkerReport, Counter[str]]:
+    """The report as it may be shown, and per family how much of it may not. ``admitted`` is the worker's, and takes new names."""
     dropped: Counter[str] = Counter()
     length = limits.label_length
 
-    def admit(name: str) -> str:
+    def admit(name: str, names: set[str], family: str) -> str:
         name = name[:length]
-        if name not in admitted and len(admitted) >= limits.tasks:
-            dropped["celery_task_memory_delta_bytes"] += 1
+        if name not in names and len(names) >= limits.tasks:
+            dropped[family] += 1
             return OTHER
-        admitted.add(name)
+        names.add(name)
         return name
+
+    def admit_task(name: str) -> str:
+        return admit(name, admitted.tasks, "celery_task_memory_delta_bytes")
+
+    def admit_traffic(name: str) -> str:
+        return admit(name, admitted.traffic, "celery_task_received_total")
 
     grouped: dict[tuple[str, str], list[TaskReport]] = {}
     for task in report.tasks:
-        grouped.setdefault((admit(task.name), task.queue[:length]), []).append(task)
+        grouped.setdefault((admit_task(task.name), task.queue[:length]), []).append(task)
     traffic: dict[tuple[str, str], list[Traffic]] = {}
     for row in report.traffic:
-        traffic.setdefault((admit(row.name), row.queue[:length]), []).append(row)
+        traffic.setdefault((admit_traffic(row.name), row.queue[:length]), []).append(row)
     lost: Counter[tuple[str, str]] = Counter()
     for each in report.lost:
-        lost[admit(each.name), each.reason if each.reason in EXIT_REASONS else OTHER] += each.count
+        lost[admit_task(each.name), each.reason if each.reason in EXIT_REASONS else OTHER] += each.count
     objects: dict[str, ObjectCount] = {}
     for counted in report.objects[: limits.object_types]:
         kind = counted.type[:length]
@@ -96,10 +108,8 @@ def bounded(report: WorkerReport, admitted: set[str], limits: Limits) -> tuple[W
             lost=[LostRuns(name, reason, count) for (name, reason), count in lost.items()],
             objects=list(objects.values()),
             traffic=[merge_traffic(name, queue, rows, limits) for (name, queue), rows in traffic.items()],
-            queues=[queue[:length] for queue in report.queues[: limits.queues]],
-            running=[
-                dataclasses.replace(each, name=each.name[:length]) for each in report.running if each.name[:length] in admitted
-            ],
+            queues=list(dict.fromkeys(queue for queue in report.queues if len(queue) <= length))[: limits.queues],
+            running=merge_running([dataclasses.replace(each, name=admit_traffic(each.name)) for each in report.running]),
             containers=list(containers.values()),
             children_exited=known_reasons(report.children_exited),
         ),
@@ -142,6 +152,14 @@ def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) 
         audited_runs=sum(part.audited_runs for part in parts),
         evidence=evidence,
     )
+
+
+def merge_running(parts: list[Running]) -> list[Running]:
+    merged: dict[str, Running] = {}
+    for part in parts:
+        before = merged.get(part.name, Running(part.name, 0, 0.0))
+        merged[part.name] = Running(part.name, before.count + part.count, max(before.oldest_seconds, part.oldest_seconds))
+    return list(merged.values())
 
 
 def merge_traffic(name: str, queue: str, parts: list[Traffic], limits: Limits) -> Traffic:

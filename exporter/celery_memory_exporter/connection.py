@@ -185,7 +185,11 @@ HINTS = (
         ("wrong version number", "wrong_version_number", "record layer failure", "packet length"),
         "the broker does not speak TLS there: check the port, or use redis:// or amqp:// without broker.tls.enabled",
     ),
-    (("auth", "password", "access_refused", "noperm", "wrongpass"), "check user and password in broker.url"),
+    (
+        ("no permissions", "noperm"),
+        "the user in broker.url may not do this; of a queue's oldest message (LINDEX) queues.oldest_task: false does without",
+    ),
+    (("auth", "password", "access_refused", "wrongpass"), "check user and password in broker.url"),
     (
         ("closed by server", "connection reset", "broken pipe", "closed connection", "socket closed", "eof occurred"),
         "the broker hung up: where it speaks TLS, use rediss:// or amqps://, and where it wants a client's certificate, "

@@ -34,8 +34,12 @@ TASK_ROUTING_KEY = "task.#"
 FIRST_PAUSE_SECONDS = 1.0
 #: How long one wait for an event lasts; the loop looks whether to stop in between.
 DRAIN_SECONDS = 1.0
-#: A broker that is gone without a word is noticed after two of these (AMQP; Redis has its own check).
+#: A broker that is gone without a word is noticed after two of these (AMQP) ...
 HEARTBEAT_SECONDS = 20.0
+#: ... or after some of these (Redis).
+HEALTH_SECONDS = 10.0
+#: A connection that held for so long was a good one.
+GOOD_SECONDS = 10.0
 #: A queue of ours that nobody reads any more goes by itself (RabbitMQ), and its messages before (as Celery's own event queues).
 QUEUE_EXPIRES_SECONDS = 60.0
 MAX_TYPE_LENGTH = 100
@@ -75,15 +79,16 @@ class EventLoop:
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self._stopping.is_set():
-            connected = False
+            connected: float | None = None
             try:
                 with connect(self._settings, self._url, heartbeat=HEARTBEAT_SECONDS) as connection:
-                    connected = True
+                    connected = self._monotonic()
                     self._consume(connection)
             except Exception as error:  # whatever a transport raises, the answer is to connect again
-                pause = FIRST_PAUSE_SECONDS if connected else min(self._settings.reconnect_max_seconds, 2 * pause)
+                good = connected is not None and self._monotonic() - connected >= GOOD_SECONDS
+                pause = FIRST_PAUSE_SECONDS if good else min(self._settings.reconnect_max_seconds, 2 * pause)
                 self._fleet.apply_source(self._source, up=False)
-                if connected:
+                if connected is not None:
                     self._fleet.apply_reconnect()
                 logger.warning("%s; trying again in %.0f s", explain(error, self._url), pause)
                 self._stopping.wait(pause)
@@ -97,13 +102,14 @@ class EventLoop:
         ):
             logger.info("consuming %s from %s", ", ".join(keys), safe_url(self._url))
             self._fleet.apply_source(self._source, up=True)
-            beaten = self._monotonic()
+            check, interval = health_check(connection)
+            checked = self._monotonic()
             while not self._stopping.is_set():
                 with contextlib.suppress(TimeoutError):
                     connection.drain_events(timeout=DRAIN_SECONDS)
-                if connection.supports_heartbeats and self._monotonic() - beaten >= DRAIN_SECONDS:
-                    beaten = self._monotonic()
-                    connection.heartbeat_check()
+                if self._monotonic() - checked >= interval:
+                    checked = self._monotonic()
+                    check()
 
     @staticmethod
     def _queue(exchange: Any, keys: list[str]) -> Queue:
@@ -179,6 +185,15 @@ class EventLoop:
     def _on_worker_event(self, event: dict[str, Any], nodename: str, kind: str) -> None:
         active, processed = count_of(event.get("active")), count_of(event.get("processed"))
         self._fleet.apply_worker_event(nodename, kind, active, self._monotonic(), processed=processed, broker=self._broker)
+
+
+def health_check(connection: Connection) -> tuple[Callable[[], Any], float]:
+    """What notices a broker that is gone without a word, and how often it is to be called."""
+    if connection.supports_heartbeats:
+        return connection.heartbeat_check, DRAIN_SECONDS
+    # kombu itself calls it in a worker's event loop only. It subscribes anew when answers stay out.
+    cycle = getattr(connection.transport, "cycle", None)
+    return getattr(cycle, "maybe_check_subclient_health", lambda: None), HEALTH_SECONDS
 
 
 def subscriptions(connection: Connection, keys: list[str]) -> list[list[str]]:

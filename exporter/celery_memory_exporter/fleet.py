@@ -27,21 +27,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery_memory_exporter.bounds import OTHER, Limits, bounded
-from celery_memory_exporter.groups import BEGINNING_SECONDS, GroupBook
+from celery_memory_exporter.groups import NEW_REPORTS, GroupBook
 from celery_memory_exporter.processes import Identity, SharedMemory, WorkerProcesses
 from celery_memory_exporter.procfs import printable
 from celery_memory_exporter.queue_book import QueueBook
 from celery_memory_exporter.report import WorkerReport
 from celery_memory_exporter.sent_book import SentBook
 from celery_memory_exporter.snapshot import QueueReading, Snapshot, SourceView, WorkerFacts, WorkerView
-from celery_memory_exporter.task_events import TaskEvents, WorkerTasks, is_task_event
+from celery_memory_exporter.task_events import TaskEvents, is_task_event
 from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
 from celery_memory_exporter.wire import REASONS
 from celery_memory_exporter.worker_state import WorkerState
+from celery_memory_exporter.worker_tasks import WorkerTasks
 
 #: How long the process table holds without a new reading, in seconds: six of its default intervals.
 TABLE_FRESH_SECONDS = 30.0
-#: The only broker, where there is one.
+#: Events that show that a worker lives, or that it no longer does.
+HEARTBEATS = ("worker-online", "worker-heartbeat", "worker-offline")
+#: Of workers that nobody has heard of at any of several brokers, and the name of the only one where it has none.
 SOLE = ""
 
 
@@ -71,7 +74,7 @@ class Fleet:
         brokers = queues or {SOLE: ()}
         limits = rules.limits
         self._rules = rules
-        self._several_brokers = len(brokers) > 1
+        self._brokers = tuple(brokers)
         self._lock = threading.Lock()
         self._workers: dict[tuple[str, str], WorkerState] = {}
         self._table_at: float | None = None
@@ -79,8 +82,6 @@ class Fleet:
         self._task_events = TaskEvents(max_in_flight=limits.tasks_in_flight, default_queue=rules.default_queue)
         self._sent = SentBook(limits, by_sender=rules.senders, expire_after=rules.expire_after)
         self._groups = GroupBook(rules.groups)
-        #: When the first thing was told.
-        self._began: float | None = None
         self._queues = QueueBook(brokers, max_queues=limits.queues * len(brokers), expire_after=rules.expire_after)
         self._sources: dict[str, SourceView] = {}
         self._received = 0
@@ -102,11 +103,11 @@ class Fleet:
                 self._rejected[refused or "capacity"] += 1
                 return refused
             new = worker.report is None or worker.report.instance != report.instance
-            before = self._counters(worker, now) if worker.report is not None and new else None
-            worker.report, dropped = bounded(report, worker.task_names, self._rules.limits)
+            before = self._counters(worker, now) if new else None
+            worker.report, dropped = bounded(report, worker.admitted, self._rules.limits)
             self._dropped.update(dropped)
             worker.reported = worker.seen = now
-            worker.offline = False
+            worker.offline = bool(report.final)
             if new:
                 self._join(worker, before, now)
             self._see_queues(worker, now)
@@ -121,7 +122,9 @@ class Fleet:
     def apply_worker_event(
         self, nodename: str, kind: str, active: int | None, now: float, *, processed: int | None = None, broker: str = SOLE
     ) -> None:
-        """``kind`` is the event type: ``worker-online``, ``worker-heartbeat``, ``worker-offline``."""
+        """``kind`` is the event type: one of ``HEARTBEATS`` or another, which tells nothing."""
+        if kind not in HEARTBEATS:
+            return
         with self._lock:
             worker = self._admit(broker, nodename, now)
             if worker is None:
@@ -129,9 +132,12 @@ class Fleet:
             worker.seen = now
             worker.offline = kind == "worker-offline"
             worker.heartbeat = None if worker.offline else now
-            worker.active_tasks = None if worker.offline else active
-            if processed is not None:
-                worker.tasks.beat(processed, active, now)
+            if worker.offline or active is not None:  # one that somebody asked for has no figures
+                worker.active_tasks = None if worker.offline else active
+            if worker.reporting(now):
+                worker.tasks.mute()
+            elif processed is not None:
+                self._task_events.beat(worker.tasks, processed, active, now)
             self._see_queues(worker, now)
 
     def apply_task_event(self, kind: str, event: dict[str, Any], now: float, broker: str = SOLE) -> None:
@@ -144,7 +150,10 @@ class Fleet:
             if not is_task_event(kind):
                 return
             worker = self._admit(broker, hostname, now)
-            if worker is None or worker.reporting(now):
+            if worker is None:
+                return
+            if worker.reporting(now):
+                self._task_events.skip(kind, event)
                 return
             worker.seen = now
             self._task_events.apply(worker.tasks, kind, event, worker.sole_queue(), now)
@@ -239,7 +248,7 @@ class Fleet:
                 sources=dict(self._sources),
                 queues=self._queues.views(consumers),
                 sent=self._sent.views(),
-                several_brokers=self._several_brokers,
+                several_brokers=len(self._brokers) > 1,
                 reports_received=self._received,
                 reports_rejected=dict(self._rejected),
                 events_received=dict(self._events),
@@ -265,26 +274,26 @@ class Fleet:
                 runtime=self._rules.runtime_bounds,
                 queue_wait=self._rules.queue_wait_bounds,
             )
+            self._workers.pop((SOLE, nodename), None)  # it was seen before it was heard
             worker = self._workers[broker, nodename] = WorkerState(nodename, broker, now, WorkerTasks(counts))
             worker.group = self._groups.of(broker, nodename)
             if worker.group is not None:
-                worker.task_names = worker.group.task_names
-            self._began = now if self._began is None else self._began
+                worker.admitted = worker.group.admitted
         return worker
 
     def _join(self, worker: WorkerState, before: WorkerView | None, now: float) -> None:
-        """A member of a group reports for the first time: what it told ``before`` goes on in the group, and what it counted before
-        our own start does not begin in it."""
-        if worker.group is None:
+        """A member of a group reports for the first time: what was counted ``before`` goes on in the group, and what it has been
+        counting all the while does not begin in it."""
+        if worker.group is None or worker.report is None:
             return
         if before is not None:
             worker.group.keep(before, self._rules.limits)
-        elif self._began is not None and now - self._began <= BEGINNING_SECONDS:
+        if worker.report.sequence > NEW_REPORTS or (before is not None and before.report is None):
             worker.group.keep(self._view(worker, now), self._rules.limits, sign=-1)
 
     def _counters(self, worker: WorkerState, now: float) -> WorkerView | None:
         """What a member of a group has counted, while it is still known."""
-        counted = worker.report is not None or worker.tasks.talks
+        counted = worker.report is not None or worker.tasks.known
         return self._view(worker, now) if worker.group is not None and counted else None
 
     def _view(self, worker: WorkerState, now: float) -> WorkerView:
@@ -361,6 +370,8 @@ class Fleet:
 
     def _broker_of(self, nodename: str) -> str:
         """The broker at which a worker of that name was heard; the empty one where none or several were."""
+        if len(self._brokers) == 1:
+            return self._brokers[0]
         brokers = [broker for broker, name in self._workers if name == nodename and broker != SOLE]
         return brokers[0] if len(brokers) == 1 else SOLE
 

@@ -16,13 +16,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from celery_memory_exporter.bounds import Limits, merge_tasks, merge_traffic
+from celery_memory_exporter.bounds import Admitted, Limits, merge_tasks, merge_traffic
 from celery_memory_exporter.procfs import CgroupMemory
 from celery_memory_exporter.report import Histogram, LostRuns, TaskReport, Traffic, WorkerReport
 from celery_memory_exporter.snapshot import TrafficView, WorkerView
 
-#: Members that report for the first time within so many seconds of our own start were there before.
-BEGINNING_SECONDS = 60.0
+#: A member whose first report that we see is none of its first ones was there before us, or before we lost sight of it.
+NEW_REPORTS = 2
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Group:
     name: str
     broker: str
     #: Shared by its members, so that the caps hold for the group.
-    task_names: set[str] = field(default_factory=set)
+    admitted: Admitted = field(default_factory=Admitted)
     report: WorkerReport | None = None
     traffic: TrafficView | None = None
     children_started: int = 0
@@ -148,9 +148,10 @@ def signed_traffic(row: Traffic, sign: int) -> Traffic:
 
 
 def add_reports(one: WorkerReport, other: WorkerReport, limits: Limits) -> WorkerReport:
-    """``other`` says what they are; where their buckets differ, only its tasks are kept."""
+    """``other`` says what they are. Buckets of memory are the same in all agents of a version; else only its tasks are kept."""
     tasks: dict[tuple[str, str], list[TaskReport]] = {}
-    for task in [*(one.tasks if one.bounds == other.bounds else []), *other.tasks]:
+    same = (one.bounds.delta_bytes, one.bounds.peak_bytes) == (other.bounds.delta_bytes, other.bounds.peak_bytes)
+    for task in [*(one.tasks if same else []), *other.tasks]:
         tasks.setdefault((task.name, task.queue), []).append(task)
     lost: Counter[tuple[str, str]] = Counter()
     for each in [*one.lost, *other.lost]:
@@ -171,9 +172,18 @@ def add_reports(one: WorkerReport, other: WorkerReport, limits: Limits) -> Worke
     )
 
 
+def nothing(bounds: Sequence[float]) -> Histogram:
+    return Histogram([0] * (len(bounds) + 1), 0.0)
+
+
 def add_traffic(one: TrafficView | None, other: TrafficView, limits: Limits) -> TrafficView:
-    if one is None or (one.runtime_seconds, one.queue_wait_seconds) != (other.runtime_seconds, other.queue_wait_seconds):
+    if one is None:
         return other
+    if (one.runtime_seconds, one.queue_wait_seconds) != (other.runtime_seconds, other.queue_wait_seconds):
+        # The histograms begin anew, the counters go on.
+        runtime, queue_wait = (nothing(bounds) for bounds in (other.runtime_seconds, other.queue_wait_seconds))
+        rows_anew = (dataclasses.replace(row, runtime=runtime, queue_wait=queue_wait) for row in one.rows)
+        one = dataclasses.replace(one, rows=tuple(rows_anew))
     rows: dict[tuple[str, str], list[Traffic]] = {}
     for row in [*one.rows, *other.rows]:
         rows.setdefault((row.name, row.queue), []).append(row)

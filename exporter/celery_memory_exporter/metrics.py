@@ -190,6 +190,7 @@ def add_worker(rows: Rows, worker: WorkerView) -> None:
         add_report(rows, worker, report)
     if not worker.gone:
         add_state(rows, worker)
+    rows.add("celery_memory_exporter_events_lost_total", (name,), worker.events_lost)
 
 
 def add_state(rows: Rows, worker: WorkerView) -> None:
@@ -310,10 +311,6 @@ def add_self(rows: Rows, snapshot: Snapshot) -> None:
         rows.add(f"{prefix}events_received_total", (group,), count)
     for reason, count in snapshot.events_ignored.items():
         rows.add(f"{prefix}events_ignored_total", (reason,), count)
-    for worker in snapshot.workers:
-        rows.grouped = worker.grouped
-        rows.add(f"{prefix}events_lost_total", (worker.nodename,), worker.events_lost)
-    rows.grouped = False
     rows.add(f"{prefix}tasks_in_flight", (), snapshot.tasks_in_flight)
     rows.add(f"{prefix}event_lag_seconds", (), snapshot.event_lag_seconds)
     rows.add(f"{prefix}broker_reconnects_total", (), snapshot.broker_reconnects)

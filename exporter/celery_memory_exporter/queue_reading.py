@@ -104,7 +104,7 @@ class QueueReader:
             except self._connection.connection_errors:
                 raise
             except self._connection.channel_errors as error:
-                self._channel = self._connection.channel()  # the broker has closed the other one
+                # The broker has closed the channel, and py-amqp has opened it again.
                 if int(getattr(error, "reply_code", None) or 0) == NOT_FOUND:
                     answers[name] = self._missing()
                 else:

@@ -329,4 +329,6 @@ class WorkerReport:
     prefetched: int | None = None
     #: That it consumes.
     queues: list[str] = field(default_factory=list)
+    #: 1 when the worker has stopped: the last one, which comes after its goodbye.
+    final: int = 0
     version: int = VERSION

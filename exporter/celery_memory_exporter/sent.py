@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+#: Of a message, any of which may tell. Most messages have none, so that is asked first.
+HEADERS = ("timestamp_in_ms", "timestamp", "sentry-task-enqueued-time")
+PROPERTIES = ("timestamp",)
 #: 2000-01-01 and 2100-01-01. What lies outside was written in another unit, or is no time.
 PLAUSIBLE_SECONDS = (946_684_800.0, 4_102_444_800.0)
 
@@ -19,6 +22,8 @@ def sent_at(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> float 
     RabbitMQ's message-timestamp plugin writes ``timestamp_in_ms`` and the property ``timestamp``, publishers of their own one
     of them, and Sentry's Celery integration ``sentry-task-enqueued-time``.
     """
+    if not (_has_any(headers, HEADERS) or _has_any(properties, PROPERTIES)):
+        return None
     milliseconds = _number(_get(headers, "timestamp_in_ms"))
     times = (
         None if milliseconds is None else milliseconds / 1000,
@@ -27,6 +32,10 @@ def sent_at(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> float 
         _number(_get(headers, "sentry-task-enqueued-time")),
     )
     return next((each for each in times if each is not None and _is_plausible(each)), None)
+
+
+def _has_any(mapping: object, keys: tuple[str, ...]) -> bool:
+    return isinstance(mapping, Mapping) and any(key in mapping for key in keys)
 
 
 def _get(mapping: object, key: str) -> object:

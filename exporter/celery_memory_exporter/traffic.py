@@ -120,10 +120,16 @@ class Counts:
             self.folded += 1
             name, queue = OTHER, ""
         self._names.add(name)
-        return self._rows.setdefault((name, queue), Row(*self.bounds))
+        row = self._rows.get((name, queue))
+        if row is None:
+            row = self._rows[name, queue] = Row(*self.bounds)
+        return row
 
     def count(self, event: str, name: str, queue: str, fields: Mapping[str, Any]) -> None:
         """One event of a task: ``fields`` are the event's own (``runtime``, ``exception``). Others than a task's are left out."""
+        if event == "task-failed":
+            self.fail(name, queue, exception_class(fields.get("exception"), fields.get("traceback")))
+            return
         row = self.row(name, queue)
         counter = COUNTERS.get(event)
         if counter is not None:
@@ -131,8 +137,10 @@ class Counts:
             runtime = fields.get("runtime")
             if event == "task-succeeded" and isinstance(runtime, (int, float)) and runtime >= 0:
                 row.runtime.observe(runtime)
-        elif event == "task-failed":
-            row.fail(exception_class(fields.get("exception"), fields.get("traceback")), self._max_exceptions)
+
+    def fail(self, name: str, queue: str, exception: str) -> None:
+        """One failure; ``exception`` is the name of its class."""
+        self.row(name, queue).fail(exception, self._max_exceptions)
 
     def move(self, queue: str, to: str) -> None:
         """What was counted for one queue was another's."""

@@ -9,13 +9,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from celery_memory_exporter.bounds import Admitted
 from celery_memory_exporter.estimates import ResidentShares
 from celery_memory_exporter.groups import Group
 from celery_memory_exporter.processes import Identity, ProcessMemory, SharedMemory, WorkerProcesses
 from celery_memory_exporter.procfs import CgroupMemory
 from celery_memory_exporter.report import Estimate, ProcessReport, Running, WorkerReport
 from celery_memory_exporter.snapshot import ProcessView, TrafficView, WorkerFacts, WorkerView
-from celery_memory_exporter.task_events import WorkerTasks
+from celery_memory_exporter.worker_tasks import WorkerTasks
 
 #: A report is the present state for this many intervals; one may be lost and one late.
 FRESH_INTERVALS = 3
@@ -39,8 +40,7 @@ class WorkerState:
     slots: dict[Identity, int] = field(default_factory=dict)
     children_seen: int = 0
     group: Group | None = None
-    #: Admitted first come, first served: a counter that is shown stays shown.
-    task_names: set[str] = field(default_factory=set)
+    admitted: Admitted = field(default_factory=Admitted)
     shares: ResidentShares = field(default_factory=ResidentShares)
 
     def reporting(self, now: float) -> bool:
@@ -118,7 +118,7 @@ class WorkerState:
             report=report,
             pool=report.pool if report else facts.pool if facts else None,
             concurrency=report.concurrency if report else facts.concurrency if facts else None,
-            active_tasks=self.active_tasks if beating else report.active if report and by_report else None,
+            active_tasks=self._active(beating=beating, by_report=by_report),
             prefetched_tasks=self._prefetched(by_report=by_report, up=live or beating),
             running=self._running(now, by_report=by_report),
             traffic=self._traffic(),
@@ -131,10 +131,15 @@ class WorkerState:
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
+    def _active(self, *, beating: bool, by_report: bool) -> int | None:
+        if beating and self.active_tasks is not None:
+            return self.active_tasks
+        return self.report.active if self.report is not None and by_report else None
+
     def _prefetched(self, *, by_report: bool, up: bool) -> int | None:
         if self.report is not None:
             return self.report.prefetched if by_report else None
-        return self.tasks.prefetched if self.tasks.talks and up else None
+        return self.tasks.prefetched if self.tasks.known and up else None
 
     def _running(self, now: float, *, by_report: bool) -> tuple[Running, ...]:
         if self.report is not None:
@@ -145,7 +150,7 @@ class WorkerState:
         if self.report is not None:
             bounds = self.report.bounds
             return TrafficView(tuple(bounds.runtime_seconds), tuple(bounds.queue_wait_seconds), tuple(self.report.traffic))
-        if not self.tasks.talks:
+        if not self.tasks.known:
             return None
         return TrafficView(*self.tasks.counts.bounds, tuple(self.tasks.counts.reports()))
 

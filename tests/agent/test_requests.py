@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from billiard.einfo import ExceptionWithTraceback
 from celery.signals import task_received
+from celery.utils.serialization import UnpickleableExceptionWrapper
 from kombu import Exchange, Queue
 
 from celery_memory_exporter.agent.guard import Guard
-from celery_memory_exporter.agent.requests import Counted, RequestCounter, counted, name_of, waited
+from celery_memory_exporter.agent.requests import RequestCounter, counted, name_of, waited
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.report import Traffic
 
@@ -102,7 +103,23 @@ def test_a_success_is_counted_whether_or_not_celery_makes_an_event_of_it(counter
 def test_exceptions_in_their_wrappings() -> None:
     wrapped = SimpleNamespace(exception=ExceptionWithTraceback(KeyError("x"), None))
     assert name_of(wrapped) == "KeyError"
-    assert name_of(SimpleNamespace(exception=SimpleNamespace(exc_cls_name="Unpicklable"))) == "Unpicklable"
+    stand_in = UnpickleableExceptionWrapper("shop", "Unpicklable", ())
+    assert name_of(SimpleNamespace(exception=stand_in)) == "Unpicklable"
+    assert name_of(SimpleNamespace(exception=SystemExit(1))) == "WorkerLostError"
+
+
+class HostileError(Exception):
+    """A payload that looks like an exception."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+def test_an_exception_may_do_what_it_likes(counter: RequestCounter) -> None:
+    request = counted(Base, counter)()
+    request.on_failure(SimpleNamespace(exception=HostileError()))
+    assert rows(counter)["shop.send", "mail"].failed == {"HostileError": 1}
+    assert counter.guard.errors == 0
 
 
 def test_what_goes_wrong_in_here_is_counted_and_reaches_nobody(counter: RequestCounter) -> None:
@@ -115,7 +132,7 @@ def test_what_goes_wrong_in_here_is_counted_and_reaches_nobody(counter: RequestC
 def test_each_task_gets_a_class_of_its_own_once(counter: RequestCounter) -> None:
     tasks = {name: SimpleNamespace(Request="celery.worker.request:Request") for name in "ab"}
     assert counter.count_tasks(tasks)
-    assert all(issubclass(task.Request, Counted) for task in tasks.values())
+    assert all(task.Request.memory_counter is counter for task in tasks.values())
     assert not counter.count_tasks(tasks)
 
 

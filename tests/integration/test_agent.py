@@ -162,6 +162,19 @@ def test_twenty_objects_kept_a_run_are_twenty_blocks_a_run(stage: Stage) -> None
     assert abs(none) < 0.5
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_what_ends_while_the_worker_shuts_down_is_counted(stage: Stage, pool: str) -> None:
+    exporter = stage.exporter()
+    worker = stage.worker("-c", "2", "-P", pool)
+    stage.send(worker, "sleep", 4, times=2)
+    labels = {"worker": worker.nodename, "name": name_of("sleep")}
+    wait_for(lambda: exporter.value("celery_task_started_total", **labels) == 2, "both to have started")
+    worker.stop()
+    wait_for(lambda: exporter.value("celery_task_succeeded_total", **labels) == 2, "the last words of the worker")
+    wait_for(lambda: exporter.value("celery_worker_up", worker=worker.nodename) == 0, "the process to be gone")
+    assert exporter.value("celery_agent_errors_total", worker=worker.nodename) == 0
+
+
 def test_the_task_that_a_killed_child_was_in_is_named(stage: Stage) -> None:
     exporter = stage.exporter()
     worker = stage.worker("-c", "2")

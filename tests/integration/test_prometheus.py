@@ -75,8 +75,9 @@ class Prometheus(Program):
 @pytest.fixture
 def exporter(stage: Stage) -> Exporter:
     path = stage.folder / "config.yaml"
-    intervals = {"queues": {"interval_seconds": 1, "inspect_interval_seconds": 5}, "processes": {"interval_seconds": 1}}
-    path.write_text(yaml.safe_dump({"broker": {"url": stage.broker.url}, **intervals}))
+    # Without the process table, which shows other tests' workers, too.
+    settings = {"queues": {"interval_seconds": 1, "inspect_interval_seconds": 5}, "processes": {"enabled": False}}
+    path.write_text(yaml.safe_dump({"broker": {"url": stage.broker.url}, **settings}))
     return stage.exporter("--config", str(path), broker=False)
 
 

@@ -19,18 +19,19 @@ from typing import Any
 from billiard.einfo import ExceptionWithTraceback
 from celery.signals import task_received
 from celery.utils.imports import symbol_by_name
+from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker import state
 
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.report import Running, Traffic
 from celery_memory_exporter.sent import sent_at
-from celery_memory_exporter.traffic import Counts
+from celery_memory_exporter.traffic import Counts, exception_class
 
 #: A set that a thread changes while it is copied is copied again.
 COPY_TRIES = 5
 MAX_RUNNING = 50
-SUCCEEDED, FAILED = "task-succeeded", "task-failed"
+STARTED, SUCCEEDED, FAILED = "task-started", "task-succeeded", "task-failed"
 
 
 class RequestCounter:
@@ -45,19 +46,28 @@ class RequestCounter:
         self._queues: list[str] = []
         self._routes: dict[tuple[str, str], str] = {}
         self._tags: dict[str, str] = {}
+        self._classes: dict[type, type] = {}
         task_received.connect(self.on_received, weak=False)
+
+    def stop(self) -> None:
+        task_received.disconnect(self.on_received)
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
     def count_tasks(self, tasks: dict[str, Any]) -> bool:
         """Gives each task a ``Request`` class that counts; whether there was one without."""
-        news = False
-        for task in list(tasks.values()):
-            base = symbol_by_name(task.Request)
-            if not issubclass(base, Counted):
-                task.Request = counted(base, self)
-                news = True
-        return news
+        news = [self._count_task(task) for task in list(tasks.values())]
+        return any(news)
+
+    @guarded
+    def _count_task(self, task: Any) -> bool:
+        base = symbol_by_name(task.Request)
+        if getattr(base, "memory_counter", None) is self:
+            return False
+        if base not in self._classes:
+            self._classes[base] = counted(base, self)
+        task.Request = self._classes[base]
+        return True
 
     @guarded
     def follow(self, consumer: Any) -> None:
@@ -76,12 +86,16 @@ class RequestCounter:
 
     def count(self, event: str, request: Any, fields: dict[str, Any]) -> None:
         queue = self.queue_of(request)
+        wait = waited(request) if event == STARTED else None
         with self._lock:
             self._counts.count(event, request.name, queue, fields)
-            if event == "task-started":
-                wait = waited(request)
-                if wait is not None:
-                    self._counts.row(request.name, queue).queue_wait.observe(wait)
+            if wait is not None:
+                self._counts.row(request.name, queue).queue_wait.observe(wait)
+
+    def count_failure(self, request: Any, exception: str) -> None:
+        queue = self.queue_of(request)
+        with self._lock:
+            self._counts.fail(request.name, queue, exception)
 
     # --- what is told -----------------------------------------------------------------------------------------------
 
@@ -134,16 +148,12 @@ class RequestCounter:
         return routing_key
 
 
-class Counted:
-    """Marks the classes that ``counted`` makes."""
-
-    __slots__ = ()
-
-
 def counted(base: type, counter: RequestCounter) -> type:
     """The task's request class, whose events are counted whether or not they are sent."""
 
-    class CountedRequest(base, Counted):  # type: ignore[misc]  # whatever class the task has
+    class CountedRequest(base):  # type: ignore[misc]  # whatever class the task has
+        memory_counter = counter
+
         def __init_subclass__(cls, **options: Any) -> None:
             super().__init_subclass__(**options)
             # Celery derives a class whose own on_success makes no event where the worker sends none of any kind.
@@ -152,7 +162,10 @@ def counted(base: type, counter: RequestCounter) -> type:
 
         def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
             # The event has only the exception's repr, which may tell anything.
-            self.memory_exception = name_of(exc_info)
+            try:
+                self.memory_exception = name_of(exc_info)
+            except Exception:
+                counter.guard.note("Request.on_failure")
             return super().on_failure(exc_info, *args, **kwargs)
 
         def send_event(self, type: str, **fields: Any) -> Any:  # Celery's own name for it
@@ -162,7 +175,7 @@ def counted(base: type, counter: RequestCounter) -> type:
                     counter.count(type, self, fields)
                 elif before != FAILED:  # of a hard time limit Celery tells twice
                     known = self.__dict__.get("memory_exception")
-                    counter.count(type, self, {"exception": f"{known}("} if known else fields)
+                    counter.count_failure(self, known or exception_class(fields.get("exception"), fields.get("traceback")))
             except Exception:
                 counter.guard.note("Request.send_event")
             return super().send_event(type, **fields)
@@ -191,8 +204,10 @@ def name_of(exc_info: Any) -> str:
     """The class of what a task raised, as Celery's own event unwraps it."""
     exception = getattr(exc_info, "exception", None)
     original = exception.exc if isinstance(exception, ExceptionWithTraceback) else exception
-    # An exception that cannot be pickled comes as a stand-in that knows the name.
-    return str(getattr(original, "exc_cls_name", None) or type(original).__name__)
+    if isinstance(original, UnpickleableExceptionWrapper):
+        return str(original.exc_cls_name)
+    # Celery takes a child that a task ends for one that was lost. Nothing is asked of the exception itself, which may do anything.
+    return "WorkerLostError" if isinstance(original, (SystemExit, KeyboardInterrupt)) else type(original).__name__
 
 
 def waited(request: Any) -> float | None:

@@ -30,6 +30,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
     label = "MemoryAgent"
 
     def __init__(self, worker: Any, **_: Any) -> None:
+        self.guard = Guard()
         worker.memory_agent = None
         settings = worker.app.celery_memory_settings
         self.enabled = settings.enabled
@@ -40,12 +41,28 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
         try:
             agent = WorkerAgent(worker, settings)
         except Exception:
-            Guard().note("WorkerAgent")
+            self.guard.note("WorkerAgent")
             return
-        worker.memory_agent = agent
+        worker.memory_agent, self.guard = agent, agent.guard
         if agent.channel is not None:
             worker_process_init.connect(lambda **_: agent.start_child(), weak=False)
             worker_process_shutdown.connect(lambda exitcode=0, **_: agent.end_child(exitcode), weak=False)
+
+    @guarded
+    def stop(self, worker: Any) -> None:
+        """Runs when the pool has ended: what its last tasks came to is told, on a connection of its own."""
+        agent: WorkerAgent | None = worker.memory_agent
+        if agent is None:
+            return
+        agent.look()
+        sender = ReportSender(worker.app, worker.hostname, agent.settings.events_url)
+        try:
+            sender.send(encode(agent.report(agent.reports_dropped, final=True)))
+        finally:
+            sender.close()
+            agent.requests.stop()
+
+    terminate = stop
 
 
 class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no type information
@@ -70,9 +87,8 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         self.agent.follow(consumer)
         self.agent.look()
         settings = self.agent.settings
-        dropped = self._sender.dropped if self._sender else 0
         self._sender = ReportSender(consumer.app, consumer.hostname, settings.events_url)
-        self._sender.dropped = dropped
+        self._sender.dropped = self.agent.reports_dropped
         self._next_report = time.monotonic() + min(FIRST_REPORT_SECONDS, settings.interval_seconds)
         self._timer_entry = consumer.timer.call_repeatedly(min(TICK_SECONDS, settings.interval_seconds), self.tick, priority=10)
 
@@ -99,5 +115,6 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         if self._timer_entry is not None:
             self._timer_entry.cancel()
             self._timer_entry = None
-        if self._sender is not None:
+        if self._sender is not None and self.agent is not None:
+            self.agent.reports_dropped = self._sender.dropped
             self._sender.close()

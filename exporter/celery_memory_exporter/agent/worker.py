@@ -62,6 +62,8 @@ class WorkerAgent:
         self._top = TopTypes(settings.max_object_types)
         self._instance = Instance(procfs.boot_id(), procfs.pid_namespace(), os.getpid(), self._self.start_ticks, time.time())
         self._sequence = 0
+        #: By the senders of consumers before this one.
+        self.reports_dropped = 0
         self._started = time.monotonic()
         #: When the last report was made.
         self._reported = self._started
@@ -138,7 +140,7 @@ class WorkerAgent:
 
     def _look_at_children(self) -> None:
         self._drain()
-        pool = {process.pid: process for process in list(self.worker.pool._pool._pool) if process.pid}
+        pool = {process.pid: process for process in self._children() if process.pid}
         for pid, process in pool.items():
             self.ledger.open_account(pid, process.index, procfs.start_ticks(pid))
         gone = [pid for pid in self.ledger.children if pid not in pool]
@@ -147,13 +149,18 @@ class WorkerAgent:
             self._close(pid, self._pool_processes.get(pid))
         self._pool_processes = pool
 
-    def report(self, reports_dropped: int) -> WorkerReport:
-        """The worker as it is now."""
+    def _children(self) -> list[Any]:
+        """None when the pool has ended."""
+        pool = self.worker.pool._pool
+        return list(pool._pool) if pool is not None else []
+
+    def report(self, reports_dropped: int, *, final: bool = False) -> WorkerReport:
+        """The worker as it is now. ``final``: it has stopped."""
         self._sequence += 1
         if self.meter is not None:
             self.wrap_tasks()
         with self.meter.housekeeping() if self.meter is not None else contextlib.nullcontext():
-            report = self._report(reports_dropped)
+            report = self._report(reports_dropped, final=final)
         self._reported = time.monotonic()
         return report
 
@@ -223,7 +230,7 @@ class WorkerAgent:
             for kind, _, _, _, *told in evidence.records(0, key, grown, meter.deep.dossiers.get(key), rows):
                 evidence.apply(words, kind, told)
 
-    def _report(self, reports_dropped: int) -> WorkerReport:
+    def _report(self, reports_dropped: int, *, final: bool) -> WorkerReport:
         worker = self.worker
         self._measure_self()
         accounts = [self._self]
@@ -243,7 +250,7 @@ class WorkerAgent:
             sequence=self._sequence,
             interval_seconds=self.settings.interval_seconds,
             pool=self.pool,
-            concurrency=int(worker.concurrency),
+            concurrency=self._concurrency(),
             python_version=platform.python_version(),
             celery_version=celery.__version__,
             agent_version=__version__,
@@ -284,7 +291,12 @@ class WorkerAgent:
             active=self.requests.active(),
             prefetched=self.requests.prefetched(),
             queues=self.requests.queues(),
+            final=int(final),
         )
+
+    def _concurrency(self) -> int:
+        """Of the pool as it is: autoscale and ``pool_grow`` change it."""
+        return int(getattr(self.worker.pool, "num_processes", None) or self.worker.concurrency)
 
     def _evidence(self, key: tally.TaskKey, words: Words, overlapping: dict[str, Estimate], tmpfs: dict[str, Estimate]) -> Evidence:
         told = evidence.to_evidence(words, self._seconds_of(key), overlapping.get(key[0]), tmpfs.get(key[0]))

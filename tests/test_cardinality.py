@@ -105,3 +105,14 @@ def test_what_a_cap_has_kept_out_stays_counted_when_the_worker_goes() -> None:
     assert dropped > 0
     scene.expire()
     assert scene.fleet.snapshot(scene.now).dropped["celery_task_received_total"] == dropped
+
+
+def test_workers_that_are_gone_make_room_though_nobody_scrapes() -> None:
+    scene = Scene(dataclasses.replace(RULES, limits=Limits(workers=4)))
+    for number in range(3):
+        generation(scene, number, 4)
+        scene.beat("celery@one-too-many")
+        scene.now += RULES.expire_after + 1
+    generation(scene, 3, 4)
+    assert {worker.nodename for worker in scene.fleet.snapshot(scene.now).workers} == {f"celery@web-3-{each}" for each in range(4)}
+    assert scene.fleet.snapshot(scene.now).dropped["celery_worker_info"] == 3

@@ -42,6 +42,8 @@ from celery_memory_exporter.worker_tasks import WorkerTasks
 
 #: How long the process table holds without a new reading, in seconds: six of its default intervals.
 TABLE_FRESH_SECONDS = 30.0
+#: How often to look for room where there is none.
+FORGET_SECONDS = 1.0
 #: Events that show that a worker lives, or that it no longer does.
 HEARTBEATS = ("worker-online", "worker-heartbeat", "worker-offline")
 #: Of workers that nobody has heard of at any of several brokers, and the name of the only one where it has none.
@@ -90,6 +92,8 @@ class Fleet:
         self._lag: float | None = None
         self._reconnects = 0
         self._dropped: Counter[str] = Counter()
+        #: When it was last looked for workers to forget.
+        self._forgot = float("-inf")
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -265,6 +269,8 @@ class Fleet:
         worker = self._workers.get((broker, nodename))
         if worker is None:
             limits = self._rules.limits
+            if len(self._workers) >= limits.workers and now - self._forgot >= FORGET_SECONDS:
+                self._forget(now)  # maybe nobody has scraped for long
             if len(self._workers) >= limits.workers:
                 self._dropped["celery_worker_info"] += 1
                 return None
@@ -302,6 +308,7 @@ class Fleet:
         return worker.view(now, in_table=in_table, timeout=self._rules.heartbeat_timeout, shared=self._shared)
 
     def _forget(self, now: float) -> None:
+        self._forgot = now
         expire_after = self._rules.expire_after
         gone = {key: worker for key, worker in self._workers.items() if now - worker.seen > expire_after}
         if gone:

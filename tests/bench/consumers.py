@@ -67,13 +67,19 @@ class Consuming(Program):
 
     def backlog(self) -> int | None:
         """Bytes that Redis holds back for its subscription to events; ``None`` while there is none."""
-        ports = {connection.laddr.port for connection in self._process.net_connections("tcp")}
-        found = [
-            each
-            for each in self._redis.client_list(_type="pubsub")
-            if int(each["psub"]) and int(each["addr"].rpartition(":")[2]) in ports
-        ]
+        found = self._subscriptions()
         return sum(int(each["obl"]) + int(each["omem"]) for each in found) if found else None
+
+    def cut(self) -> None:
+        """As Redis does it with a subscriber that is too slow."""
+        for each in self._subscriptions():
+            self._redis.client_kill_filter(_id=each["id"])
+
+    def _subscriptions(self) -> list[dict[str, str]]:
+        """Its clients, as Redis lists them."""
+        ports = {connection.laddr.port for connection in self._process.net_connections("tcp")}
+        clients: list[dict[str, str]] = self._redis.client_list(_type="pubsub")
+        return [each for each in clients if int(each["psub"]) and int(each["addr"].rpartition(":")[2]) in ports]
 
     def settle(self) -> None:
         """Waits until it is subscribed and has handled all that came."""

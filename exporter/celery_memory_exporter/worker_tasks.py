@@ -61,11 +61,12 @@ class WorkerTasks:
         self._from: int | None = None
         self._last: int | None = None
         self._lost = self._lost_before = 0
+        self._measured = False
 
     @property
     def lost(self) -> int | None:
         """Started tasks whose events did not get here, at least; ``None`` where nothing tells."""
-        return self._lost_before + self._lost if self.known and self._last is not None else None
+        return self._lost_before + self._lost if self._measured else None
 
     def hear(self, kind: str) -> None:
         """An event came, whatever it is worth."""
@@ -89,7 +90,7 @@ class WorkerTasks:
         if restarted or self._quiet_beats >= QUIET_BEATS:
             self.mute()
         elif self.talks and self._from is None:
-            self._from, self._came = processed, 0
+            self._from, self._came, self._measured = processed, 0, True
         elif self._from is not None and not quiet:
             self._missing.append(processed - self._from - self._came)
             if len(self._missing) == MISSING_BEATS:

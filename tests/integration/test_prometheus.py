@@ -303,7 +303,7 @@ def restart_killed(worker: Worker) -> None:
 
 
 def restart_broker(stage: Stage, exporter: Exporter, workers: tuple[Worker, ...]) -> set[str]:
-    """Names of the workers that died of it: kombu 5.7 cannot always close what is broken. They are started again, as supervisors do."""
+    """Names of workers that died of it, since kombu 5.7 cannot always close what is broken. They are started again, as is usual."""
     connected = {worker: worker.text.count("Connected to ") for worker in workers}
     died = set()
 

@@ -86,7 +86,8 @@ class EventLoop:
                     self._consume(connection)
             except Exception as error:  # whatever a transport raises, the answer is to connect again
                 good = connected is not None and self._monotonic() - connected >= GOOD_SECONDS
-                pause = FIRST_PAUSE_SECONDS if good else min(self._settings.reconnect_max_seconds, 2 * pause)
+                # A good connection is made anew at once: what is sent meanwhile is lost.
+                pause = 0.0 if good else min(self._settings.reconnect_max_seconds, 2 * pause or FIRST_PAUSE_SECONDS)
                 self._fleet.apply_source(self._source, up=False)
                 if connected is not None:
                     self._fleet.apply_reconnect()

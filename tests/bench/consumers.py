@@ -21,6 +21,7 @@ import psutil
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.bench.flood import WORKERS
 from tests.bench.result import BenchError
 from tests.integration.conftest import ROOT, Exporter, Program, Server, answers, free_port, wait_for
 
@@ -43,6 +44,7 @@ class Consuming(Program):
         self._redis = redis.Redis(port=broker.port)
         self._process = psutil.Process(self.pid)
         wait_for(lambda: self.backlog() is not None, f"{type(self).__name__} to subscribe")
+        self.attached = time.monotonic()
 
     def scrape(self) -> tuple[float, str]:
         """Milliseconds, and the text."""
@@ -207,10 +209,12 @@ class Flood:
 
 @contextmanager
 def floods(broker: Server, *names: str) -> Iterator[list[Flood]]:
+    """Each worker of theirs has run one task and told so: from there on losses can be told."""
     producers: list[Flood] = []
     try:
         producers += [Flood(broker, name) for name in names]
         for producer in producers:
+            producer.send(WORKERS)
             producer.beat()
         yield producers
     finally:

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from celery_memory_exporter.events import GOOD_SECONDS
+from celery_memory_exporter.worker_tasks import MISSING_BEATS
 from tests.bench.consumers import (
     SETTLE_SECONDS,
     Consuming,
@@ -54,8 +56,8 @@ FLAT_MIB = 5.0
 ITS_SCRAPE, ITS_EVENT, ITS_MEMORY = "2,030 ms", "145 to 170 µs", "51 MB before, 129 MB after 25,000 tasks"
 ITS_LOSS = "74 % of 480,000 lost, and nothing told"
 ITS = "the same, celery-exporter (measured earlier)"
-#: Of the consumer's own time.
-CUT_AFTER_SECONDS = 0.1
+#: A connection is cut when the consumer has computed for so long.
+CUT_TASKS, CUT_AFTER_SECONDS = 4_000, 0.1
 #: An agent reports every 15 s.
 WAIT_SECONDS = 60.0
 
@@ -83,7 +85,7 @@ def measure(options: Options) -> list[Row]:
             *cpu_rows(found.rounds(lambda make: found.cpu(make, per_round)), per_round),
             *memory_rows({name: found.memory(make) for name, make in both.items()}, options.tasks),
             *overload_rows({name: found.overload(name, real) for name in both}, options.tasks, real),
-            *cut_rows({name: found.cut(make, per_round) for name, make in both.items()}, per_round),
+            *cut_rows({name: found.cut(make) for name, make in both.items()}),
         ]
 
 
@@ -127,7 +129,7 @@ class Measured:
             flood.send(tasks)
             consumer.settle()
             seconds = consumer.cpu_seconds() - begun
-            return 1e6 * seconds / (sum(consumer.counted().values()) - EVENTS_PER_TASK * WARM_UP_TASKS)
+            return 1e6 * seconds / (sum(consumer.counted().values()) - EVENTS_PER_TASK * (WARM_UP_TASKS + WORKERS))
 
     def memory(self, make: Make) -> tuple[float, float, float]:
         """MiB after the warm-up, after a part of the tasks, and after all; with never more on the way than a consumer can take."""
@@ -164,11 +166,12 @@ class Measured:
                 producer.begin(self.options.tasks // len(producers))
             lag = self._lag(consumer, producers)
             load.wait_for(real, lambda _: None)
-            beat_twice(consumer, producers)
+            tell_losses(consumer, producers)
             if agent:
                 with suppress(AssertionError):  # then the row tells how many are missing
                     wait_for(lambda: consumer.succeeded(worker.nodename) >= real, "the agent's report", WAIT_SECONDS)
-            return Overload(consumer.counted(worker.nodename), consumer.succeeded(worker.nodename), told_by(consumer, lag))
+            counted = {kind: count - len(PRODUCERS) * WORKERS for kind, count in consumer.counted(worker.nodename).items()}
+            return Overload(counted, consumer.succeeded(worker.nodename), told_by(consumer, lag))
 
     def _lag(self, consumer: Consuming, producers: list[Flood]) -> float:
         """Waits until all is published and taken; the answer is the worst lag that was told, in seconds."""
@@ -182,23 +185,24 @@ class Measured:
                 raise BenchError(f"the overload is not over after {SETTLE_SECONDS:.0f} s:\n{consumer.text[-2000:]}")
         return worst
 
-    def cut(self, make: Make, tasks: int) -> tuple[int, str]:
+    def cut(self, make: Make) -> tuple[int, str]:
         """Starts that were not counted, and what is told of them, when the connection is cut in the middle of a flood."""
         self.options.progress.tell("peers: a connection is cut")
         with running(make(self.folder, self.broker), self.broker) as consumer, floods(self.broker, "cut") as producers:
+            wait_for(lambda: time.monotonic() - consumer.attached > GOOD_SECONDS, "its connection to be an old one")
             begun = consumer.cpu_seconds()
-            producers[0].begin(tasks)
+            producers[0].begin(CUT_TASKS)
             wait_for(lambda: consumer.cpu_seconds() > begun + CUT_AFTER_SECONDS, "the flood")
             consumer.cut()
             self._lag(consumer, producers)
-            beat_twice(consumer, producers)
-            return tasks - consumer.counted()["started"], told_by(consumer)
+            tell_losses(consumer, producers)
+            return CUT_TASKS + WORKERS - consumer.counted()["started"], told_by(consumer)
 
 
-def beat_twice(consumer: Consuming, producers: list[Flood]) -> None:
-    """What one heartbeat counts and is not here by the next one was lost."""
-    for _ in range(2):
-        consumer.settle()
+def tell_losses(consumer: Consuming, producers: list[Flood]) -> None:
+    """What is missing at several heartbeats in a row was lost."""
+    consumer.settle()
+    for _ in range(MISSING_BEATS + 1):
         for producer in producers:
             producer.beat()
     consumer.settle()
@@ -269,9 +273,9 @@ def overload_rows(found: dict[str, Overload], tasks: int, real: int) -> list[Row
     return [*rows, Row(ITS, ITS_LOSS)]
 
 
-def cut_rows(found: dict[str, tuple[int, str]], tasks: int) -> list[Row]:
+def cut_rows(found: dict[str, tuple[int, str]]) -> list[Row]:
     return [
-        Row(f"connection cut among {tasks:,} tasks: {lost:,} starts not counted by {name}, which tells", told)
+        Row(f"connection cut among {CUT_TASKS:,} tasks, what {name} tells of {lost:,} lost starts", told)
         for name, (lost, told) in found.items()
     ]
 

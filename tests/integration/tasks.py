@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -17,6 +18,9 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_transport_options={"visibility_timeout": 3600},
 )
+# Thousands of tasks need not be logged one by one.
+for logger in ("celery.app.trace", "celery.worker.strategy"):
+    logging.getLogger(logger).setLevel(os.environ.get("TEST_TASK_LOG", "NOTSET"))
 
 CACHE: dict[int, Any] = {}
 KEPT: list[object] = []

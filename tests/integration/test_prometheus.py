@@ -4,6 +4,7 @@ restarts."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import re
@@ -12,7 +13,6 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -256,16 +256,18 @@ PER_SECOND = 20
 TASK_SECONDS = 0.045
 #: Long enough for what jitter of reports and scrapes makes of a step to be small.
 OVER_SECONDS = 10
-STEADY_SECONDS = 4
+STEADY_SECONDS = 3
+#: After what was away is back: a report, two samples of it, and a second that has begun.
+LATE_SECONDS = INTERVAL + 3 * SCRAPE_SECONDS
 
 
-@dataclass
+@dataclasses.dataclass
 class Outage:
     """Unix times. What was away is back at its end."""
 
     what: str
     begin: float
-    end: float = field(default=float("inf"))
+    end: float = dataclasses.field(default=float("inf"))
 
 
 class Outages(list[Outage]):
@@ -341,14 +343,21 @@ def succeeded_of(worker: Worker) -> str:
     return f'celery_task_succeeded_total{{worker="{worker.nodename}", name="{name_of("sleep")}"}}'
 
 
-def check_rates(prometheus: Prometheus, worker: Worker, outages: Outages, begin: float, end: float) -> None:
+def check_rates(folder: Path, prometheus: Prometheus, worker: Worker, outages: Outages, begin: float, end: float) -> None:
     series = succeeded_of(worker)
     rates = prometheus.values(f"sum(rate({series}[{OVER_SECONDS}s])) by (worker)", begin, end)
+    # For whoever looks into what failed.
+    record = {"begin": begin, "end": end, "outages": list(map(dataclasses.asdict, outages)), "rates": rates}
+    (folder / f"rates-{worker.nodename}.json").write_text(json.dumps(record))
     assert max(rates.values()) <= 2 * PER_SECOND, rates
-    late = INTERVAL + 3 * SCRAPE_SECONDS  # a report, two samples after it, and a second that has begun
     shortest = prometheus.values(f"sum(rate({series}[{4 * SCRAPE_SECONDS}s])) by (worker)", begin, end)
     for first, last in holes(shortest, begin, end):
-        assert any(each.begin - 1 <= first and last <= each.end + late for each in outages), (first, last, outages, shortest)
+        assert any(each.begin - 1 <= first and last <= each.end + LATE_SECONDS for each in outages), (
+            first,
+            last,
+            outages,
+            shortest,
+        )
 
 
 def falls(prometheus: Prometheus, worker: Worker, seconds: float) -> list[float]:
@@ -391,12 +400,12 @@ def test_rates_show_no_spike_and_no_hole_over_restarts(stage: Stage, exporter: E
         end = time.time()
 
     for worker in workers:
-        check_rates(prometheus, worker, outages, begin, end)
+        check_rates(stage.folder, prometheus, worker, outages, begin, end)
     # By events the exporter itself has counted, and goes on when the worker begins anew.
     restarts = {agent: ["worker", *(["broker"] if agent.nodename in died else [])], events: ["exporter"]}
     for worker, whats in restarts.items():
         allowed = [outages.of(what) for what in whats]
         fell = falls(prometheus, worker, end - begin)
         assert len(fell) <= len(allowed)
-        assert all(any(each.begin <= at <= each.end + STEADY_SECONDS for each in allowed) for at in fell), (fell, outages)
+        assert all(any(each.begin <= at <= each.end + LATE_SECONDS for each in allowed) for at in fell), (fell, outages)
     assert falls(prometheus, agent, end - begin)

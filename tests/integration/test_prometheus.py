@@ -343,7 +343,7 @@ def succeeded_of(worker: Worker) -> str:
     return f'celery_task_succeeded_total{{worker="{worker.nodename}", name="{name_of("sleep")}"}}'
 
 
-def check_rates(folder: Path, prometheus: Prometheus, worker: Worker, outages: Outages, begin: float, end: float) -> None:
+def check_rates(folder: Path, prometheus: Prometheus, worker: Worker, outages: Outages, *, begin: float, end: float) -> None:
     series = succeeded_of(worker)
     rates = prometheus.values(f"sum(rate({series}[{OVER_SECONDS}s])) by (worker)", begin, end)
     # For whoever looks into what failed.
@@ -400,7 +400,7 @@ def test_rates_show_no_spike_and_no_hole_over_restarts(stage: Stage, exporter: E
         end = time.time()
 
     for worker in workers:
-        check_rates(stage.folder, prometheus, worker, outages, begin, end)
+        check_rates(stage.folder, prometheus, worker, outages, begin=begin, end=end)
     # By events the exporter itself has counted, and goes on when the worker begins anew.
     restarts = {agent: ["worker", *(["broker"] if agent.nodename in died else [])], events: ["exporter"]}
     for worker, whats in restarts.items():

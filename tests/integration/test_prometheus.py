@@ -346,11 +346,11 @@ def succeeded_of(worker: Worker) -> str:
 def check_rates(folder: Path, prometheus: Prometheus, worker: Worker, outages: Outages, *, begin: float, end: float) -> None:
     series = succeeded_of(worker)
     rates = prometheus.values(f"sum(rate({series}[{OVER_SECONDS}s])) by (worker)", begin, end)
-    # For whoever looks into what failed.
-    record = {"begin": begin, "end": end, "outages": list(map(dataclasses.asdict, outages)), "rates": rates}
-    (folder / f"rates-{worker.nodename}.json").write_text(json.dumps(record))
-    assert max(rates.values()) <= 2 * PER_SECOND, rates
     shortest = prometheus.values(f"sum(rate({series}[{4 * SCRAPE_SECONDS}s])) by (worker)", begin, end)
+    # For whoever looks into what failed.
+    record = {"begin": begin, "end": end, "outages": list(map(dataclasses.asdict, outages)), "rates": rates, "shortest": shortest}
+    worker.log.with_suffix(".json").write_text(json.dumps(record))
+    assert max(rates.values()) <= 2 * PER_SECOND, rates
     for first, last in holes(shortest, begin, end):
         assert any(each.begin - 1 <= first and last <= each.end + LATE_SECONDS for each in outages), (
             first,
@@ -400,7 +400,7 @@ def test_rates_show_no_spike_and_no_hole_over_restarts(stage: Stage, exporter: E
         end = time.time()
 
     for worker in workers:
-        check_rates(stage.folder, prometheus, worker, outages, begin=begin, end=end)
+        check_rates(prometheus, worker, outages, begin=begin, end=end)
     # By events the exporter itself has counted, and goes on when the worker begins anew.
     restarts = {agent: ["worker", *(["broker"] if agent.nodename in died else [])], events: ["exporter"]}
     for worker, whats in restarts.items():

@@ -150,16 +150,16 @@ def test_results_and_arguments_are_not_retained(stage: Stage, broker_url_as_back
 def test_twenty_objects_kept_a_run_are_twenty_blocks_a_run(stage: Stage) -> None:
     exporter = stage.exporter()
     worker = stage.worker("-c", "2")
-    for _ in range(201):
+    for _ in range(101):
         stage.send(worker, "keep_twenty")
         stage.send(worker, "noop")
-    wait_for_runs(exporter, worker, "keep_twenty", 201)
-    wait_for_runs(exporter, worker, "noop", 201)
+    wait_for_runs(exporter, worker, "keep_twenty", 101)
+    wait_for_runs(exporter, worker, "noop", 101)
     kept, none = (per_run(exporter, worker, "celery_task_memory_retained_blocks", task) for task in ("keep_twenty", "noop"))
-    # Half a block: the list that they are kept in grows in steps of an eighth, each time in one block, and Python 3.10 gives each
-    # function that is called often a cache, at its 1,024th call.
-    assert abs(kept - 20) < 0.5
-    assert abs(none) < 0.5
+    # Within a block: the list that they are kept in grows in steps of an eighth, each time in one block, and Python 3.10 gives each
+    # function a cache at its 1,024th call, Celery's own functions in whichever runs these are.
+    assert abs(kept - 20) < 1
+    assert abs(none) < 1
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])

@@ -112,28 +112,28 @@ class Witness:
                 counts[self.names.get(uuid, LAST), kind, exception] += 1
         return dict(counts)
 
+    def heard_the_last(self, worker: Worker) -> bool:
+        return self.figures(worker).get((LAST, "succeeded", "")) == 1
+
     def _run(self) -> None:
-        listening = self._listening
+        listening, stopping = self._listening, self._stopping
 
         class Receiver(EventReceiver):
+            # Looked at once a second. A timeout would end the subscription, and events between two are nobody's.
+            should_stop = property(lambda _: stopping.is_set())
+
             def on_consume_ready(self, *_: Any, **__: Any) -> None:
                 listening.set()
 
         with self._app.connection_for_read() as connection:
             receiver = Receiver(connection, {"*": self._take}, routing_key="task.#", app=self._app)
-            while not self._stopping.is_set():
-                try:
-                    receiver.capture(limit=None, timeout=0.5, wakeup=False)
-                except TimeoutError:
-                    continue
+            receiver.capture(limit=None, timeout=None, wakeup=False)
 
     def _take(self, event: dict[str, Any]) -> None:
         kind = event["type"].removeprefix("task-")
         if kind != "sent":
             exception = exception_of(event) if kind == "failed" else ""
             self._events.append((event["hostname"], kind, event["uuid"], exception))
-        if self._stopping.is_set():
-            raise TimeoutError
 
 
 def exception_of(event: dict[str, Any]) -> str:
@@ -244,6 +244,7 @@ def run_each(stage: Stage, times: int, *told: Told) -> None:
             wanted = expected(client.sent)
             wait_for_figures(exporter, client, wanted)
             if each.events:
+                wait_for(lambda worker=client.worker: witness.heard_the_last(worker), "the last task's event")
                 assert without_last(witness.figures(client.worker)) == wanted
             check_the_rest(exporter, client, each)
 
@@ -283,7 +284,9 @@ def test_what_no_pool_process_lives_to_tell(stage: Stage) -> None:
             witness.names.update(client.send("overrun", times=2, time_limit=1))
         for _, client in clients:
             wait_for_figures(exporter, client, wanted)
-        heard = without_last(witness.figures(clients[0][1].worker))
+        worker = clients[0][1].worker
+        wait_for(lambda: witness.heard_the_last(worker), "the last task's event")
+        heard = without_last(witness.figures(worker))
     # Celery 5.7 tells of each hard time limit twice.
     twice = ("overrun", "failed", "TimeLimitExceeded")
     assert heard == {**wanted, twice: heard[twice]}

@@ -172,7 +172,12 @@ FAMILIES: tuple[Family, ...] = (
         "Task events that could not be counted, by why: malformed, unknown_task, evicted, repeated.",
         "reason",
     ),
-    _own("events_lost_total", "counter", "Tasks that a worker without an agent started, by its own count, and whose events did not get here; at least.", "worker"),
+    _own(
+        "events_lost_total",
+        "counter",
+        "Tasks that a worker without an agent started, by its own count, and whose events did not get here; at least.",
+        "worker",
+    ),
     _own("tasks_in_flight", "gauge", "Tasks of workers without an agent that are remembered until they are done."),
     _own("event_lag_seconds", "gauge", "Age of the last event when it was handled, by its sender's clock."),
     _own("broker_reconnects_total", "counter", "Connections to the broker that were lost."),

@@ -25,7 +25,7 @@ from celery_memory_exporter.fleet import Fleet
 from celery_memory_exporter.procfs import printable
 from celery_memory_exporter.report import EVENT_TYPE
 from celery_memory_exporter.urls import safe_url
-from celery_memory_exporter.wire import MAX_MESSAGE_BYTES, MAX_NODENAME_LENGTH, MAX_NUMBER, DecodeError, decode
+from celery_memory_exporter.wire import MAX_MESSAGE_BYTES, MAX_NODENAME_LENGTH, MAX_NUMBER, DecodeError, count_of, decode
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,3 @@ def subscriptions(connection: Connection, keys: list[str]) -> list[list[str]]:
     """Routing keys by queue of ours. One queue for all, so that events stay in order; in Redis a queue has one key, and one
     connection keeps them in order."""
     return [[key] for key in keys] if connection.transport.driver_type == "redis" else [keys]
-
-
-def count_of(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER else None

@@ -235,15 +235,12 @@ class Fleet:
         """What is believed at ``now``; workers that have been silent for too long are forgotten first."""
         with self._lock:
             self._forget(now)
-            views = [self._view(worker, now) for _, worker in sorted(self._workers.items())]
-            consumers: dict[tuple[str, str], tuple[int, int]] = {}
-            for view, (_, worker) in zip(views, sorted(self._workers.items()), strict=True):
-                for queue in worker.consumed() if view.up else ():
-                    workers, processes = consumers.get((worker.broker, queue), (0, 0))
-                    consumers[worker.broker, queue] = workers + 1, processes + worker.pool_processes()
+            workers = [worker for _, worker in sorted(self._workers.items())]
+            views = [self._view(worker, now) for worker in workers]
+            consumers = _consumers(worker for worker, view in zip(workers, views, strict=True) if view.up)
             dropped = self._dropped + Counter(
                 {
-                    "celery_task_received_total": sum(worker.tasks.counts.folded for worker in self._workers.values()),
+                    "celery_task_received_total": sum(worker.tasks.counts.folded for worker in workers),
                     "celery_task_sent_total": self._sent.folded,
                 }
             )
@@ -392,6 +389,16 @@ class Fleet:
         told = report.instance
         identity = processes.main.identity
         return told.boot_id == self._rules.boot_id and identity.matches(told.pid, told.start_ticks, told.pid_namespace)
+
+
+def _consumers(workers: Iterable[WorkerState]) -> dict[tuple[str, str], tuple[int, int]]:
+    """By broker and queue: how many of the workers consume it, and with how many processes."""
+    consumers: dict[tuple[str, str], tuple[int, int]] = {}
+    for worker in workers:
+        for queue in worker.consumed():
+            count, processes = consumers.get((worker.broker, queue), (0, 0))
+            consumers[worker.broker, queue] = count + 1, processes + worker.pool_processes()
+    return consumers
 
 
 def _refusal(held: WorkerReport | None, new: WorkerReport) -> str | None:

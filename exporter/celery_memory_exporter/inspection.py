@@ -21,6 +21,7 @@ from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
 from celery_memory_exporter.fleet import Fleet
 from celery_memory_exporter.procfs import printable
 from celery_memory_exporter.snapshot import WorkerFacts
+from celery_memory_exporter.wire import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ class Inspector:
             with connect(self._settings, self._settings.url or "") as connection:
                 self._possible = connection.supports_exchange_type("fanout")
                 if self._possible:
-                    self._fleet.apply_inspection(self._settings.name, self._inspect(connection, due), self._monotonic())
+                    facts = inspect(connection, self._settings.control_exchange, due)
+                    self._fleet.apply_inspection(self._settings.name, facts, self._monotonic())
                 else:
                     logger.info("workers without an agent cannot be asked what they consume: the broker has no fanout")
         except Exception as error:  # the next time may be better
@@ -84,9 +86,6 @@ class Inspector:
             self._failing = True
             return
         self._failing = False
-
-    def _inspect(self, connection: Connection, nodenames: list[str]) -> dict[str, WorkerFacts]:
-        return inspect(connection, self._settings.control_exchange, nodenames)
 
     def _run(self) -> None:
         while self._possible and not self._stopping.wait(min(LOOK_SECONDS, self._interval)):
@@ -120,7 +119,7 @@ def facts_of(stats: object, queues: object) -> WorkerFacts | None:
     processes = told.get("processes")
     # A solo worker lists itself.
     count = len(processes) if pool == "prefork" and isinstance(processes, list) else 0
-    return WorkerFacts(pool, count_of(told.get("max-concurrency")), min(count, MAX_PROCESSES), queue_names(queues))
+    return WorkerFacts(pool, count_of(told.get("max-concurrency"), MAX_PROCESSES), min(count, MAX_PROCESSES), queue_names(queues))
 
 
 def pool_of(implementation: object) -> str | None:
@@ -129,10 +128,6 @@ def pool_of(implementation: object) -> str | None:
         return None
     name = implementation.partition(":")[0].rpartition(".")[2]
     return "threads" if name == "thread" else printable(name)
-
-
-def count_of(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_PROCESSES else None
 
 
 def queue_names(queues: list[Any]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from celery_memory_exporter.diagnosis import diagnose
 from celery_memory_exporter.exposition import number
 from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence, Histogram, ProcessReport, TaskReport, Traffic, WorkerReport
 from celery_memory_exporter.snapshot import QueueView, SentView, Snapshot, TrafficView, WorkerView
+from celery_memory_exporter.traffic import COUNTERS
 from celery_memory_exporter.verdict import Diagnosis
 
 #: Family by field of a process.
@@ -43,9 +44,7 @@ PROCESS_FAMILIES = {
     "gc_uncollectable": "celery_worker_gc_uncollectable_objects",
 }
 #: Families that count rows of traffic, by the row's field.
-TRAFFIC_FAMILIES = {
-    f"celery_task_{field}_total": field for field in ("received", "started", "succeeded", "retried", "rejected", "revoked")
-}
+TRAFFIC_FAMILIES = {f"celery_task_{field}_total": field for field in COUNTERS.values()}
 
 
 def empty_metric(family: Family) -> Metric:

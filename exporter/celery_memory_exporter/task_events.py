@@ -17,8 +17,8 @@ from collections import Counter
 from datetime import datetime, timezone
 from typing import Any
 
-from celery_memory_exporter.traffic import COUNTERS, exception_class
-from celery_memory_exporter.worker_tasks import Task, WorkerTasks, shown
+from celery_memory_exporter.traffic import COUNTERS, exception_class, shown
+from celery_memory_exporter.worker_tasks import Task, WorkerTasks
 
 MAX_UUID_LENGTH = 255
 #: Tasks that are done, with an event still to come.

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery_memory_exporter.procfs import printable
-from celery_memory_exporter.report import Histogram, Traffic
+from celery_memory_exporter.report import Histogram, Running, Traffic
 
 #: prometheus_client's defaults, as the best-known exporter has them.
 RUNTIME_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
@@ -31,6 +32,8 @@ COUNTERS = {
 OTHER = "other"
 UNKNOWN_EXCEPTION = "UnknownException"
 MAX_NAME_LENGTH = 120
+#: Task types that are shown to be running.
+MAX_RUNNING = 50
 #: Of an exception: ``ValueError('x')``, ``pkg.mod.Err('x')``, ``<Err: 1>``.
 CALLED = re.compile(r"([A-Za-z_][\w.]*)\(")
 ANGLED = re.compile(r"<(?:class ')?([A-Za-z_][\w.]*)\b")
@@ -75,7 +78,7 @@ class Row:
         self.queue_wait = Distribution(queue_wait)
 
     def fail(self, exception: str, max_exceptions: int) -> None:
-        name = printable(exception)[:MAX_NAME_LENGTH]
+        name = shown(exception)
         if name not in self.failed and len(self.failed) >= max_exceptions:
             name = OTHER
         self.failed[name] = self.failed.get(name, 0) + 1
@@ -113,7 +116,7 @@ class Counts:
         return row if row is not None else self._new_row(name, queue)
 
     def _new_row(self, name: str, queue: str) -> Row:
-        name, queue = printable(name)[:MAX_NAME_LENGTH], printable(queue)[:MAX_NAME_LENGTH]
+        name, queue = shown(name), shown(queue)
         known = name in self._names or len(self._names) < self._max_tasks
         # Names of queues may be made up as well (one for each client): as many as task types.
         if not known or len(self._rows) >= 2 * self._max_tasks:
@@ -167,6 +170,22 @@ class Counts:
             )
             for (name, queue), row in sorted(self._rows.items())
         ]
+
+
+def shown(name: str) -> str:
+    """The name as a label's value."""
+    return printable(name)[:MAX_NAME_LENGTH]
+
+
+def running_by_type(runs: Iterable[tuple[str, float]]) -> list[Running]:
+    """Out of each run's task name and seconds so far; the types whose oldest runs the longest come first."""
+    counts: Counter[str] = Counter()
+    oldest: dict[str, float] = {}
+    for name, seconds in runs:
+        counts[name] += 1
+        oldest[name] = max(oldest.get(name, 0.0), seconds)
+    ranked = sorted(counts, key=lambda name: -oldest[name])[:MAX_RUNNING]
+    return [Running(name, counts[name], oldest[name]) for name in ranked]
 
 
 def exception_class(text: object, traceback: object = None) -> str:

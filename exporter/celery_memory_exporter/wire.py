@@ -119,6 +119,11 @@ def _read_number(kind: type[int] | type[float], raw: object, path: str) -> int |
     return raw
 
 
+def count_of(value: object, most: int = MAX_NUMBER) -> int | None:
+    """A count out of what came over the network; ``None`` for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None
+
+
 def _malformed(path: str, expected: str, found: object) -> DecodeError:
     return DecodeError("malformed", f"{path}: expected {expected}, found {type(found).__name__} {str(found)[:40]!r}")
 

@@ -105,10 +105,9 @@ class WorkerState:
         """``in_table``: whether the process table, as it was last read, still holds and shows the worker."""
         report, facts = self.report, self.facts
         beating = self.beating(now, timeout) and not self.offline
-        live = in_table or (self.reporting(now) and not self.offline)
+        by_report = self.reporting(now)
+        live = in_table or (by_report and not self.offline)
         table = self.table if in_table else None
-        # A report tells of the moment when it was made, a heartbeat every two seconds.
-        by_report = report is not None and self.reporting(now)
         return WorkerView(
             nodename=self.group.name if self.group is not None else self.nodename,
             grouped=self.group is not None,

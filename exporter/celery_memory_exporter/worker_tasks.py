@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from celery_memory_exporter.procfs import printable
 from celery_memory_exporter.report import Running
-from celery_memory_exporter.traffic import MAX_NAME_LENGTH, OTHER, Counts
+from celery_memory_exporter.traffic import OTHER, Counts, running_by_type, shown
 
 #: A heartbeat tells of runs that began so long before, whatever is still on its way.
 SETTLED_SECONDS = 5.0
@@ -18,9 +17,8 @@ SETTLED_SECONDS = 5.0
 QUIET_BEATS = 3
 #: What is missing at so many heartbeats in a row is lost.
 MISSING_BEATS = 4
-#: Task types whose ended runs are told apart, and those that are shown to be running.
+#: Task types whose ended runs are told apart.
 MAX_NAMES = 256
-MAX_RUNNING = 50
 
 
 class Task:
@@ -117,16 +115,4 @@ class WorkerTasks:
         return settled[: max(0, len(self.running) - active)]
 
     def tell_running(self, now: float) -> list[Running]:
-        """Those whose oldest runs the longest first."""
-        counts: Counter[str] = Counter()
-        oldest: dict[str, float] = {}
-        for name, started in self.running.values():
-            counts[name] += 1
-            oldest[name] = max(oldest.get(name, 0.0), now - started)
-        ranked = sorted(counts, key=lambda name: -oldest[name])[:MAX_RUNNING]
-        return [Running(name, counts[name], oldest[name]) for name in ranked]
-
-
-def shown(name: str) -> str:
-    """The name as a label's value."""
-    return printable(name)[:MAX_NAME_LENGTH]
+        return running_by_type((name, now - started) for name, started in self.running.values())

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,11 +25,10 @@ from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.report import Running, Traffic
 from celery_memory_exporter.sent import sent_at
-from celery_memory_exporter.traffic import Counts, exception_class
+from celery_memory_exporter.traffic import Counts, exception_class, running_by_type
 
 #: A set that a thread changes while it is copied is copied again.
 COPY_TRIES = 5
-MAX_RUNNING = 50
 STARTED, SUCCEEDED, FAILED = "task-started", "task-succeeded", "task-failed"
 
 
@@ -112,14 +110,8 @@ class RequestCounter:
 
     def running(self) -> list[Running]:
         """Task types that run now, those whose oldest runs the longest first."""
-        counts: Counter[str] = Counter()
-        oldest: dict[str, float] = {}
         now = time.time()
-        for request in copied(state.active_requests):
-            counts[request.name] += 1
-            oldest[request.name] = max(oldest.get(request.name, 0.0), now - (request.time_start or now))
-        ranked = sorted(counts, key=lambda name: -oldest[name])[:MAX_RUNNING]
-        return [Running(name, counts[name], oldest[name]) for name in ranked]
+        return running_by_type((each.name, now - (each.time_start or now)) for each in copied(state.active_requests))
 
     @staticmethod
     def active() -> int:

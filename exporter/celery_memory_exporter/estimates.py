@@ -47,7 +47,7 @@ class ResidentShares:
 
     def _solve(self) -> dict[str, Estimate]:
         return {
-            name: Estimate(told.per_run, told.error, told.late_per_run, told.late_error, told.runs, told.intervals)
-            for name, told in self._intervals.estimates().items()
-            if math.isfinite(told.error) and self._taken >= LEAST_INTERVALS
+            name: each.told()
+            for name, each in self._intervals.estimates().items()
+            if math.isfinite(each.error) and self._taken >= LEAST_INTERVALS
         }

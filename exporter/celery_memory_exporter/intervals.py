@@ -34,6 +34,8 @@ from operator import mul
 from statistics import median
 from typing import TypeAlias
 
+from celery_memory_exporter import report
+
 OTHER = "other"
 #: Task types told apart in what is kept; beyond, a new one is ``other`` at once. An application that makes names must not grow us.
 MAX_NAMES = 256
@@ -73,6 +75,11 @@ class Estimate:
     runs: int
     #: Kept intervals in which it ran.
     intervals: int
+
+    def told(self) -> report.Estimate:
+        """For the report, where what cannot be told is left out."""
+        error, late_error = (value if math.isfinite(value) else None for value in (self.error, self.late_error))
+        return report.Estimate(self.per_run, error, self.late_per_run, late_error, self.runs, self.intervals)
 
 
 @dataclass(slots=True)

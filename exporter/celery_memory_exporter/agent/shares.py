@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterable
 
-from celery_memory_exporter import intervals
 from celery_memory_exporter.agent import tally
 from celery_memory_exporter.agent.containers import ContainerRow, Probe
 from celery_memory_exporter.agent.ledger import Account
@@ -120,7 +119,7 @@ class Shares:
 
     def estimates(self) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
         """Bytes of live memory and in tmpfs that a run leaves behind, by task name."""
-        memory, tmpfs = ({name: told(each) for name, each in of.estimates().items()} for of in (self._memory, self._tmpfs))
+        memory, tmpfs = ({name: each.told() for name, each in of.estimates().items()} for of in (self._memory, self._tmpfs))
         return memory, tmpfs
 
     def collections(self) -> int:
@@ -148,9 +147,3 @@ class Shares:
         if self._meter is not None:
             live = sys.getallocatedblocks() * MEAN_BLOCK_BYTES + (self._readings.native_live() or 0)
         return live, self._readings.tmpfs()
-
-
-def told(estimate: intervals.Estimate) -> Estimate:
-    """For the report, where what cannot be told is left out."""
-    error, late_error = (value if math.isfinite(value) else None for value in (estimate.error, estimate.late_error))
-    return Estimate(estimate.per_run, error, estimate.late_per_run, late_error, estimate.runs, estimate.intervals)

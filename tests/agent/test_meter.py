@@ -394,7 +394,7 @@ def test_tracers_are_wrapped_once_however_often_it_is_asked() -> None:
 
 def test_readings_have_a_share_of_the_time_and_those_taken_stand_for_the_others() -> None:
     def keep() -> None:
-        KEPT.append(tuple(object() for _ in range(50)))  # much, beside what free lists take and give
+        KEPT.append(tuple([object() for _ in range(50)]))  # much, beside what free lists take and give
 
     meter = make_meter()
     run(meter, keep, times=101)

@@ -190,6 +190,28 @@ def test_the_same_pid_on_another_machine_is_another_process() -> None:
     assert names == ["celery@web1", "celery@web1#2"]
 
 
+def test_a_name_that_was_guessed_from_outside_a_container_is_forgotten_when_the_agent_tells_its_own() -> None:
+    fleet = make_fleet()
+    cgroup = samples.table().cgroup
+    inside = [samples.WorkerProcesses("celery@host", samples.seen(pid, inner=1), (), cgroup) for pid in (4000, 5000)]
+    fleet.apply_processes(inside, 0.0)
+    assert [worker.nodename for worker in fleet.snapshot(0.0).workers] == ["celery@host", "celery@host#2"]
+    for name, seen in zip(("celery@a", "celery@b"), inside, strict=True):
+        instance = samples.instance(1, start_ticks=seen.main.identity.start_ticks)
+        fleet.apply_report(samples.report(worker=name, instance=instance, processes=[]), 1.0)
+        fleet.apply_processes(inside, 2.0)
+    assert [worker.nodename for worker in fleet.snapshot(2.0).workers] == ["celery@a", "celery@b"]
+
+
+def test_a_name_that_was_guessed_stays_where_somebody_else_has_it() -> None:
+    fleet = make_fleet()
+    fleet.apply_processes([samples.table("celery@host")], 0.0)
+    fleet.apply_worker_event("celery@host", "worker-heartbeat", 1, 0.0)
+    fleet.apply_report(samples.report(), 1.0)
+    fleet.apply_processes([samples.table("celery@host")], 2.0)
+    assert {worker.nodename: worker.up for worker in fleet.snapshot(2.0).workers} == {"celery@host": True, "celery@web1": True}
+
+
 def test_a_table_that_is_no_longer_read_gives_way_to_the_agent() -> None:
     fleet = make_fleet()
     fleet.apply_processes([samples.table()], 0.0)

@@ -166,13 +166,17 @@ class Fleet:
         """Replaces what the process table told before."""
         with self._lock:
             self._table_at = now
+            guessed = {key: worker.table.main.identity for key, worker in self._workers.items() if worker.table}
             for worker in self._workers.values():
                 worker.table = None
+            named: dict[Identity, tuple[str, str]] = {}
             for (broker, nodename), processes in self._named(list(table)):
                 shown = self._admit(broker, nodename, now)
                 if shown is not None:
                     shown.seen = now
                     shown.take_table(processes)
+                    named[processes.main.identity] = (broker, nodename)
+            self._forget_guesses(key for key, identity in guessed.items() if named.get(identity, key) != key)
 
     def apply_shared_memory(self, shared: dict[Identity, SharedMemory]) -> None:
         """Replaces all PSS and USS figures, which come at their own slow pace."""
@@ -203,9 +207,10 @@ class Fleet:
             if lag is not None:
                 self._lag = lag
 
-    def apply_source(self, name: str, *, up: bool, duration: float | None = None) -> None:
+    def apply_source(self, name: str, *, up: bool, duration: float | None = None, denied: Mapping[str, bool] | None = None) -> None:
+        """``denied``: of what the kernel may keep from this source, whether it does."""
         with self._lock:
-            self._sources[name] = SourceView(up, duration)
+            self._sources[name] = SourceView(up, duration, dict(denied or {}))
 
     def apply_reconnect(self) -> None:
         with self._lock:
@@ -303,6 +308,14 @@ class Fleet:
         table_holds = self._table_at is not None and now - self._table_at <= TABLE_FRESH_SECONDS
         in_table = table_holds and worker.table is not None
         return worker.view(now, in_table=in_table, timeout=self._rules.heartbeat_timeout, shared=self._shared)
+
+    def _forget_guesses(self, renamed: Iterable[tuple[str, str]]) -> None:
+        """Names whose process has another one now, because its agent has told it: from outside, a container's hostname may not be
+        read. Nobody else ever had them."""
+        for key in renamed:
+            worker = self._workers.get(key)
+            if worker is not None and worker.only_seen():
+                del self._workers[key]
 
     def _forget(self, now: float) -> None:
         self._forgot = now

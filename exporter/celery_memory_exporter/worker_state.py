@@ -50,6 +50,11 @@ class WorkerState:
     def beating(self, now: float, timeout: float) -> bool:
         return self.heartbeat is not None and now - self.heartbeat <= timeout
 
+    def only_seen(self) -> bool:
+        """Whether nothing but the process table has ever told of it, and that no longer does."""
+        heard = self.report is not None or self.heartbeat is not None or self.facts is not None or self.tasks.known
+        return self.table is None and not heard
+
     def consumed(self) -> tuple[str, ...]:
         """The queues that it takes tasks from, as far as it tells."""
         if self.report is not None:

@@ -60,7 +60,7 @@ def fixed_fleet() -> Snapshot:
     fleet.apply_event("worker", 0.25)
     fleet.apply_event("memory", 0.5)
     fleet.apply_source("broker", up=True)
-    fleet.apply_source("processes", up=True, duration=0.0125)
+    fleet.apply_source("processes", up=True, duration=0.0125, denied={"processes": False, "shared_memory": True})
     fleet.apply_reconnect()
     return fleet.snapshot(101.0)
 

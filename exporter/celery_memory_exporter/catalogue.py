@@ -162,6 +162,13 @@ FAMILIES: tuple[Family, ...] = (
     _own("build_info", "info", "Versions of the exporter and what it runs on.", "version", "python_version", "celery_version"),
     _own("workers", "gauge", "Workers known now."),
     _own("source_up", "gauge", "1 while the source works: broker, queues, processes.", "source"),
+    _own(
+        "access_denied",
+        "gauge",
+        "1 while the kernel denies the process table: processes (hidepid hides them, and no worker is seen), "
+        "shared_memory (PSS and USS of a worker's process).",
+        "what",
+    ),
     _own("collect_duration_seconds", "gauge", "How long the last collection of a source took.", "source"),
     _own("reports_received_total", "counter", "Reports received from agents, refused ones included."),
     _own("reports_rejected_total", "counter", "Reports refused, by why.", "reason"),

@@ -303,6 +303,8 @@ def add_self(rows: Rows, snapshot: Snapshot) -> None:
     for source, view in sorted(snapshot.sources.items()):
         rows.add(f"{prefix}source_up", (source,), view.up)
         rows.add(f"{prefix}collect_duration_seconds", (source,), view.duration_seconds)
+        for what, denied in sorted(view.denied.items()):
+            rows.add(f"{prefix}access_denied", (what,), denied)
     rows.add(f"{prefix}reports_received_total", (), snapshot.reports_received)
     for reason, count in snapshot.reports_rejected.items():
         rows.add(f"{prefix}reports_rejected_total", (reason,), count)

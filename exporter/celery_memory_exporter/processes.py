@@ -177,6 +177,11 @@ def workers() -> list[WorkerProcesses]:
     return result
 
 
+def others_hidden() -> bool:
+    """Whether the kernel shows only the processes of this user (``hidepid``): each pid namespace has a process 1."""
+    return procfs.status(1) is None
+
+
 @dataclass(frozen=True, slots=True)
 class SharedMemory:
     """What a process would free alone (USS) and with its fair share of shared pages (PSS), in bytes."""
@@ -196,3 +201,8 @@ def shared_memory(pid: int) -> SharedMemory | None:
         return None
     private = ("Private_Clean", "Private_Dirty", "Private_Hugetlb")
     return SharedMemory(sizes["Pss"], sum(sizes.get(key, 0) for key in private))
+
+
+def shared_memory_denied(pid: int) -> bool:
+    """Whether ``shared_memory`` is absent for want of rights, which the kernel looks at when the file is opened."""
+    return procfs.denied(f"/proc/{pid}/smaps_rollup")

@@ -26,6 +26,17 @@ def read_text(path: str) -> str | None:
         return None
 
 
+def denied(path: str) -> bool:
+    """Whether the file is there and may not be read."""
+    try:
+        with open(path, "rb"):
+            return False
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
 def printable(text: str) -> str:
     """The text as something that UTF-8 can hold: a lone surrogate is valid in JSON, and what Python makes of foreign bytes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

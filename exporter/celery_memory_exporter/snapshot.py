@@ -109,6 +109,8 @@ class SourceView:
 
     up: bool
     duration_seconds: float | None
+    #: Of what the kernel may keep from it: whether it does.
+    denied: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""The process table as a source: what it tells when it is denied something."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from celery_memory_exporter import processes
+from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.polling import ProcessPoller
+from celery_memory_exporter.processes import WorkerProcesses
+from tests import samples
+
+
+def denied(table: list[WorkerProcesses], *, hidden: bool, polls: int = 1) -> dict[str, bool]:
+    fleet = Fleet(Rules(samples.BOOT, Limits()))
+    poller = ProcessPoller(
+        fleet,
+        interval=5,
+        shared_interval=60,
+        shared_max_rss=1 << 40,
+        read=lambda: table,
+        others_hidden=lambda: hidden,
+        monotonic=lambda: 1.0,
+    )
+    for _ in range(polls):
+        poller.poll()
+    return fleet.snapshot(1.0).sources["processes"].denied
+
+
+def this_process() -> WorkerProcesses:
+    memory = processes.read(os.getpid())
+    assert memory is not None
+    return WorkerProcesses("celery@here", memory, (), samples.table().cgroup)
+
+
+def test_nothing_is_denied_where_all_may_be_read() -> None:
+    assert denied([this_process()], hidden=False) == {"processes": False, "shared_memory": False}
+
+
+def test_hidden_processes_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    assert denied([], hidden=True, polls=3) == {"processes": True, "shared_memory": False}
+    assert [record.getMessage().count("hidepid") for record in caplog.records] == [1]
+
+
+def test_what_else_is_hidden_does_not_matter_where_workers_are_seen() -> None:
+    assert not denied([this_process()], hidden=True)["processes"]
+
+
+def test_a_process_that_is_gone_denies_nothing() -> None:
+    gone = WorkerProcesses("celery@gone", samples.seen(2**22 + 1), (), samples.table().cgroup)
+    assert not denied([gone], hidden=False)["shared_memory"]

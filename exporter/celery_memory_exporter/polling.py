@@ -17,8 +17,8 @@ SOURCE = "processes"
 
 #: What the kernel may keep from this source, and what gives it back.
 DENIED = {
-    "processes": "/proc hides other users' processes (hidepid), and no worker is seen: run as the workers' user, in the group of the "
-    "mount option gid=, or with CAP_SYS_PTRACE",
+    "processes": "/proc hides other users' processes (hidepid), and no worker is seen: run as the workers' user, in the group of "
+    "the mount option gid=, or with CAP_SYS_PTRACE",
     "shared_memory": "PSS and USS of a worker's process may not be read: they need the workers' user or CAP_SYS_PTRACE",
 }
 

@@ -15,7 +15,8 @@ from tests import dashboard_linter as linter
 from tests.integration.conftest import ROOT, wait_for
 from tests.scene.scene import JOB, SCRAPE_SECONDS, Scene
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(480), pytest.mark.xdist_group("scene")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
+Json = dict[str, Any]
 DASHBOARDS = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 RULES = sorted((ROOT / "grafana" / "rules").glob("*.yaml"))
 #: For what comes seldom (a child that is recycled) to have come.
@@ -29,13 +30,6 @@ EVERY = {"cluster": ".*", "namespace": ".*", "instance": ".+", "job": JOB, "work
 OF_A_CGROUP = "celery_worker_cgroup_"
 #: What a healthy exporter has not: nothing is beyond its caps.
 NOT_HERE = ("celery_memory_exporter_series_dropped_total",)
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with Scene(tmp_path_factory.mktemp("scene")) as scene:
-        scene.wait_until_told()
-        yield scene
 
 
 def substituted(expression: str, **chosen: str) -> str:
@@ -68,38 +62,40 @@ def may_be_asked(scene: Scene, expression: str) -> bool:
     return not any(name in expression for name in [*NOT_HERE, *([] if scene.cgroup else [OF_A_CGROUP])])
 
 
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_every_query_of_every_panel_has_data(scene: Scene, path: Path) -> None:
-    dashboard = json.loads(path.read_text())
+def of_panels(dashboard: Json) -> Iterator[tuple[str, str]]:
     one_worker = not linter.variables(dashboard, "query")["worker"]["multi"]
     chosen = {"worker": WORKER} if one_worker else {}
-    asked = {
-        f"{panel['title']} {target['refId']}": expression
-        for panel in linter.panels(dashboard)
-        for target in panel["targets"]
-        if may_be_asked(scene, expression := substituted(target["expr"], **chosen))
-    }
-    assert without_data(scene, asked) == []
+    for panel in linter.panels(dashboard):
+        for target in panel["targets"]:
+            yield f"{dashboard['title']}, {panel['title']}, {target['refId']}", substituted(target["expr"], **chosen)
 
 
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_every_variable_has_something_to_choose(scene: Scene, path: Path) -> None:
-    for name, variable in linter.variables(json.loads(path.read_text()), "query").items():
+def of_rules() -> Iterator[tuple[str, str]]:
+    """An alert that does not fire has no data, what it looks at has."""
+    for path in RULES:
+        for rule in (rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]):
+            for selector in linter.selectors(rule["expr"]):
+                yield f"{rule.get('alert') or rule['record']}, {selector.name}", str(selector.name)
+
+
+def empty_variables(scene: Scene, dashboard: Json) -> list[str]:
+    """Those that have nothing to choose from."""
+    found = []
+    for name, variable in linter.variables(dashboard, "query").items():
         match = linter.QUERY.fullmatch(variable["query"])
         assert match
         series, _, label = match[2].rpartition(",")
-        found = scene.prometheus.ask(f"label/{label.strip()}/values", **{"match[]": substituted(series)})
-        assert found or name == "cluster", name
+        if not scene.prometheus.ask(f"label/{label.strip()}/values", **{"match[]": substituted(series)}):
+            found.append(name)
+    return found
 
 
-def rules() -> Iterator[Any]:
-    for path in RULES:
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            for rule in group["rules"]:
-                yield pytest.param(rule["expr"], id=rule.get("alert") or rule["record"])
-
-
-@pytest.mark.parametrize("expression", rules())
-def test_what_every_rule_looks_at_has_data(scene: Scene, expression: str) -> None:
-    asked = {str(each.name): str(each.name) for each in linter.selectors(expression) if may_be_asked(scene, str(each.name))}
-    assert without_data(scene, asked) == []
+# One test, because a scene is much for the machine, and tests are spread over processes.
+def test_every_query_has_data(tmp_path: Path) -> None:
+    dashboards = [json.loads(path.read_text()) for path in DASHBOARDS]
+    with Scene(tmp_path) as scene:
+        scene.wait_until_told()
+        asked = dict([*(each for dashboard in dashboards for each in of_panels(dashboard)), *of_rules()])
+        assert without_data(scene, {of: each for of, each in asked.items() if may_be_asked(scene, each)}) == []
+        for dashboard in dashboards:
+            assert empty_variables(scene, dashboard) == ["cluster"], dashboard["title"]

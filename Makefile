@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check golden zoo bench clean
+.PHONY: help demo test check golden grafana zoo bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,7 +16,7 @@ $(VENV)/.package: pyproject.toml
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.package
-	$(BIN)/pip install --quiet --editable '.[test,check]'
+	$(BIN)/pip install --quiet --editable '.[test,look,check]'
 	@touch $@
 
 demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"
@@ -24,6 +24,7 @@ demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"
 
 test: check  ## run the linters and every test; installs the servers it needs where it may
 	@tests/prepare.sh servers
+	@tests/prepare.sh models $(VENV)
 	$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 	@tests/matrix.sh $(VENV)
 
@@ -33,7 +34,10 @@ check: $(VENV)/.tests  ## ruff, ruff format, mypy
 	$(BIN)/mypy
 
 golden: $(VENV)/.tests  ## rewrite the golden exposition after a wanted change
-	GOLDEN=write $(BIN)/pytest tests/test_metrics.py tests/test_docs.py -k golden
+	GOLDEN=write $(BIN)/pytest tests/test_metrics.py tests/test_docs.py tests/test_rules.py -k golden
+
+grafana: $(VENV)/.package  ## rewrite dashboards and rules after a change of grafana/generate
+	$(BIN)/python -m grafana.generate $(ARGS)
 
 zoo: $(VENV)/.tests  ## every known leak and innocent in real workers: make zoo ARGS="--jobs 2" or ARGS="drip_beside_churn"
 	@tests/prepare.sh servers

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Puts in place what the tests stand on, and says what is missing where it may not.
 #   prepare.sh venv PYTHON DIRECTORY   a virtual environment
-#   prepare.sh servers                 Redis, RabbitMQ, promtool, from Debian's packages
+#   prepare.sh servers                 Redis, RabbitMQ, Prometheus, Alertmanager, Chromium, from Debian's packages
+#   prepare.sh models VENV             the official models of Grafana's dashboards, a release each
 set -euo pipefail
 
 install() {
@@ -43,9 +44,23 @@ servers() {
     command -v redis-server >/dev/null || missing+=(redis-server)
     [[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] || command -v rabbitmq-server >/dev/null || missing+=(rabbitmq-server)
     command -v promtool >/dev/null || missing+=(prometheus)
+    command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
     [[ ${#missing[@]} -eq 0 ]] && return
     # On a developer's laptop the tests that need them skip with a reason; in CI they fail.
     install "${missing[@]}" || [[ -z ${CI:-} ]]
+}
+
+# Folders of their own: releases of one package cannot be in one environment. The epoch tells releases of Grafana apart.
+models() {
+    local pair
+    for pair in '10.4.0 1769699796!10.4.0' '11.6.0 1769699379!11.6.0' '12 0.0.21'; do
+        local directory=.venvs/grafana/${pair% *}
+        [[ -d $directory ]] && continue
+        "$1/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || return 0  # they need 3.11
+        "$1/bin/pip" install --quiet --no-deps --target "$directory.part" "grafana-foundation-sdk==${pair#* }"
+        mv "$directory.part" "$directory"
+    done
 }
 
 "$@"

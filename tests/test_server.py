@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from celery_memory_exporter import page
 from celery_memory_exporter.server import Application, HttpServer, accepts_gzip, bind
 from tests.test_metrics import fixed_fleet
 from tests.test_metrics import registry as fleet_registry
@@ -59,12 +60,6 @@ def test_metrics_in_openmetrics_when_asked(exporter: Exporter) -> None:
     assert body.endswith(b"# EOF\n")
 
 
-def test_metrics_compressed_when_accepted(exporter: Exporter) -> None:
-    response, body = exporter.get("/metrics", Accept_Encoding="gzip, deflate")
-    assert response.headers["Content-Encoding"] == "gzip"
-    assert gzip.decompress(body) == exporter.get("/metrics")[1]
-
-
 @pytest.mark.parametrize(
     ("header", "accepted"),
     [
@@ -98,10 +93,36 @@ def test_health_and_readiness(exporter: Exporter) -> None:
     assert exporter.get("/-/healthy")[0].status == 200
 
 
-def test_the_landing_page_leads_to_the_metrics(exporter: Exporter) -> None:
+def test_the_page_leads_to_the_metrics_and_may_load_nothing_else(exporter: Exporter) -> None:
     response, body = exporter.get("/")
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
     assert b'<a href="metrics">/metrics</a>' in body
+    assert response.headers["Content-Security-Policy"] == page.content_security_policy(body)
+    assert response.headers["Cache-Control"] == "no-cache"
+
+
+def test_the_overview_as_json(exporter: Exporter) -> None:
+    response, body = exporter.get("/api/v1/overview")
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Cache-Control"] == "no-store"
+    overview = json.loads(body)
+    assert [each["nodename"] for each in overview["workers"]] == ["celery@bare", "celery@past", "celery@web1"]
+    assert "shop.leak" in [each["task"] for each in overview["suspects"]]
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/api/v1/diagnosis"])
+def test_compressed_when_accepted(exporter: Exporter, path: str) -> None:
+    response, body = exporter.get(path, Accept_Encoding="gzip, deflate")
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert "accept-encoding" in response.headers["Vary"]
+    plain, text = exporter.get(path)
+    assert plain.headers["Content-Encoding"] is None
+    assert gzip.decompress(body) == text
+
+
+def test_no_browser_guesses_what_an_answer_is(exporter: Exporter) -> None:
+    for path in ("/", "/metrics", "/api/v1/overview", "/nope"):
+        assert exporter.get(path)[0].headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_the_diagnosis_as_json(exporter: Exporter) -> None:

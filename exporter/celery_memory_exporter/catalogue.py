@@ -193,14 +193,18 @@ FAMILIES: tuple[Family, ...] = (
 
 BY_NAME: dict[str, Family] = {family.name: family for family in FAMILIES}
 
-#: Where several workers are shown as one (``worker_groups``), their values are added up, but of these the highest is shown.
+#: Where several workers are shown as one (``worker_groups``), their values are added up, but of these the highest is shown: a limit
+#: is each one's own, and so is what is compared with it.
 HIGHEST = frozenset(
     {
         "celery_worker_info",
         "celery_worker_up",
         "celery_worker_memory_peak_rss_bytes",
+        "celery_worker_open_fds",
         "celery_worker_max_fds",
         "celery_worker_cgroup_memory_limit_bytes",
+        "celery_worker_cgroup_memory_usage_bytes",
+        "celery_worker_cgroup_memory_working_set_bytes",
         "celery_worker_child_memory_limit_bytes",
         "celery_task_retained_objects",
         "celery_task_retained_site_bytes",

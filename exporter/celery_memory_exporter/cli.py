@@ -141,6 +141,12 @@ def build_parser() -> argparse.ArgumentParser:
         "temporary folder, and show what the exporter finds. Ctrl-C ends it and leaves nothing behind.",
     )
     demo.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end by itself and print the summary")
+    demo.add_argument(
+        "--prometheus",
+        action="store_true",
+        help="also start the prometheus that is installed here, with this project's rules, and show its alerts",
+    )
+    demo.add_argument("--alertmanager", metavar="HOST:PORT", help="tell this Alertmanager of them; implies --prometheus")
     demo.add_argument("--listen-address", default="127.0.0.1:0", metavar="HOST:PORT", help="default: any free port on loopback")
     return parser
 
@@ -162,7 +168,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "demo":
         from celery_memory_exporter.demo import run
 
-        return run.demo(arguments.listen_address, arguments.seconds, stop_event())
+        with_prometheus = arguments.prometheus or arguments.alertmanager is not None
+        options = run.Options(arguments.listen_address, arguments.seconds, with_prometheus, arguments.alertmanager)
+        return run.demo(options, stop_event())
     try:
         settings = config.load(arguments.config, overrides(arguments, os.environ))
     except ConfigError as error:

@@ -15,6 +15,7 @@ from celery_memory_exporter.fleet import Fleet, Rules
 from celery_memory_exporter.metrics import FleetCollector
 from celery_memory_exporter.polling import ProcessPoller
 from celery_memory_exporter.queues import QueuePoller
+from celery_memory_exporter.rss_history import HistoryKeeper, RssHistory
 from celery_memory_exporter.server import Application, HttpServer
 from celery_memory_exporter.snapshot import Snapshot
 
@@ -30,7 +31,7 @@ class Exporter:
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(self.snapshot))
         ProcessCollector(registry=self._registry)
-        self._parts: list[ProcessPoller | EventLoop | QueuePoller | HttpServer] = []
+        self._parts: list[ProcessPoller | EventLoop | QueuePoller | HistoryKeeper | HttpServer] = []
         if settings.processes.enabled:
             self._parts.append(self._process_poller(settings))
         for broker in brokers:
@@ -43,7 +44,9 @@ class Exporter:
                 "Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the agents' reports"
             )
         if listener is not None:
-            self._parts.append(HttpServer(Application(self._registry, self.snapshot, self.unready), listener))
+            history = RssHistory()
+            self._parts.append(HistoryKeeper(history, self.snapshot))
+            self._parts.append(HttpServer(Application(self._registry, self.snapshot, self.unready, history), listener))
 
     def start(self) -> None:
         for part in self._parts:

@@ -1,4 +1,4 @@
-"""The HTTP side: ``/metrics``, health, and a landing page. A scrape only reads what is there.
+"""The HTTP side: ``/metrics``, health, the page and its API. A request only reads what is there.
 
 uvicorn serves (TLS handshakes and slow clients each in their own task, which prometheus_client's own server cannot);
 the exposition is made in a thread, so that health answers while a scrape renders. Conventions: prometheus.io "Writing
@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gzip
-import html
 import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
@@ -23,26 +23,17 @@ from urllib.parse import parse_qs
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter import __version__, exposition
+from celery_memory_exporter import exposition, page
 from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.overview import overview
+from celery_memory_exporter.rss_history import RssHistory
 from celery_memory_exporter.snapshot import Snapshot
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
-
-LANDING_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>celery-memory-exporter</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}}</style>
-</head><body><h1>celery-memory-exporter</h1>
-<p>Memory of Celery workers, by process, by task type, by object type. Version {version}.</p>
-<ul><li><a href="metrics">/metrics</a>: for Prometheus</li>
-<li><a href="api/v1/diagnosis">/api/v1/diagnosis</a>: who leaks, as JSON</li>
-<li><a href="-/healthy">/-/healthy</a>: the process answers</li>
-<li><a href="-/ready">/-/ready</a>: all sources work</li></ul></body></html>
-"""
+Answer = tuple[HTTPStatus, Headers, bytes]
 
 
 def content_type(value: str) -> Headers:
@@ -50,15 +41,40 @@ def content_type(value: str) -> Headers:
 
 
 PLAIN = content_type("text/plain; charset=utf-8")
+#: Every body is what its content type says.
+ALWAYS: Headers = [(b"x-content-type-options", b"nosniff")]
 
 
 class Application:
-    """An ASGI application. ``ready`` answers with what is not ready yet, by source; empty when all is well."""
+    """An ASGI application. ``ready`` answers with what is not ready yet, by source; empty when all is well.
 
-    def __init__(self, registry: CollectorRegistry, snapshot: Callable[[], Snapshot], ready: Callable[[], dict[str, str]]) -> None:
+    ``history`` is the page's sparklines; without one there are none.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        snapshot: Callable[[], Snapshot],
+        ready: Callable[[], dict[str, str]],
+        history: RssHistory | None = None,
+    ) -> None:
         self._registry = registry
         self._snapshot = snapshot
         self._ready = ready
+        self._history = history or RssHistory()
+        #: What takes a while to make, each in a thread.
+        self._rendered: dict[str, Callable[[Scope], Answer]] = {
+            "/metrics": self._metrics,
+            "/api/v1/diagnosis": self._diagnosis,
+            "/api/v1/overview": self._overview,
+        }
+        self._page = page.load()
+        self._page_headers: Headers = [
+            *content_type("text/html; charset=utf-8"),
+            (b"content-security-policy", page.content_security_policy(self._page).encode()),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cache-control", b"no-cache"),
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,16 +83,14 @@ class Application:
             status, headers, body = HTTPStatus.METHOD_NOT_ALLOWED, [*PLAIN, (b"allow", b"GET, HEAD")], b"GET and HEAD only\n"
         else:
             status, headers, body = await self._answer(scope)
-        headers = [*headers, (b"content-length", str(len(body)).encode())]
+        headers = [*headers, *ALWAYS, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": int(status), "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    async def _answer(self, scope: Scope) -> tuple[HTTPStatus, Headers, bytes]:
+    async def _answer(self, scope: Scope) -> Answer:
         path = scope["path"]
-        if path == "/metrics":
-            return await asyncio.to_thread(self._metrics, scope)
-        if path == "/api/v1/diagnosis":
-            return await asyncio.to_thread(self._diagnosis)
+        if path in self._rendered:
+            return await asyncio.to_thread(self._rendered[path], scope)
         if path == "/-/healthy":
             return HTTPStatus.OK, PLAIN, b"celery-memory-exporter is healthy.\n"
         if path in ("/-/ready", "/health"):
@@ -85,24 +99,40 @@ class Application:
             status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
             return status, PLAIN, ("\n".join(lines) + "\n").encode()
         if path == "/":
-            page = LANDING_PAGE.format(version=html.escape(__version__))
-            return HTTPStatus.OK, content_type("text/html; charset=utf-8"), page.encode()
+            return compressed(scope, self._page_headers, self._page)
         return HTTPStatus.NOT_FOUND, PLAIN, b"Not found. Metrics are at /metrics.\n"
 
-    def _diagnosis(self) -> tuple[HTTPStatus, Headers, bytes]:
-        body = json.dumps(dataclasses.asdict(diagnose(self._snapshot())))
-        return HTTPStatus.OK, [*content_type("application/json"), (b"cache-control", b"no-store")], body.encode()
+    def _diagnosis(self, scope: Scope) -> Answer:
+        return as_json(scope, dataclasses.asdict(diagnose(self._snapshot())))
 
-    def _metrics(self, scope: Scope) -> tuple[HTTPStatus, Headers, bytes]:
-        request_headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+    def _overview(self, scope: Scope) -> Answer:
+        return as_json(scope, overview(self._snapshot(), self._history, time.time()))
+
+    def _metrics(self, scope: Scope) -> Answer:
         names = parse_qs(scope["query_string"].decode("latin-1")).get("name[]")
         registry: Any = self._registry.restricted_registry(names) if names else self._registry
-        body, kind = exposition.encode(registry, request_headers.get("accept", ""))
-        headers = [*content_type(kind), (b"vary", b"accept, accept-encoding")]
-        if accepts_gzip(request_headers.get("accept-encoding", "")):
-            body = gzip.compress(body, compresslevel=1)
-            headers.append((b"content-encoding", b"gzip"))
-        return HTTPStatus.OK, headers, body
+        body, kind = exposition.encode(registry, request_header(scope, b"accept"))
+        return compressed(scope, content_type(kind), body, vary=b"accept, accept-encoding")
+
+
+def as_json(scope: Scope, value: dict[str, Any]) -> Answer:
+    body = json.dumps(value).encode()
+    return compressed(scope, [*content_type("application/json"), (b"cache-control", b"no-store")], body)
+
+
+def compressed(scope: Scope, headers: Headers, body: bytes, vary: bytes = b"accept-encoding") -> Answer:
+    """With gzip where the client takes it."""
+    headers = [*headers, (b"vary", vary)]
+    if accepts_gzip(request_header(scope, b"accept-encoding")):
+        body = gzip.compress(body, compresslevel=1)
+        headers.append((b"content-encoding", b"gzip"))
+    return HTTPStatus.OK, headers, body
+
+
+def request_header(scope: Scope, name: bytes) -> str:
+    """The last one of that name, or nothing."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    return headers.get(name, b"").decode("latin-1")
 
 
 def accepts_gzip(header: str) -> bool:

@@ -96,6 +96,8 @@ class WorkerView:
     events_lost: int | None = None
     #: Of its task types' resident memory a run, by least squares, where no agent measures it.
     estimates: dict[str, Estimate] = field(default_factory=dict)
+    #: Since something told of it: a report, an event, the process table, an answer. Unknown of those that are gone.
+    age_seconds: float | None = None
 
     @property
     def hostname(self) -> str:

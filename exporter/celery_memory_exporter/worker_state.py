@@ -131,6 +131,7 @@ class WorkerState:
             processes=tuple(self._processes(table, shared)) if live else (),
             cgroup=_cgroup(report, table) if live else _counted(report),
             children_started=report.children_started if report else self.children_seen or None,
+            age_seconds=now - self.seen,
         )
 
     # --- parts ------------------------------------------------------------------------------------------------------

@@ -10,10 +10,7 @@ import json
 import re
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,7 +19,8 @@ import yaml
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from tests.integration.conftest import INTERVAL, Exporter, Program, Stage, Worker, free_port, need, wait_for
+from tests.integration.conftest import INTERVAL, Exporter, Stage, Worker, wait_for
+from tests.integration.observers import Prometheus
 from tests.integration.test_agent import name_of
 from tests.integration.test_outcomes import LONG_AGO, sending_app
 
@@ -30,46 +28,6 @@ pytestmark = pytest.mark.integration
 SCRAPE_SECONDS = 1
 JOB = "celery-exporter"
 NAMESPACE = "shop"
-
-
-class Prometheus(Program):
-    """Scrapes one exporter every second."""
-
-    def __init__(self, folder: Path, exporter: Exporter) -> None:
-        self.port = free_port()
-        config = folder / "prometheus.yaml"
-        target = {"targets": [f"127.0.0.1:{exporter.port}"], "labels": {"namespace": NAMESPACE}}
-        interval = {"scrape_interval": f"{SCRAPE_SECONDS}s", "scrape_timeout": f"{SCRAPE_SECONDS}s"}
-        config.write_text(yaml.safe_dump({"global": interval, "scrape_configs": [{"job_name": JOB, "static_configs": [target]}]}))
-        command = [need("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'prometheus'}"]
-        super().__init__([*command, f"--web.listen-address=127.0.0.1:{self.port}"], folder / "prometheus.log")
-
-    def start(self) -> None:
-        super().start()
-        wait_for(self._ready, "Prometheus")
-        wait_for(lambda: self.query("up == 1"), "the first scrape")
-
-    def _ready(self) -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=10) as response:
-            return bool(response.status == 200)
-
-    def ask(self, path: str, **parameters: Any) -> Any:
-        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        try:
-            with urllib.request.urlopen(url, timeout=10) as response:
-                return json.load(response)["data"]
-        except urllib.request.HTTPError as error:
-            raise AssertionError(f"{parameters}: {error.read().decode()}") from None
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Raises ``AssertionError`` for what Prometheus does not understand."""
-        result: list[dict[str, Any]] = self.ask("query", query=expression)["result"]
-        return result
-
-    def values(self, expression: str, begin: float, end: float) -> dict[int, float]:
-        """By whole second; of one series."""
-        found = self.ask("query_range", query=expression, start=int(begin), end=int(end), step=1)["result"]
-        return {int(at): float(value) for series in found for at, value in series["values"]}
 
 
 @pytest.fixture
@@ -83,7 +41,7 @@ def exporter(stage: Stage) -> Exporter:
 
 @pytest.fixture
 def prometheus(stage: Stage, exporter: Exporter) -> Iterator[Prometheus]:
-    prometheus = Prometheus(stage.folder, exporter)
+    prometheus = Prometheus(stage.folder, exporter.port, job=JOB, namespace=NAMESPACE, scrape_seconds=SCRAPE_SECONDS)
     try:
         prometheus.start()
         yield prometheus

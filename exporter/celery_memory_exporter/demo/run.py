@@ -12,11 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from celery_memory_exporter import checks
 from celery_memory_exporter.config import Broker, Config, Listen, Processes
-from celery_memory_exporter.demo import view
+from celery_memory_exporter.demo import prometheus, view
+from celery_memory_exporter.demo.prometheus import Prometheus, PrometheusError
 from celery_memory_exporter.diagnosis import diagnose
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
@@ -31,12 +33,22 @@ LOAD_PER_SECOND = 30.0
 MAX_WAITING = 20
 
 
-def demo(listen_address: str, seconds: float | None, stop: threading.Event) -> int:
-    """Runs until ``stop`` is set or ``seconds`` are over; the answer is the exit status."""
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says. ``alertmanager`` is told of alerts; both addresses are ``host:port``."""
+
+    listen_address: str
+    seconds: float | None = None
+    prometheus: bool = False
+    alertmanager: str | None = None
+
+
+def demo(options: Options, stop: threading.Event) -> int:
+    """Runs until ``stop`` is set or the seconds are over; the answer is the exit status."""
     try:
-        listener = bind(*checks.split_address(listen_address))
+        listener = bind(*checks.split_address(options.listen_address))
     except (OSError, ValueError) as error:
-        print(f"celery-memory-exporter: cannot listen on {listen_address}: {error}", file=sys.stderr)
+        print(f"celery-memory-exporter: cannot listen on {options.listen_address}: {error}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="celery-memory-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -46,19 +58,40 @@ def demo(listen_address: str, seconds: float | None, stop: threading.Event) -> i
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder)  # kombu moves each message through the temporary folder
         print(f"Starting a Celery worker with two children in {folder} …", flush=True)
         # The exporter first: kombu cannot read a folder's bindings while another process writes them.
-        with running_exporter(folder, listener) as exporter, running_worker(folder) as worker:
-            history = view.History(NODENAME, f"http://{address_of(listener)}")
-            with running_load(folder, stop):
-                failed = watch(exporter, worker, history, seconds, stop)
-            diagnosis = diagnose(exporter.snapshot())
+        try:
+            with (
+                running_exporter(folder, listener) as exporter,
+                observed(folder, listener, options) as observer,
+                running_worker(folder) as worker,
+            ):
+                history = view.History(NODENAME, f"http://{address_of(listener)}")
+                with running_load(folder, stop):
+                    failed = watch(exporter, worker, history, options.seconds, stop, observer=observer)
+                diagnosis = diagnose(exporter.snapshot())
+        except PrometheusError as error:
+            print(f"celery-memory-exporter: {error}", file=sys.stderr)
+            return 1
         if failed:
             return worker_failed(folder, failed)
     print(view.summary(history, diagnosis), flush=True)
     return 0
 
 
+def observed(folder: Path, listener: socket.socket, options: Options) -> contextlib.AbstractContextManager[Prometheus | None]:
+    """A Prometheus, if one is wanted."""
+    if not options.prometheus:
+        return contextlib.nullcontext()
+    return prometheus.running(folder, address_of(listener), options.alertmanager)
+
+
 def watch(
-    exporter: Exporter, worker: subprocess.Popen[bytes], history: view.History, seconds: float | None, stop: threading.Event
+    exporter: Exporter,
+    worker: subprocess.Popen[bytes],
+    history: view.History,
+    seconds: float | None,
+    stop: threading.Event,
+    *,
+    observer: Prometheus | None,
 ) -> str | None:
     """Shows the table until the end; the answer is what went wrong with the worker, if anything did."""
     waiting_since = time.monotonic()
@@ -70,6 +103,8 @@ def watch(
             return f"sent no report within {START_SECONDS:.0f} s"
         if history.started:
             print(view.table(history, clear=sys.stdout.isatty()), flush=True)
+            if observer is not None:
+                print(view.alerts(f"{observer.url}/alerts", observer.alerts(NODENAME)), flush=True)
         if seconds is not None and history.seconds >= seconds:
             break
         stop.wait(INTERVAL_SECONDS if history.started else 0.2)

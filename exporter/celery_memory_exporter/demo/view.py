@@ -107,6 +107,12 @@ def table(history: History, *, clear: bool) -> str:
     return "\n".join(lines)
 
 
+def alerts(url: str, found: list[tuple[str, str, str]]) -> str:
+    """What Prometheus says: name, state and task type of each alert."""
+    told = ", ".join(f"{name} {state}" + (f" ({short(task)})" if task else "") for name, state, task in found)
+    return f"alerts      {told or 'none yet'}   {url}"
+
+
 def summary(history: History, diagnosis: Diagnosis) -> str:
     """Who leaks, and who does not."""
     if not history.started:

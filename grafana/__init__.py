@@ -1,0 +1,1 @@
+"""What people look at: dashboards, rules, and the program that writes them."""

@@ -1,0 +1,1 @@
+"""The five dashboards, each in a module of its own."""

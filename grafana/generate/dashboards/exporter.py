@@ -1,0 +1,204 @@
+"""Can what the other dashboards show be trusted, and what does it cost?"""
+
+from __future__ import annotations
+
+from grafana.generate import frame, parts
+from grafana.generate.parts import GREEN, ORANGE, RED, Json, query
+
+UID = "celery-memory-exporter"
+OWN = "celery_memory_exporter"
+
+
+def sources() -> list[tuple[int, Json]]:
+    up = parts.panel(
+        "state-timeline",
+        "Sources",
+        "broker: reports and events arrive. queues: lengths can be read. processes: the process table can be read. A source that "
+        "is down leaves its series out; the exporter's log says why.",
+        [query(f"{OWN}_source_up{{$all}}", "{{source}} {{instance}}")],
+        "none",
+        defaults={
+            "color": {"mode": "thresholds"},
+            "thresholds": parts.steps((None, RED), (1, GREEN)),
+            "mappings": [
+                {
+                    "type": "value",
+                    "options": {"0": {"text": "down", "color": RED, "index": 0}, "1": {"text": "up", "color": GREEN, "index": 1}},
+                }
+            ],
+        },
+        custom={"fillOpacity": 70, "lineWidth": 0},
+        options={
+            "mergeValues": True,
+            "showValue": "auto",
+            "rowHeight": 0.8,
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
+        },
+    )
+    lag = parts.series(
+        "Lag of events",
+        "Age of the last event when it was handled, by its sender's clock. Seconds that stay: clocks that differ. Seconds that "
+        "rise: the exporter does not keep up.",
+        [query(f"{OWN}_event_lag_seconds{{$all}}", "{{instance}}")],
+        "s",
+    )
+    return [(14, up), (10, lag)]
+
+
+def arrivals() -> list[tuple[int, Json]]:
+    received = parts.series(
+        "Reports and events",
+        "A second. Reports come from agents, the groups of events from workers with -E.",
+        [
+            query(f"sum(rate({OWN}_reports_received_total{{$all}}[$__rate_interval]))", "reports"),
+            query(f"sum by (group) (rate({OWN}_events_received_total{{$all}}[$__rate_interval]))", "events: {{group}}"),
+        ],
+        "cps",
+    )
+    refused = parts.series(
+        "Refused, ignored, lost",
+        "Reports that were refused (version: upgrade the exporter first), events that could not be counted, and tasks whose "
+        "events did not get here. The totals of an agent's worker do not suffer: its next report says all again.",
+        [
+            query(
+                f"sum by (reason) (increase({OWN}_reports_rejected_total{{$all}}[$__rate_interval]))", "report refused: {{reason}}"
+            ),
+            query(f"sum by (reason) (increase({OWN}_events_ignored_total{{$all}}[$__rate_interval]))", "event ignored: {{reason}}"),
+            query(f"sum by (worker) (increase({OWN}_events_lost_total{{$all}}[$__rate_interval]))", "events lost: {{worker}}"),
+            query(f"sum(increase({OWN}_broker_reconnects_total{{$all}}[$__rate_interval]))", "connections to the broker lost"),
+        ],
+        "none",
+    )
+    dropped = parts.series(
+        "Kept back by a cap",
+        "What did not become a series of its own, by the family that has the cap; where a sum makes sense it is in other. Raise "
+        "limits in the exporter's configuration where it matters.",
+        [
+            query(f"sum({OWN}_series_dropped_total{{$all}}) or vector(0)", "all"),
+            query(f"sum by (family) ({OWN}_series_dropped_total{{$all}})", "{{family}}"),
+        ],
+        "short",
+    )
+    return [(8, received), (8, refused), (8, dropped)]
+
+
+def agents() -> list[tuple[int, Json]]:
+    cost = parts.series(
+        "What the agent costs",
+        "Time around task runs that the agent took for itself, in seconds a second of one core, by worker. Above 0.02 look at "
+        "which of its settings to turn down (README, the agent's settings).",
+        [query("sum by (worker) (rate(celery_agent_overhead_seconds_total{$worker}[$__rate_interval]))", "{{worker}}")],
+        "percentunit",
+    )
+    trouble = parts.series(
+        "Agents in trouble",
+        "Reports that could not be sent (the next one says all they said), and errors inside the agent; the worker's log has each "
+        "place once.",
+        [
+            query(
+                "sum by (worker) (increase(celery_agent_reports_dropped_total{$worker}[$__rate_interval]))", "not sent: {{worker}}"
+            ),
+            query("sum by (worker) (increase(celery_agent_errors_total{$worker}[$__rate_interval]))", "errors: {{worker}}"),
+        ],
+        "none",
+    )
+    versions = parts.table(
+        "Workers and their agents",
+        "An empty agent: that worker has none, and only its processes and its events are seen. Turn it on with -I "
+        "celery_memory_exporter.autoload.",
+        [
+            ("worker", "Worker"),
+            ("pool", "Pool"),
+            ("python_version", "Python"),
+            ("celery_version", "Celery"),
+            ("agent_version", "Agent"),
+        ],
+        ["celery_worker_info{$worker}"],
+        overrides=[parts.override("^(Pool|Python|Celery|Agent)$", regex=True, custom__width=75)],
+        sort="Worker",
+        ascending=True,
+    )
+    return [(8, cost), (8, trouble), (8, versions)]
+
+
+def itself() -> list[tuple[int, Json]]:
+    memory = parts.series(
+        "Memory of the exporter",
+        "Resident. It is bounded by the caps on what it keeps of each worker.",
+        [query("process_resident_memory_bytes{$all}", "{{instance}}")],
+        "bytes",
+    )
+    cpu = parts.series(
+        "CPU of the exporter",
+        "Seconds a second of one core.",
+        [query("rate(process_cpu_seconds_total{$all}[$__rate_interval])", "{{instance}}")],
+        "percentunit",
+    )
+    scrape = parts.series(
+        "Scrapes",
+        "How long they took (left) and how many samples they had (right). Beyond the scrape's timeout or its sample_limit all of "
+        "it is lost: raise them, or lower limits in the exporter's configuration.",
+        [
+            query("scrape_duration_seconds{$all}", "duration, {{instance}}"),
+            query("scrape_samples_scraped{$all}", "samples, {{instance}}"),
+        ],
+        "s",
+        overrides=[parts.override("^samples", regex=True, unit="short", custom__axisPlacement="right", custom__fillOpacity=0)],
+    )
+    collect = parts.series(
+        "Reading the sources",
+        "How long the last round of each took.",
+        [query(f"{OWN}_collect_duration_seconds{{$all}}", "{{source}}")],
+        "s",
+    )
+    return [(6, memory), (6, cpu), (6, scrape), (6, collect)]
+
+
+def figures() -> frame.Row:
+    down = parts.steps((None, GREEN), (1, RED))
+    agents_share = 'count(celery_worker_info{$worker,agent_version!=""}) / count(celery_worker_info{$worker})'
+    refused = f"sum(increase({OWN}_reports_rejected_total{{$all}}[$__range]))"
+    return frame.figures(
+        parts.stat(
+            "Sources down",
+            "Of all exporters. Each is named below.",
+            f"count({OWN}_source_up{{$all}} == 0) or vector(0)",
+            "none",
+            thresholds=down,
+        ),
+        parts.stat(
+            "Workers with an agent",
+            "The others are seen from outside only.",
+            agents_share,
+            "percentunit",
+            thresholds=parts.steps((None, ORANGE), (1, GREEN)),
+        ),
+        parts.stat("Reports refused", "In this time range.", f"{refused} or vector(0)", "none", thresholds=down),
+        parts.stat(
+            "Series kept back",
+            "What caps kept from becoming series since the exporters started.",
+            f"sum({OWN}_series_dropped_total{{$all}}) or vector(0)",
+            "short",
+            thresholds=parts.steps((None, GREEN), (1, ORANGE)),
+        ),
+    )
+
+
+def content() -> list[frame.Row]:
+    return [
+        figures(),
+        (6, sources()),
+        (8, arrivals()),
+        (9, agents()),
+        (8, itself()),
+    ]
+
+
+def build() -> Json:
+    return frame.dashboard(
+        UID,
+        "Celery memory / Exporter and agents",
+        "Whether the exporter hears everything, and what it and the agents cost.",
+        [*frame.target_variables("celery_worker_up"), frame.WORKER],
+        content(),
+    )

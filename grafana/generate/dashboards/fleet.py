@@ -1,0 +1,274 @@
+"""Who grows, and who will hit the limit when?"""
+
+from __future__ import annotations
+
+from grafana.generate import frame, parts
+from grafana.generate.parts import GREEN, ORANGE, RED, Json, query, risen
+
+UID = "celery-memory-fleet"
+
+#: Of a worker as a whole. RSS counts pages that children share with their parent in each; PSS does not, where it is known.
+MEMORY = """(sum by (job, instance, worker) (celery_worker_memory_pss_bytes{$worker})
+    or sum by (job, instance, worker) (celery_worker_memory_rss_bytes{$worker}))"""
+CHILDREN = 'celery_worker_memory_rss_bytes{$worker,process!="main"}'
+LIMIT, USED = "celery_worker_cgroup_memory_limit_bytes{$worker}", "celery_worker_cgroup_memory_working_set_bytes{$worker}"
+CHILD_LIMIT = "celery_worker_child_memory_limit_bytes{$worker}"
+OF_WORKER = "on (job, instance, worker)"
+BIGGEST_CHILD = f"max by (job, instance, worker) ({CHILDREN})"
+#: Of whichever limit is nearer, the cgroup's or the pool's own for each child (max_memory_per_child).
+LIMIT_SHARE = f"max by (worker) ({BIGGEST_CHILD} / {OF_WORKER} {CHILD_LIMIT} or {USED} / {LIMIT})"
+HEADROOM = f"""min by (job, instance, worker) (
+    count by (job, instance, worker) ({CHILDREN}) * {OF_WORKER} {CHILD_LIMIT}
+        - {OF_WORKER} sum by (job, instance, worker) ({CHILDREN})
+    or {LIMIT} - {USED})"""
+LEAK_A_SECOND = "(sum by (job, instance, worker) (celery_leak_bytes_per_hour{$worker}) / 3600 > 0)"
+SECONDS_LEFT = f"{HEADROOM} / {OF_WORKER} {LEAK_A_SECOND}"
+OF_SUSPECT = "on (job, instance, worker, name, growth_class)"
+WITH_HOLDER = f"* {OF_SUSPECT} group_left (holder) celery_leak_suspect{{$worker}}"
+
+
+def suspects() -> Json:
+    site = "topk by (job, instance, worker, name) (1, celery_task_retained_site_bytes{$worker})"
+    objects = "topk by (job, instance, worker, name) (1, celery_task_retained_objects{$worker})"
+    return parts.table(
+        "Suspects",
+        "One row for each task type that leaks on a worker, fastest first. Class says what is left behind; holder is the "
+        "container or the attribute that keeps it; line is where it was allocated. An empty task: the process grows and no task "
+        "type explains it. Open Task memory for the evidence, and the exporter's own page for the advice.",
+        [
+            ("name", "Task"),
+            ("worker", "Worker"),
+            ("growth_class", "Class"),
+            ("Value #A", "An hour"),
+            ("Value #B", "A run"),
+            ("object_type", "Left behind"),
+            ("holder", "Holder"),
+            ("site", "Line"),
+        ],
+        [
+            f"celery_leak_bytes_per_hour{{$worker}} {WITH_HOLDER}",
+            f"celery_leak_bytes_per_run{{$worker}} {WITH_HOLDER}",
+            f"celery_leak_suspect{{$worker}} * on (job, instance, worker, name) group_left (site) ({site} ^ 0)",
+            f"celery_leak_suspect{{$worker}} * on (job, instance, worker, name) group_left (object_type) ({objects} ^ 0)",
+        ],
+        sort="An hour",
+        overrides=[
+            parts.override(
+                "An hour", unit="bytes", custom__cellOptions={"type": "color-text"}, color={"mode": "fixed", "fixedColor": RED}
+            ),
+            parts.override("A run", unit="bytes"),
+            parts.override("Class", custom__width=105),
+            parts.override("Worker", custom__width=160),
+        ],
+    )
+
+
+def workers() -> Json:
+    return parts.table(
+        "Workers",
+        "Memory is PSS where it can be read, and resident memory otherwise. Growth is what suspects leave behind an hour. Time "
+        "left is how long it takes them to the limit of the pool's children (max_memory_per_child) or of the cgroup. Who has "
+        "little of it: raise the limit, or recycle children sooner, until the leak is mended.",
+        [
+            ("worker", "Worker"),
+            ("Value #A", "Memory"),
+            ("Value #B", "Leaks an hour"),
+            ("Value #C", "Of its limit"),
+            ("Value #D", "Time left"),
+            ("Value #E", "Running"),
+        ],
+        [
+            f"sum by (worker) ({MEMORY})",
+            "sum by (worker) (celery_leak_bytes_per_hour{$worker})",
+            LIMIT_SHARE,
+            f"min by (worker) ({SECONDS_LEFT})",
+            "sum by (worker) (celery_worker_tasks_active{$worker})",
+        ],
+        sort="Memory",
+        overrides=[
+            parts.override("^(Memory|Leaks an hour)$", regex=True, unit="bytes"),
+            parts.override("Time left", unit="s", decimals=1),
+            parts.override(
+                "Of its limit",
+                unit="percentunit",
+                custom__cellOptions={"type": "color-text"},
+                thresholds=parts.steps((None, GREEN), (0.8, ORANGE), (0.95, RED)),
+            ),
+        ],
+    )
+
+
+def figures() -> frame.Row:
+    alarm = parts.steps((None, GREEN), (1, RED))
+    return frame.figures(
+        parts.stat(
+            "Leaking task types",
+            "Task types with a verdict, on any worker. The table below names them.",
+            'count(count by (name) (celery_leak_suspect{$worker,name!=""})) or vector(0)',
+            "none",
+            thresholds=alarm,
+        ),
+        parts.stat(
+            "Leaked an hour",
+            "What all suspects leave behind an hour at the rate that they run.",
+            "sum(celery_leak_bytes_per_hour{$worker}) or vector(0)",
+            "bytes",
+            thresholds=parts.steps((None, GREEN), (1, ORANGE), (100 * 2**20, RED)),
+        ),
+        parts.stat(
+            "First at its limit in",
+            "The least time that any worker's leaks leave it. Without a limit or without a leak there is none.",
+            f"min({SECONDS_LEFT})",
+            "s",
+            thresholds=parts.steps((None, RED), (4 * 3600, ORANGE), (24 * 3600, GREEN)),
+            empty="never",
+        ),
+        parts.stat(
+            "OOM kills",
+            "Processes that the kernel killed in the workers' cgroups, in this time range.",
+            "sum(increase(celery_worker_cgroup_oom_kills_total{$worker}[$__range])) or vector(0)",
+            "none",
+            thresholds=alarm,
+        ),
+        parts.stat(
+            "Runs lost",
+            "Runs whose child died under them, in this time range; each is work that was not done.",
+            f"sum({risen('celery_task_lost_total{$worker}', 'job')}) or vector(0)",
+            "none",
+            thresholds=alarm,
+        ),
+        parts.stat(
+            "Workers up",
+            "Workers that report, beat or are seen in the process table.",
+            "sum(celery_worker_up{$worker})",
+            "none",
+            thresholds=parts.steps((None, RED), (1, GREEN)),
+            spark=True,
+        ),
+    )
+
+
+def growth() -> list[tuple[int, Json]]:
+    return [
+        (
+            12,
+            parts.series(
+                "Memory by worker",
+                "PSS where it can be read, resident memory otherwise (which counts shared pages once a process). A line "
+                "that only rises is growth; what kind of growth, the table above says. Open Worker anatomy for one "
+                "worker.",
+                [query(f"sum by (worker) ({MEMORY})", "{{worker}}")],
+                "bytes",
+            ),
+        ),
+        (
+            12,
+            parts.series(
+                "Leaked an hour, by task type",
+                "The verdict's rate of each suspect. It stays at zero when a task type stops running, and goes when its "
+                "leak is mended.",
+                [query("sum by (name, growth_class) (celery_leak_bytes_per_hour{$worker})", "{{name}} ({{growth_class}})")],
+                "bytes",
+            ),
+        ),
+    ]
+
+
+def where() -> list[tuple[int, Json]]:
+    return [
+        (14, workers()),
+        (
+            10,
+            parts.bar_gauge(
+                "Object types that pile up",
+                "How many more objects of a type there are than when each process started, over all workers. A type of "
+                "your own among them is the first thing to search for in the code.",
+                "topk(10, sum by (object_type) (celery_worker_objects_growth{$worker}) > 0)",
+                "{{object_type}}",
+                "short",
+                thresholds=parts.steps((None, ORANGE)),
+            ),
+        ),
+    ]
+
+
+def ends() -> list[tuple[int, Json]]:
+    return [
+        (
+            8,
+            parts.series(
+                "Kills",
+                "What the kernel killed in the workers' cgroups, and the runs that were lost with their child.",
+                [
+                    query(
+                        "sum by (worker) (increase(celery_worker_cgroup_oom_kills_total{$worker}[$__rate_interval])) > 0",
+                        "OOM kill in {{worker}}",
+                    ),
+                    query(
+                        f"{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval')} > 0",
+                        "{{name}} lost ({{reason}})",
+                    ),
+                ],
+                "none",
+                bars=True,
+                calcs=(),
+            ),
+        ),
+        (
+            8,
+            parts.series(
+                "Children ended, by why",
+                "tasks and memory are the pool's own recycling (max_tasks_per_child, max_memory_per_child); oom and "
+                "signal are kills. Many of them a minute: the limit is too low, or the leak too fast.",
+                [
+                    query(
+                        "sum by (reason) (increase(celery_worker_children_exited_total{$worker}[$__rate_interval])) > 0",
+                        "{{reason}}",
+                    )
+                ],
+                "none",
+                bars=True,
+                stack=True,
+                calcs=(),
+            ),
+        ),
+        (
+            8,
+            parts.series(
+                "Held by the allocator",
+                "Bytes that the C heap keeps although nothing uses them. When this rises and the live memory does not, it "
+                "is fragmentation or an earlier peak and no leak: MALLOC_ARENA_MAX=2, jemalloc or recycling helps.",
+                [query("sum by (worker) (celery_worker_native_free_bytes{$worker})", "{{worker}}")],
+                "bytes",
+            ),
+        ),
+    ]
+
+
+def content() -> list[frame.Row]:
+    return [
+        figures(),
+        (8, [(24, suspects())]),
+        (
+            9,
+            growth(),
+        ),
+        (
+            9,
+            where(),
+        ),
+        (
+            8,
+            ends(),
+        ),
+    ]
+
+
+def build() -> Json:
+    return frame.dashboard(
+        UID,
+        "Celery memory / Fleet",
+        "Who grows, which task type is to blame, and who will hit the limit when.",
+        [*frame.target_variables("celery_worker_up"), frame.WORKER],
+        content(),
+    )

@@ -1,0 +1,216 @@
+"""How do tasks and queues do?"""
+
+from __future__ import annotations
+
+from grafana.generate import frame, parts
+from grafana.generate.parts import GREEN, ORANGE, RED, Json, query, risen
+
+UID = "celery-memory-queues"
+QUEUE = frame.label_variable("queue", "Queue", "celery_task_received_total{$task}", "queue_name")
+OUTCOMES = ("succeeded", "failed", "retried", "rejected", "revoked")
+COLORS = {"succeeded": GREEN, "failed": RED, "retried": ORANGE, "rejected": "purple", "revoked": "#8e8e99", "received": "blue"}
+
+
+def rate(outcome: str, by: str, over: str = "$__rate_interval") -> str:
+    return f"sum by ({by}) (rate(celery_task_{outcome}_total{{$traffic}}[{over}]))"
+
+
+def quantiles(family: str) -> list[Json]:
+    """By task type, of the whole choice."""
+    buckets = f"sum by (le) (rate({family}_bucket{{$traffic}}[$__rate_interval]))"
+    return [query(f"histogram_quantile({share}, {buckets})", f"p{100 * share:g}") for share in (0.5, 0.95, 0.99)]
+
+
+def by_task(family: str) -> Json:
+    buckets = f"sum by (name, le) (rate({family}_bucket{{$traffic}}[$__rate_interval]))"
+    return query(f"histogram_quantile(0.95, {buckets})", "{{name}}")
+
+
+def failure_share(by: str) -> str:
+    failed = f"sum by ({by}) (increase(celery_task_failed_total{{$traffic}}[$__range]))"
+    done = f"sum by ({by}) (increase(celery_task_succeeded_total{{$traffic}}[$__range]))"
+    return f"{failed} / ({failed} + {done})"
+
+
+def traffic() -> list[tuple[int, Json]]:
+    throughput = parts.series(
+        "Throughput",
+        "Tasks a second, by what they came to. Received above the others for long: prefetched tasks wait in the workers.",
+        [query(rate("received", "job"), "received"), *(query(rate(each, "job"), each) for each in OUTCOMES)],
+        "ops",
+        overrides=[parts.override(name, color={"mode": "fixed", "fixedColor": color}) for name, color in COLORS.items()],
+    )
+    busiest = parts.series(
+        "Throughput by task type",
+        "Tasks a second that succeeded.",
+        [query(rate("succeeded", "name"), "{{name}}")],
+        "ops",
+    )
+    return [(12, throughput), (12, busiest)]
+
+
+def failures() -> list[tuple[int, Json]]:
+    by_exception = parts.series(
+        "Failures, by task type and exception",
+        "A second; time limits and lost children included.",
+        [
+            query(
+                "sum by (name, exception) (rate(celery_task_failed_total{$traffic}[$__rate_interval])) > 0",
+                "{{name}}: {{exception}}",
+            )
+        ],
+        "ops",
+    )
+    summary = parts.table(
+        "Outcomes",
+        "In this time range.",
+        [
+            ("name", "Task"),
+            ("Value #A", "Failed"),
+            ("Value #B", "Succeeded"),
+            ("Value #C", "Failures"),
+            ("Value #D", "Retries"),
+        ],
+        [
+            failure_share("name"),
+            "sum by (name) (increase(celery_task_succeeded_total{$traffic}[$__range]))",
+            risen("celery_task_failed_total{$traffic}", "name"),
+            risen("celery_task_retried_total{$traffic}", "name"),
+        ],
+        sort="Failed",
+        overrides=[
+            parts.override(
+                "Failed",
+                unit="percentunit",
+                custom__cellOptions={"type": "color-text"},
+                thresholds=parts.steps((None, GREEN), (0.01, ORANGE), (0.05, RED)),
+            ),
+            parts.override("^(Succeeded|Failures|Retries)$", regex=True, unit="short", decimals=0),
+        ],
+    )
+    return [(12, by_exception), (12, summary)]
+
+
+def durations() -> list[tuple[int, Json]]:
+    runtime = parts.series(
+        "Runtime of all", "Percentiles of runs that succeeded.", quantiles("celery_task_runtime"), "s", calcs=("lastNotNull",)
+    )
+    runtime_by_task = parts.series(
+        "Runtime by task type", "The 95th percentile of each.", [by_task("celery_task_runtime")], "s", calcs=("lastNotNull",)
+    )
+    wait = parts.series(
+        "Wait in the queue",
+        "From when a task was sent, or due, until it started, where messages tell when they were sent. The 95th percentile of "
+        "each task type.",
+        [by_task("celery_task_queue_wait_time")],
+        "s",
+        calcs=("lastNotNull",),
+    )
+    return [(8, runtime), (8, runtime_by_task), (8, wait)]
+
+
+def queues() -> list[tuple[int, Json]]:
+    length = parts.series(
+        "Queue length",
+        "Messages that wait, of all priorities. What rises for hours needs more workers, or faster tasks.",
+        [query("sum by (queue_name) (celery_queue_length{$queue})", "{{queue_name}}")],
+        "short",
+    )
+    age = parts.series(
+        "Age of the oldest waiting task",
+        "What the one at the head of the queue has waited; at least, where its message tells no time.",
+        [query("max by (queue_name) (celery_queue_oldest_task_age_seconds{$queue})", "{{queue_name}}")],
+        "s",
+    )
+    consumers = parts.table(
+        "Who consumes",
+        "Workers and pool processes that consume each queue. A queue with messages and no worker waits for ever.",
+        [("queue_name", "Queue"), ("Value #A", "Waiting"), ("Value #B", "Workers"), ("Value #C", "Processes")],
+        [
+            "sum by (queue_name) (celery_queue_length{$queue})",
+            "sum by (queue_name) (celery_active_worker_count{$queue})",
+            "sum by (queue_name) (celery_active_process_count{$queue})",
+        ],
+        sort="Waiting",
+        overrides=[parts.override("Waiting", unit="short"), parts.override("^(Workers|Processes)$", regex=True, decimals=0)],
+    )
+    return [(8, length), (8, age), (8, consumers)]
+
+
+def workers() -> list[tuple[int, Json]]:
+    busy = parts.series(
+        "Running and prefetched",
+        "Tasks that each worker runs, and those that it has taken from the broker and not started.",
+        [
+            query("sum by (worker) (celery_worker_tasks_active{$worker})", "running, {{worker}}"),
+            query("sum by (worker) (celery_worker_prefetched_tasks{$worker})", "prefetched, {{worker}}"),
+        ],
+        "none",
+        overrides=[
+            parts.override("^prefetched", regex=True, custom__lineStyle={"fill": "dash", "dash": [8, 6]}, custom__fillOpacity=0)
+        ],
+    )
+    oldest = parts.series(
+        "Longest running",
+        "For how long the oldest task of each type that runs now has been running. What only rises hangs.",
+        [query("max by (name) (celery_task_running_oldest_seconds{$task})", "{{name}}")],
+        "s",
+    )
+    return [(12, busy), (12, oldest)]
+
+
+def figures() -> frame.Row:
+    share = parts.steps((None, GREEN), (0.01, ORANGE), (0.05, RED))
+    used = "sum(celery_worker_tasks_active{$worker}) / sum(celery_worker_concurrency{$worker})"
+    return frame.figures(
+        parts.stat(
+            "Tasks a second",
+            "That succeeded or failed.",
+            f"sum({rate('succeeded', 'job')} + {rate('failed', 'job')})",
+            "ops",
+            spark=True,
+        ),
+        parts.stat(
+            "Failed",
+            "Share of what was done in this time range.",
+            f"max({failure_share('job')})",
+            "percentunit",
+            thresholds=share,
+        ),
+        parts.stat("Waiting", "Messages in all queues.", "sum(celery_queue_length{$queue})", "short", spark=True),
+        parts.stat(
+            "Oldest that waits",
+            "For how long the oldest message of all queues has waited.",
+            "max(celery_queue_oldest_task_age_seconds{$queue}) or vector(0)",
+            "s",
+        ),
+        parts.stat(
+            "Pool in use",
+            "Tasks that run, of those that could.",
+            used,
+            "percentunit",
+            thresholds=parts.steps((None, GREEN), (0.9, ORANGE)),
+        ),
+        parts.stat("Retries a second", "Runs that asked for another one.", f"sum({rate('retried', 'job')})", "ops"),
+    )
+
+
+def content() -> list[frame.Row]:
+    return [
+        figures(),
+        (9, traffic()),
+        (9, queues()),
+        (9, durations()),
+        (9, failures()),
+        (8, workers()),
+    ]
+
+
+def build() -> Json:
+    return frame.dashboard(
+        UID,
+        "Celery memory / Tasks and queues",
+        "Throughput, failures, runtime and waiting, by task type and queue.",
+        [*frame.target_variables("celery_worker_up"), frame.WORKER, frame.TASK, QUEUE],
+        content(),
+    )

@@ -16,7 +16,7 @@ $(VENV)/.package: pyproject.toml
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.package
-	$(BIN)/pip install --quiet --editable '.[test,look,check]'
+	$(BIN)/pip install --quiet --editable '.[test,look,deploy,check]'
 	@touch $@
 
 demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"
@@ -36,8 +36,9 @@ check: $(VENV)/.tests  ## ruff, ruff format, mypy
 golden: $(VENV)/.tests  ## rewrite the golden exposition after a wanted change
 	GOLDEN=write $(BIN)/pytest tests/test_metrics.py tests/test_docs.py tests/test_rules.py -k golden
 
-grafana: $(VENV)/.package  ## rewrite dashboards and rules after a change of grafana/generate
+grafana: $(VENV)/.tests  ## rewrite dashboards and rules, and what deploy/ has of them, after a change of grafana/generate
 	$(BIN)/python -m grafana.generate $(ARGS)
+	$(BIN)/python -m deploy.kubernetes.generate
 
 zoo: $(VENV)/.tests  ## every known leak and innocent in real workers: make zoo ARGS="--jobs 2" or ARGS="drip_beside_churn"
 	@tests/prepare.sh servers

@@ -108,6 +108,30 @@ def test_cgroup_v1_takes_the_smallest_limit_and_knows_its_word_for_none(tmp_path
     assert procfs.cgroup_v1(str(tmp_path), "/docker") == CgroupMemory(5000, 700, 0, 4)
 
 
+def group_of(folder: Path, limit: int, usage: int) -> None:
+    write(folder / "memory.max", f"{limit}\n")
+    write(folder / "memory.current", f"{usage}\n")
+
+
+def test_a_process_in_another_container_is_not_taken_for_one_in_ours(tmp_path: Path) -> None:
+    root, proc = tmp_path / "cgroup", tmp_path / "proc"
+    group_of(root, limit=200, usage=20)
+    write(proc / "self" / "cgroup", "0::/\n")
+    write(proc / "8" / "cgroup", "0::/\n")
+    write(proc / "9" / "cgroup", "0::/../other\n")
+    assert procfs.cgroup_memory(8, str(root), str(proc)).limit_bytes == 200, "it is in our group"
+    assert procfs.cgroup_memory(9, str(root), str(proc)) == CgroupMemory(), "its root cannot be seen"
+    group_of(proc / "9" / "root" / root.relative_to("/"), limit=300, usage=30)
+    assert procfs.cgroup_memory(9, str(root), str(proc)) == CgroupMemory(300, 30, 30, None)
+
+
+def test_a_path_of_the_host_is_not_found_and_our_root_is_our_group(tmp_path: Path) -> None:
+    root, proc = tmp_path / "cgroup", tmp_path / "proc"
+    group_of(root, limit=200, usage=20)
+    write(proc / "self" / "cgroup", "0::/docker/a\n")
+    assert procfs.cgroup_memory("self", str(root), str(proc)) == CgroupMemory(200, 20, 20, None)
+
+
 def test_no_cgroup_is_unknown(tmp_path: Path) -> None:
     assert procfs.cgroup_memory(root=str(tmp_path)) == CgroupMemory()
 

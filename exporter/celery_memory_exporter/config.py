@@ -201,6 +201,7 @@ class Config:
 #: What may be set without a file: key path by environment variable.
 ENVIRONMENT = {
     "CELERY_MEMORY_BROKER_URL": "broker.url",
+    "CELERY_MEMORY_EVENTS_URL": "broker.events_url",
     "CELERY_MEMORY_LISTEN_ADDRESS": "listen.address",
     "CELERY_MEMORY_LOG_LEVEL": "log.level",
 }

@@ -204,13 +204,13 @@ def cgroup_v2(root: str, path: str) -> CgroupMemory | None:
     group = f"{root}{path.rstrip('/')}"
     usage = read_number(f"{group}/memory.current")
     limit = smallest([read_number(f"{root}{each.rstrip('/')}/memory.max") for each in ancestors(path)])
-    if usage is None and limit is None:
+    if usage is None:
         return None
     stat = read_pairs(f"{group}/memory.stat")
     return CgroupMemory(
         limit_bytes=limit,
         usage_bytes=usage,
-        working_set_bytes=None if usage is None else max(0, usage - stat.get("inactive_file", 0)),
+        working_set_bytes=max(0, usage - stat.get("inactive_file", 0)),
         oom_kills=read_pairs(f"{group}/memory.events").get("oom_kill"),
     )
 
@@ -230,16 +230,19 @@ def cgroup_v1(root: str, path: str) -> CgroupMemory | None:
     )
 
 
-def cgroup_memory(pid: int | str = "self", root: str = "/sys/fs/cgroup") -> CgroupMemory:
+def cgroup_memory(pid: int | str = "self", root: str = "/sys/fs/cgroup", proc: str = "/proc") -> CgroupMemory:
     """Limit, usage and OOM kills of the process's memory cgroup, v1 or v2; all absent when there is none.
 
     In a container the path that ``/proc`` tells may be the host's, while ``/sys/fs/cgroup`` shows the container's
-    own group as its root: where the path is not found there, the root is read.
+    own group as its root: where the path is not found there, the root is read. Of a process in another container that is not our
+    root but its own, which only who may trace it can see (proc(5), ``/proc/pid/root``).
     """
-    unified, legacy = parse_cgroup_paths(read_text(f"/proc/{pid}/cgroup") or "")
+    text = read_text(f"{proc}/{pid}/cgroup") or ""
+    own = root if text == read_text(f"{proc}/self/cgroup") else f"{proc}/{pid}/root{root}"
+    unified, legacy = parse_cgroup_paths(text)
     readings = []
     if legacy is not None:
-        readings += [cgroup_v1(f"{root}/memory", legacy), cgroup_v1(f"{root}/memory", "/")]
+        readings += [cgroup_v1(f"{root}/memory", legacy), cgroup_v1(f"{own}/memory", "/")]
     if unified is not None:
-        readings += [cgroup_v2(root, unified), cgroup_v2(root, "/")]
+        readings += [cgroup_v2(root, unified), cgroup_v2(own, "/")]
     return next((reading for reading in readings if reading is not None), CgroupMemory())

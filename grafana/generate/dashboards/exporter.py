@@ -175,14 +175,14 @@ def figures() -> frame.Row:
         ),
         parts.stat(
             "Kept by the kernel",
-            "1 where processes cannot be seen (hidepid) and no worker is known by them. Shared memory of other users' processes is not "
-            "meant. Run the exporter as the workers' user, or give it CAP_SYS_PTRACE.",
+            "1 where processes cannot be seen (hidepid) and no worker is known by them. Shared memory of other users' processes "
+            "is not meant. Run the exporter as the workers' user, or give it CAP_SYS_PTRACE.",
             f'sum({OWN}_access_denied{{$all,what="processes"}}) or vector(0)',
             "none",
             thresholds=down,
         ),
         parts.stat(
-            "Workers known", "Those that are gone are forgotten after expire_after_seconds.", f"sum({OWN}_workers{{$all}})", "none"
+            "Workers known", "Those that are silent for expire_after_seconds are forgotten.", f"sum({OWN}_workers{{$all}})", "none"
         ),
         parts.stat("Reports refused", "In this time range.", f"{refused} or vector(0)", "none", thresholds=down),
         parts.stat(

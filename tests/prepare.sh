@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts in place what the tests stand on, and says what is missing where it may not.
 #   prepare.sh venv PYTHON DIRECTORY   a virtual environment
-#   prepare.sh servers                 Redis, RabbitMQ, Prometheus, Alertmanager, Chromium, from Debian's packages
+#   prepare.sh servers                 Redis, RabbitMQ, Prometheus, Alertmanager, Chromium and more, from Debian's packages
 #   prepare.sh models VENV             the official models of Grafana's dashboards, a release each
 set -euo pipefail
 
@@ -46,6 +46,8 @@ servers() {
     command -v promtool >/dev/null || missing+=(prometheus)
     command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
+    command -v hostname >/dev/null || missing+=(hostname)
     [[ ${#missing[@]} -eq 0 ]] && return
     # On a developer's laptop the tests that need them skip with a reason; in CI they fail.
     install "${missing[@]}" || [[ -z ${CI:-} ]]

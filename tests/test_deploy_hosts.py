@@ -21,6 +21,11 @@ from tests import systemd_unit
 from tests.conftest import IN_CI
 from tests.integration.conftest import ROOT, need
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest there
+
 DOCKER = ROOT / "deploy" / "docker"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
@@ -103,6 +108,15 @@ def test_what_the_dockerfile_copies_is_there_and_not_ignored() -> None:
     assert all((ROOT / source).exists() for source in sources)
 
 
+def test_the_dockerfile_copies_what_the_wheel_is_made_of() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {"pyproject.toml", settings["project"]["readme"], *wheel["packages"], *wheel["force-include"]}
+    copied = [line.split()[:-1] for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)]
+    sources = {Path(source) for line in copied for source in line}
+    assert {each for each in needed if not sources & {Path(each), *Path(each).parents}} == set()
+
+
 def test_every_image_is_pinned_to_a_version() -> None:
     images = [each["image"] for each in SERVICES.values() if "build" not in each]
     images += re.findall(r"^ARG PYTHON=(.+)$", DOCKERFILE, re.MULTILINE)
@@ -117,7 +131,7 @@ def test_the_compose_file_is_valid() -> None:
     except ImportError:
         if IN_CI:
             raise
-        pytest.skip("compose-spec is not installed; it is in the extra test")
+        pytest.skip("compose-spec is not installed: pip install '.[deploy]'")
     compose = compose_spec.PyCompose.from_yaml(yaml.safe_dump(COMPOSE))  # which knows no YAML merge keys
     compose.validate()
     with pytest.raises(ValueError, match="mem_limits"):

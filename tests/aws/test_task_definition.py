@@ -14,6 +14,7 @@ import boto3
 from botocore.validate import ParamValidator
 from cfnlint.api import lint
 
+from celery_memory_exporter.cli import build_parser
 from celery_memory_exporter.config import ENVIRONMENT, Config
 from tests.aws.cloud import REGION
 from tests.aws.conftest import DEPLOY, emf_of, on_ecs
@@ -74,6 +75,12 @@ def test_the_worker_turns_the_agent_on_and_has_a_name_that_lasts() -> None:
     words = WORKER["command"]
     assert importlib.util.find_spec(words[words.index("-I") + 1]) is not None
     assert words[words.index("-n") + 1] == "shop@%h"
+
+
+def test_the_exporters_command_is_ours_whatever_the_images_entry_point_is() -> None:
+    """``command`` alone would be arguments of the image's own entry point, which is the same program."""
+    assert EXPORTER["entryPoint"] == ["celery-memory-exporter"]
+    assert build_parser().parse_args(EXPORTER["command"]).command == "serve"
 
 
 def test_the_secrets_are_variables_that_the_exporter_reads_and_that_its_role_may_read() -> None:

@@ -165,9 +165,9 @@ def test_the_patch_adds_a_native_sidecar_and_leaves_the_worker_alone() -> None:
     spec, before = workload["spec"]["template"]["spec"], WORKER["spec"]["template"]["spec"]
     assert spec["shareProcessNamespace"] is True
     assert spec["containers"] == before["containers"]
-    assert [each["name"] for each in spec["initContainers"]] == ["migrate", "celery-memory-exporter"]
-    assert spec["initContainers"][1]["restartPolicy"] == "Always"
-    assert spec["volumes"][0] == before["volumes"][0]
+    assert [each["name"] for each in spec["initContainers"]] == ["celery-memory-exporter", "migrate"]
+    assert spec["initContainers"][0]["restartPolicy"] == "Always"
+    assert spec["volumes"][1:] == before["volumes"]
     assert workload["spec"]["selector"]["matchLabels"].items() <= workload["spec"]["template"]["metadata"]["labels"].items()
 
 

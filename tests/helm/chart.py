@@ -112,12 +112,11 @@ def patched(workload: Object, release: Rendered) -> Object:
 
 
 def strategic_merge(base: Any, patch: Any) -> Any:
-    """A stand-in for kubectl's: mappings are merged, and so are lists of things with names, by name; new ones go last."""
+    """A stand-in for kubectl's: mappings are merged, and so are lists of things with names, by name; new ones go first."""
     if isinstance(base, dict) and isinstance(patch, dict):
         return {key: strategic_merge(base.get(key), patch.get(key)) for key in [*base, *(key for key in patch if key not in base)]}
     if isinstance(base, list) and isinstance(patch, list):
-        by_name = {each["name"]: each for each in base}
-        for each in patch:
-            by_name[each["name"]] = strategic_merge(by_name.get(each["name"]), each)
-        return list(by_name.values())
+        old, new = ({each["name"]: each for each in items} for items in (base, patch))
+        merged = [strategic_merge(each, new.get(name)) for name, each in old.items()]
+        return [*(each for name, each in new.items() if name not in old), *merged]
     return base if patch is None else patch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.generate import frame, parts
-from grafana.generate.parts import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, YELLOW, Json, query, risen
+from grafana.generate.parts import BLUE, GREEN, GREY, OF_THE_AGENT, ORANGE, PURPLE, RED, YELLOW, Json, query, risen
 
 UID = "celery-memory-worker"
 #: The size of a block of Python's allocator, as the agent takes it where it counts only blocks.
@@ -132,7 +132,7 @@ def lives() -> list[tuple[int, Json]]:
                 "ended: {{reason}}",
             ),
             query(
-                f"-{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval')} < 0",
+                f"-{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval', before=OF_THE_AGENT)} < 0",
                 "lost: {{name}} ({{reason}})",
             ),
         ],

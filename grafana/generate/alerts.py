@@ -229,10 +229,12 @@ unless on (cluster, namespace, job)
     Alert(
         "CeleryAgentOverhead",
         "info",
-        f"rate(celery_agent_overhead_seconds_total[{t.OVERHEAD_WINDOW}]) / celery_worker_concurrency > {t.OVERHEAD_SHARE}",
+        f"""rate(celery_agent_overhead_seconds_total[{t.OVERHEAD_WINDOW}])
+  / (count without (process) (celery_worker_memory_rss_bytes{{process!="main"}})
+    or count without (process) (celery_worker_memory_rss_bytes)) > {t.OVERHEAD_SHARE}""",
         "The agent takes much of a Celery worker's time.",
-        "The agent takes {{ $value | humanizePercentage }} of the pool's time on {{ $labels.worker }}. See whether its "
-        "tasks are very short; CELERY_MEMORY_AUDITS=0 makes it cheaper.",
+        "The agent takes {{ $value | humanizePercentage }} of the time of the pool's processes on {{ $labels.worker }}. See "
+        "whether its tasks are very short; CELERY_MEMORY_AUDITS=0 makes it cheaper.",
         EXPORTER,
     ),
 )

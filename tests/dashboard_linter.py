@@ -199,6 +199,7 @@ SHOWN_AS_THEY_ARE = {
     "celery_task_lost_total",
     "celery_task_failed_total",
     "celery_task_retried_total",
+    "celery_agent_overhead_seconds_total",
 }
 
 

@@ -202,6 +202,7 @@ HIGHEST = frozenset(
         "celery_worker_memory_peak_rss_bytes",
         "celery_worker_open_fds",
         "celery_worker_max_fds",
+        "celery_worker_threads",
         "celery_worker_cgroup_memory_limit_bytes",
         "celery_worker_cgroup_memory_usage_bytes",
         "celery_worker_cgroup_memory_working_set_bytes",

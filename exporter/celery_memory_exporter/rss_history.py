@@ -5,12 +5,15 @@ Fed by a timer of its own, never by a request. Bounded: ``POINTS`` numbers a wor
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from celery_memory_exporter.snapshot import Snapshot, WorkerView
+
+logger = logging.getLogger(__name__)
 
 #: A worker at a broker; members of a group share one.
 Key = tuple[str, str]
@@ -100,4 +103,7 @@ class HistoryKeeper:
 
     def _run(self) -> None:
         while not self._stopping.wait(FIRST_STEP_SECONDS):
-            self.tick()
+            try:
+                self.tick()
+            except Exception:  # a point that is missing is a gap in a line; the thread goes on
+                logger.exception("the history of RSS has a gap")

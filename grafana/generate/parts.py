@@ -32,9 +32,16 @@ def expression(text: str) -> str:
     return " ".join(text.split())
 
 
-def risen(counter: str, by: str, over: str = "$__range") -> str:
+#: What has to be there before a series for its first value to be what was counted since: else the exporter was started, and
+#: the worker has counted for long. New workers begin at zero, but a report comes some seconds after its exporter's start.
+OF_THE_EXPORTER = "on (cluster, namespace, job, instance) celery_memory_exporter_build_info{$all}"
+OF_THE_AGENT = "on (cluster, namespace, job, instance, broker, worker) celery_agent_overhead_seconds_total{$worker}"
+
+
+def risen(counter: str, by: str, over: str = "$__range", *, before: str = OF_THE_EXPORTER) -> str:
     """What a counter rose by, and all of it where its series began meanwhile: the first event of its kind makes the series."""
-    return f"sum by ({by}) ((increase({counter}[{over}]) and {counter} offset {over}) or {counter})"
+    begun = f"{counter} unless {counter} offset {over} and {before} offset {over}"
+    return f"sum by ({by}) ({begun} or increase({counter}[{over}]))"
 
 
 # --- queries -----------------------------------------------------------------------------------------------------------

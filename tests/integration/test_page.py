@@ -287,6 +287,22 @@ def test_a_refresh_keeps_what_the_reader_has_done(site: Site, open_page: Open) -
     assert visit.page.evaluate("window.kept.every(each => each.isConnected)")
 
 
+def test_members_of_a_group_have_alike_processes(site: Site, open_page: Open) -> None:
+    site.fleet = Fleet(Rules(samples.BOOT, Limits(), groups=((re.compile("celery@pod-.*"), "celery@pods"),)))
+    for number in range(3):
+        site.report(f"celery@pod-{number}", tasks=[fine()])
+    visit = open_page(site.url)
+    visit.page.get_by_role("button", name="Details of celery@pods", exact=True).click()
+    processes = visit.page.get_by_role("table", name="Processes").locator("tbody > tr")
+    expect(processes).to_have_count(6)
+    for grown in (500, 600):
+        site.tick()
+        for number in range(3):
+            site.report(f"celery@pod-{number}", rss=grown * MIB, tasks=[fine()])
+        expect(visit.page.get_by_role("table", name="Processes").get_by_text(f"{grown}.0 MiB")).to_have_count(3)
+        expect(processes).to_have_count(6)
+
+
 def test_five_hundred_workers(site: Site, open_page: Open) -> None:
     for _ in range(3):
         site.tick()

@@ -24,6 +24,7 @@ JOB = "celery-memory-exporter"
 #: As often as the demo's worker reports, so that a minute shows something.
 SCRAPE_INTERVAL = "2s"
 START_SECONDS = 20.0
+STOP_SECONDS = 10.0
 ASK_SECONDS = 2.0
 
 
@@ -92,7 +93,16 @@ def running(folder: Path, exporter: str, alertmanager: str | None) -> Iterator[P
         wait_until_ready(process, f"http://{address}", log)
         yield Prometheus(f"http://{address}")
     finally:
-        process.terminate()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """In order, and by force where it does not answer to that."""
+    process.terminate()
+    try:
+        process.wait(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
         process.wait()
 
 

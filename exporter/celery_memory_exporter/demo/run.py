@@ -60,7 +60,7 @@ def demo(options: Options, stop: threading.Event) -> int:
         # The exporter first: kombu cannot read a folder's bindings while another process writes them.
         try:
             with (
-                running_exporter(folder, listener) as exporter,
+                running_exporter(folder, listener, stop) as exporter,
                 observed(folder, listener, options) as observer,
                 running_worker(folder) as worker,
             ):
@@ -153,7 +153,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def running_exporter(folder: Path, listener: socket.socket) -> Iterator[Exporter]:
+def running_exporter(folder: Path, listener: socket.socket, stop: threading.Event) -> Iterator[Exporter]:
+    """Once its sources work, or ``stop`` is set."""
     from celery_memory_exporter.demo import shop
 
     settings = Config(
@@ -164,8 +165,8 @@ def running_exporter(folder: Path, listener: socket.socket) -> Iterator[Exporter
     exporter = Exporter(settings, listener)
     exporter.start()
     try:
-        while exporter.unready():
-            time.sleep(0.05)
+        while exporter.unready() and not stop.wait(0.05):
+            pass
         yield exporter
     finally:
         exporter.stop()

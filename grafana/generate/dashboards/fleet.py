@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from grafana.generate import frame, parts
-from grafana.generate.parts import GREEN, ORANGE, RED, Json, query, risen
+from grafana.generate.parts import GREEN, OF_THE_AGENT, ORANGE, RED, Json, query, risen
 
 UID = "celery-memory-fleet"
 
 #: Of a worker as a whole. RSS counts pages that children share with their parent in each; PSS does not, where it is known.
-MEMORY = """(sum by (job, instance, worker) (celery_worker_memory_pss_bytes{$worker})
-    or sum by (job, instance, worker) (celery_worker_memory_rss_bytes{$worker}))"""
+MEMORY = "(celery_worker_memory_pss_bytes{$worker} or celery_worker_memory_rss_bytes{$worker})"
 CHILDREN = 'celery_worker_memory_rss_bytes{$worker,process!="main"}'
 LIMIT, USED = "celery_worker_cgroup_memory_limit_bytes{$worker}", "celery_worker_cgroup_memory_working_set_bytes{$worker}"
 CHILD_LIMIT = "celery_worker_child_memory_limit_bytes{$worker}"
-OF_WORKER = "on (job, instance, worker)"
-BIGGEST_CHILD = f"max by (job, instance, worker) ({CHILDREN})"
-#: Of whichever limit is nearer, the cgroup's or the pool's own for each child (max_memory_per_child).
-LIMIT_SHARE = f"max by (worker) ({BIGGEST_CHILD} / {OF_WORKER} {CHILD_LIMIT} or {USED} / {LIMIT})"
-HEADROOM = f"""min by (job, instance, worker) (
-    count by (job, instance, worker) ({CHILDREN}) * {OF_WORKER} {CHILD_LIMIT}
-        - {OF_WORKER} sum by (job, instance, worker) ({CHILDREN})
-    or {LIMIT} - {USED})"""
-LEAK_A_SECOND = "(sum by (job, instance, worker) (celery_leak_bytes_per_hour{$worker}) / 3600 > 0)"
-SECONDS_LEFT = f"{HEADROOM} / {OF_WORKER} {LEAK_A_SECOND}"
-OF_SUSPECT = "on (job, instance, worker, name, growth_class)"
-WITH_HOLDER = f"* {OF_SUSPECT} group_left (holder) celery_leak_suspect{{$worker}}"
+#: A task type of one worker, whatever labels the targets have: the same nodename may be in two clusters, or at two brokers.
+OF_TASK = "cluster, namespace, job, instance, broker, worker, name"
+#: One row for each holder: members of a group may have several.
+EACH_SUSPECT = "celery_leak_suspect{$worker} * ignoring (holder) group_left"
+
+
+def of_both_limits(of_children: str, of_cgroup: str) -> str:
+    """What is told of the pool's own limit for each child (max_memory_per_child) and of the cgroup's; ``or`` alone drops one."""
+    return f"""label_replace({of_children}, "limit", "children", "", "")
+        or label_replace({of_cgroup}, "limit", "cgroup", "", "")"""
+
+
+#: Of whichever limit is nearer.
+LIMIT_SHARE = f"max by (worker) ({of_both_limits(f'max without (process) ({CHILDREN}) / {CHILD_LIMIT}', f'{USED} / {LIMIT}')})"
+CHILDREN_LEFT = f"count without (process) ({CHILDREN}) * {CHILD_LIMIT} - sum without (process) ({CHILDREN})"
+HEADROOM = f"clamp_min(min without (limit) ({of_both_limits(CHILDREN_LEFT, f'{LIMIT} - {USED}')}), 0)"
+LEAK_A_SECOND = "(sum without (name, growth_class) (celery_leak_bytes_per_hour{$worker}) / 3600 > 0)"
+SECONDS_LEFT = f"{HEADROOM} / {LEAK_A_SECOND}"
 
 
 def suspects() -> Json:
-    site = "topk by (job, instance, worker, name) (1, celery_task_retained_site_bytes{$worker})"
-    objects = "topk by (job, instance, worker, name) (1, celery_task_retained_objects{$worker})"
+    site = f"topk by ({OF_TASK}) (1, celery_task_retained_site_bytes{{$worker}})"
+    objects = f"topk by ({OF_TASK}) (1, celery_task_retained_objects{{$worker}})"
     return parts.table(
         "Suspects",
         "One row for each task type that leaks on a worker, fastest first. Class says what is left behind; holder is the "
@@ -46,10 +51,10 @@ def suspects() -> Json:
             ("site", "Line"),
         ],
         [
-            f"celery_leak_bytes_per_hour{{$worker}} {WITH_HOLDER}",
-            f"celery_leak_bytes_per_run{{$worker}} {WITH_HOLDER}",
-            f"celery_leak_suspect{{$worker}} * on (job, instance, worker, name) group_left (site) ({site} ^ 0)",
-            f"celery_leak_suspect{{$worker}} * on (job, instance, worker, name) group_left (object_type) ({objects} ^ 0)",
+            f"{EACH_SUSPECT} celery_leak_bytes_per_hour{{$worker}}",
+            f"{EACH_SUSPECT} celery_leak_bytes_per_run{{$worker}}",
+            f"celery_leak_suspect{{$worker}} * on ({OF_TASK}) group_left (site) ({site} ^ 0)",
+            f"celery_leak_suspect{{$worker}} * on ({OF_TASK}) group_left (object_type) ({objects} ^ 0)",
         ],
         sort="An hour",
         overrides=[
@@ -205,7 +210,7 @@ def ends() -> list[tuple[int, Json]]:
                         "OOM kill in {{worker}}",
                     ),
                     query(
-                        f"{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval')} > 0",
+                        f"{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval', before=OF_THE_AGENT)} > 0",
                         "{{name}} lost ({{reason}})",
                     ),
                 ],

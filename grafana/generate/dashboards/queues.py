@@ -27,7 +27,7 @@ def by_task(family: str) -> Json:
 
 
 def failure_share(by: str) -> str:
-    failed = f"sum by ({by}) (increase(celery_task_failed_total{{$traffic}}[$__range]))"
+    failed = risen("celery_task_failed_total{$traffic}", by)
     done = f"sum by ({by}) (increase(celery_task_succeeded_total{{$traffic}}[$__range]))"
     return f"{failed} / ({failed} + {done})"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.generate import frame, parts
-from grafana.generate.parts import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, YELLOW, Json, query, risen
+from grafana.generate.parts import BLUE, GREEN, GREY, OF_THE_AGENT, ORANGE, PURPLE, RED, YELLOW, Json, query, risen
 
 UID = "celery-memory-worker"
 #: The size of a block of Python's allocator, as the agent takes it where it counts only blocks.
@@ -33,9 +33,9 @@ def what_it_is() -> Json:
     return parts.series(
         "What the memory is",
         "Piled up: live Python objects (at 90 bytes a block, so about), live memory of the C heap, and what the C heap keeps "
-        "unused. Lines: resident memory of all processes, what is their own (USS), and the limit. Live Python or C rises: "
-        "something is left behind. Only the unused part rises: fragmentation. Neither rises and RSS does: pages that children no "
-        "longer share with the main process, or memory that no allocator here knows of.",
+        "unused. Lines: resident memory of all processes, what is their own (USS, not read above 4 GiB), and the limit. Live "
+        "Python or C rises: something is left behind. Only the unused part rises: fragmentation. Neither rises and RSS does: "
+        "pages that children no longer share with the main process, or memory that no allocator here knows of.",
         [
             query(f"sum(celery_worker_python_blocks{{$worker}}) * {BLOCK_BYTES}", "live Python"),
             query("sum(celery_worker_native_live_bytes{$worker})", "live C heap"),
@@ -132,7 +132,7 @@ def lives() -> list[tuple[int, Json]]:
                 "ended: {{reason}}",
             ),
             query(
-                f"-{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval')} < 0",
+                f"-{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval', before=OF_THE_AGENT)} < 0",
                 "lost: {{name}} ({{reason}})",
             ),
         ],

@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests whose libraries are as large as an application: the agent's tests, which search the heap, do not share a process with them.
+APART := tests/aws tests/helm tests/test_helm.py tests/test_helm_values.py
 
 .PHONY: help demo test check golden grafana zoo bench clean
 
@@ -25,7 +27,8 @@ demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"
 test: check  ## run the linters and every test; installs the servers it needs where it may
 	@tests/prepare.sh servers
 	@tests/prepare.sh models $(VENV)
-	$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist worksteal $(or $(ARGS),$(APART:%=--ignore=%))
+	$(if $(ARGS),,$(BIN)/pytest --numprocesses 3 --dist worksteal $(APART))
 	@tests/matrix.sh $(VENV)
 
 check: $(VENV)/.tests  ## ruff, ruff format, mypy

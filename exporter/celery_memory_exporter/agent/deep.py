@@ -204,11 +204,11 @@ class DeepAuditor:
             return
         if self.budget.left(busy_seconds) < WALK_SECONDS:
             return
-        begun = time.perf_counter()
+        begun = time.thread_time()
         self._walking = not self.probe.work(WALK_SECONDS)
         if not self._walking:
             self._walk_after = self._suspect_runs + WALK_PAUSE_RUNS * self.probe.walks
-        self.budget.spend(time.perf_counter() - begun)
+        self.budget.spend(time.thread_time() - begun)
 
     def _all_held(self) -> bool:
         """Whether each suspect's holder is known."""

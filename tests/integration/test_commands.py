@@ -97,32 +97,38 @@ def test_once_prints_one_exposition(broker: str | None, status: int) -> None:
     assert 'celery_memory_exporter_source_up{source="processes"} 1.0' in result.stdout
 
 
-def leftovers(before: set[Path]) -> list[str]:
-    """What the demo left: files in the temporary folder, and processes of its application."""
-    files = [str(path) for path in set(Path("/tmp").glob("celery-memory-demo-*")) - before]
-    return files + [
-        str(each) for each in psutil.process_iter(["cmdline"]) if "celery_memory_exporter.demo.shop" in (each.info["cmdline"] or [])
-    ]
+def leftovers(folder: Path) -> list[str]:
+    """What a demo with this temporary folder left: files, and processes of its application."""
+    processes = [each for each in psutil.process_iter(["cmdline", "cwd"]) if (each.info["cwd"] or "").startswith(str(folder))]
+    return [str(path) for path in folder.iterdir()] + [str(each) for each in processes]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The demo's temporary folder: others may run a demo as well."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
 
 
 @pytest.mark.timeout(300)
-def test_the_demo_names_the_leak_and_leaves_nothing_behind() -> None:
-    before = set(Path("/tmp").glob("celery-memory-demo-*"))
-    result = run("demo", "--for", "45")
+def test_the_demo_names_the_leak_and_leaves_nothing_behind(folder: Path) -> None:
+    result = run("demo", "--for", "45", TMPDIR=str(folder))
     assert result.returncode == 0, result.stderr
     leak, innocents = result.stdout[result.stdout.index("1 leak in 1 of 1 worker") :].split("Not leaking")
     assert "shop.process_and_cache_data   on demo@localhost" in leak
     for told in ("MyCacheEntry", "held by    celery_memory_exporter.demo.shop._my_app_cache", "demo/shop.py:"):
         assert told in leak
     assert "process_and_cache_data_bounded" in innocents
-    assert leftovers(before) == []
+    assert leftovers(folder) == []
 
 
-def test_the_demo_ends_by_ctrl_c_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    before = set(Path("/tmp").glob("celery-memory-demo-*"))
+def test_the_demo_ends_by_ctrl_c_and_leaves_nothing_behind(tmp_path: Path, folder: Path) -> None:
     with (tmp_path / "out").open("wb") as out:
-        process = subprocess.Popen([*COMMAND, "demo"], stdout=out, stderr=out, start_new_session=True)
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        process = subprocess.Popen([*COMMAND, "demo"], stdout=out, stderr=out, start_new_session=True, env=environment)
     wait_for(lambda: "blocks/run" in (tmp_path / "out").read_text(), "the table")
+    assert leftovers(folder), "while it runs there is something to be found"
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 0
-    assert leftovers(before) == []
+    assert leftovers(folder) == []

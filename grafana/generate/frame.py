@@ -131,7 +131,7 @@ ANNOTATIONS = [
 
 
 def dashboard(uid: str, title: str, doc: str, variables: Sequence[Json], content: Iterable[Row]) -> Json:
-    """Linked with the others, over the same time and with the same variables."""
+    """Linked with the others, over the same time and with the same variables; ``variables`` follow those of the target."""
     link = {
         "type": "dashboards",
         "title": "Celery",
@@ -159,6 +159,6 @@ def dashboard(uid: str, title: str, doc: str, variables: Sequence[Json], content
         "timepicker": {},
         "links": [link],
         "annotations": {"list": ANNOTATIONS},
-        "templating": {"list": list(variables)},
+        "templating": {"list": [*target_variables("celery_worker_up"), *variables]},
         "panels": placed(content),
     }

@@ -80,6 +80,14 @@ def override(field: str, *, regex: bool = False, **properties: Any) -> Json:
     return {"matcher": matcher, "properties": [{"id": key.replace("__", "."), "value": value} for key, value in properties.items()]}
 
 
+DASHED = {"fill": "dash", "dash": [8, 6]}
+
+
+def dashed(fields: str) -> Json:
+    """Lines of the fields that the regular expression finds, beside full ones."""
+    return override(fields, regex=True, custom__lineStyle=DASHED, custom__fillOpacity=0)
+
+
 def panel(kind: str, title: str, doc: str, targets: Sequence[Json], unit: str, **more: Any) -> Json:
     """``doc`` says how to read it and what to do. Field settings go to ``defaults``, ``custom`` and ``overrides``."""
     defaults = {"unit": unit, "thresholds": PLAIN, **more.pop("defaults", {})}

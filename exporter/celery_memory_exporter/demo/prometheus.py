@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from celery_memory_exporter.demo import program
+
 PACKAGE = Path(__file__).parent.parent
 #: In an installed package, and in a checkout.
 RULES = (PACKAGE / "demo" / "rules", PACKAGE.parent.parent / "grafana" / "rules")
@@ -24,7 +26,6 @@ JOB = "celery-memory-exporter"
 #: As often as the demo's worker reports, so that a minute shows something.
 SCRAPE_INTERVAL = "2s"
 START_SECONDS = 20.0
-STOP_SECONDS = 10.0
 ASK_SECONDS = 2.0
 
 
@@ -69,8 +70,8 @@ def configuration(exporter: str, rules: Path, alertmanager: str | None) -> dict[
 @contextlib.contextmanager
 def running(folder: Path, exporter: str, alertmanager: str | None) -> Iterator[Prometheus]:
     """Ended at the end. Raises ``PrometheusError`` where it is not installed or does not start."""
-    program = shutil.which("prometheus")
-    if program is None:
+    executable = shutil.which("prometheus")
+    if executable is None:
         raise PrometheusError(
             "there is no prometheus in PATH; install it (Debian: apt install prometheus), or leave out --prometheus"
         )
@@ -79,31 +80,14 @@ def running(folder: Path, exporter: str, alertmanager: str | None) -> Iterator[P
     config.write_text(yaml.safe_dump(configuration(exporter, rules, alertmanager)))
     address = free_address()
     command = [
-        program,
+        executable,
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
         f"--web.listen-address={address}",
     ]
-    with log.open("wb") as output:
-        # Of its own session, so that Ctrl-C reaches the demo alone, which then ends it in order.
-        process = subprocess.Popen(  # noqa: S603  # our own command line
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder, start_new_session=True
-        )
-    try:
+    with program.running(command, log) as process:
         wait_until_ready(process, f"http://{address}", log)
         yield Prometheus(f"http://{address}")
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """In order, and by force where it does not answer to that."""
-    process.terminate()
-    try:
-        process.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def free_address() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from celery_memory_exporter import checks
 from celery_memory_exporter.config import Broker, Config, Listen, Processes
-from celery_memory_exporter.demo import prometheus, view
+from celery_memory_exporter.demo import program, prometheus, view
 from celery_memory_exporter.demo.prometheus import Prometheus, PrometheusError
 from celery_memory_exporter.diagnosis import diagnose
 from celery_memory_exporter.exporter import Exporter
@@ -27,7 +26,6 @@ NODENAME = "demo@localhost"
 INTERVAL_SECONDS = 2.0
 #: How long the worker may take to come up on a slow machine.
 START_SECONDS = 45.0
-STOP_SECONDS = 10.0
 #: Tasks a second, and how many may wait: the load never piles up.
 LOAD_PER_SECOND = 30.0
 MAX_WAITING = 20
@@ -117,9 +115,8 @@ def worker_failed(folder: Path, what: str) -> int:
     return 1
 
 
-@contextlib.contextmanager
-def running_worker(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as users start one, with the agent turned on by ``-I``; ended, with its children, at the end."""
+def running_worker(folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """A worker as users start one, with the agent turned on by ``-I``."""
     command = [sys.executable, "-m", "celery", "-A", "celery_memory_exporter.demo.shop", "worker"]
     command += ["-n", NODENAME, "-c", "2", "-l", "WARNING", "--without-gossip", "--without-mingle"]
     command += ["-I", "celery_memory_exporter.autoload"]
@@ -129,27 +126,7 @@ def running_worker(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         "CELERY_MEMORY_CENSUS_SECONDS": str(INTERVAL_SECONDS),
         "C_FORCE_ROOT": "1",  # Celery refuses pickle as root; the demo uses JSON only
     }
-    with (folder / "worker.log").open("wb") as log:
-        # Of its own session, so that Ctrl-C reaches the demo alone, which then ends the worker in order.
-        process = subprocess.Popen(  # noqa: S603  # our own command line
-            command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Warm shutdown; whatever is left of the worker's session after that is killed."""
-    process.terminate()
-    try:
-        process.wait(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        print("The worker does not stop; killing it.", file=sys.stderr)
-    with contextlib.suppress(ProcessLookupError):  # nothing is left, as it should be
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return program.running(command, folder / "worker.log", environment)
 
 
 @contextlib.contextmanager

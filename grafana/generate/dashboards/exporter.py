@@ -210,6 +210,6 @@ def build() -> Json:
         UID,
         "Celery memory / Exporter and agents",
         "Whether the exporter hears everything, and what it and the agents cost.",
-        [*frame.target_variables("celery_worker_up"), frame.WORKER],
+        [frame.WORKER],
         content(),
     )

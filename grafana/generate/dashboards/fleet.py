@@ -274,6 +274,6 @@ def build() -> Json:
         UID,
         "Celery memory / Fleet",
         "Who grows, which task type is to blame, and who will hit the limit when.",
-        [*frame.target_variables("celery_worker_up"), frame.WORKER],
+        [frame.WORKER],
         content(),
     )

@@ -146,9 +146,7 @@ def workers() -> list[tuple[int, Json]]:
             query("sum by (worker) (celery_worker_prefetched_tasks{$worker})", "prefetched, {{worker}}"),
         ],
         "none",
-        overrides=[
-            parts.override("^prefetched", regex=True, custom__lineStyle={"fill": "dash", "dash": [8, 6]}, custom__fillOpacity=0)
-        ],
+        overrides=[parts.dashed("^prefetched")],
     )
     oldest = parts.series(
         "Longest running",
@@ -211,6 +209,6 @@ def build() -> Json:
         UID,
         "Celery memory / Tasks and queues",
         "Throughput, failures, runtime and waiting, by task type and queue.",
-        [*frame.target_variables("celery_worker_up"), frame.WORKER, frame.TASK, QUEUE],
+        [frame.WORKER, frame.TASK, QUEUE],
         content(),
     )

@@ -132,7 +132,7 @@ def bloat() -> list[tuple[int, Json]]:
         ],
         "Bps",
         signed=True,
-        overrides=[parts.override("^RSS", regex=True, custom__lineStyle={"fill": "dash", "dash": [8, 6]}, custom__fillOpacity=0)],
+        overrides=[parts.dashed("^RSS")],
     )
     turnover = parts.series(
         "Turnover of RSS",
@@ -212,6 +212,6 @@ def build() -> Json:
         UID,
         "Celery memory / Task memory",
         "What each task type leaves behind, on which line, and whether it is a leak or bloat.",
-        [*frame.target_variables("celery_worker_up"), frame.WORKER, frame.TASK],
+        [frame.WORKER, frame.TASK],
         content(),
     )

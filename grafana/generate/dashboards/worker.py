@@ -9,12 +9,11 @@ UID = "celery-memory-worker"
 #: The size of a block of Python's allocator, as the agent takes it where it counts only blocks.
 BLOCK_BYTES = 90
 WORKER = frame.label_variable("worker", "Worker", "celery_worker_up{$all}", "worker", multi=False)
-DASHED = {"fill": "dash", "dash": [8, 6]}
 
 
 def line(field: str, color: str, *, dashed: bool = False) -> Json:
     """Not stacked with the others, and not filled."""
-    more = {"custom__lineStyle": DASHED} if dashed else {}
+    more = {"custom__lineStyle": parts.DASHED} if dashed else {}
     return parts.override(
         field,
         color={"mode": "fixed", "fixedColor": color},
@@ -87,7 +86,7 @@ def by_process() -> list[tuple[int, Json]]:
             query("celery_worker_memory_rss_bytes{$worker} - celery_worker_memory_uss_bytes{$worker}", "shared, {{process}}"),
         ],
         "bytes",
-        overrides=[parts.override("^shared", regex=True, custom__lineStyle=DASHED, custom__fillOpacity=0)],
+        overrides=[parts.dashed("^shared")],
     )
     return [(12, rss), (12, private)]
 
@@ -266,6 +265,6 @@ def build() -> Json:
         UID,
         "Celery memory / Worker anatomy",
         "One worker: what its memory is, what it holds, and what happens to its processes.",
-        [*frame.target_variables("celery_worker_up"), WORKER],
+        [WORKER],
         content(),
     )

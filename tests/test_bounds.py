@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_memory_exporter.bounds import Admitted, Limits, bounded, merge_histograms, merge_tasks, merge_traffic
-from celery_memory_exporter.report import Histogram, LostRuns, ObjectCount
+from celery_memory_exporter.common.report import Histogram, LostRuns, ObjectCount
 from tests import samples
 
 

@@ -16,9 +16,8 @@ from celery_memory_exporter.agent import growth
 from celery_memory_exporter.agent.evidence import Words, to_evidence, together
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.case import SETTLED
+from celery_memory_exporter.common.report import AGES, WARM_RUNS, CgroupMemory, Container, Estimate, Evidence, Fill, Holder, Site
 from celery_memory_exporter.diagnosis import diagnose
-from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import AGES, WARM_RUNS, Container, Estimate, Evidence, Fill, Holder, Site
 from celery_memory_exporter.snapshot import ProcessView, Snapshot, WorkerView
 from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect
 from tests import samples

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import cli, findings
+from celery_memory_exporter.common.report import Estimate, Site
 from celery_memory_exporter.diagnosis import diagnose
-from celery_memory_exporter.report import Estimate, Site
 from celery_memory_exporter.server import Application, HttpServer, bind
 from celery_memory_exporter.snapshot import Snapshot
 from tests import samples

@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.common.report import Histogram
 from celery_memory_exporter.fleet import Fleet, Rules
 from celery_memory_exporter.metrics import FleetCollector
-from celery_memory_exporter.report import Histogram
 from tests import samples
 
 GROUPS = ((re.compile(r"celery@web-.*"), "celery@web"), (re.compile(r"celery@(\w+)-\d+"), r"celery@\1"))

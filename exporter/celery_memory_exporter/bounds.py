@@ -10,7 +10,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from celery_memory_exporter.report import (
+from celery_memory_exporter.common.codec import MAX_LIST_ITEMS
+from celery_memory_exporter.common.names import OTHER
+from celery_memory_exporter.common.report import (
     EXIT_REASONS,
     Container,
     Evidence,
@@ -25,9 +27,6 @@ from celery_memory_exporter.report import (
     Traffic,
     WorkerReport,
 )
-from celery_memory_exporter.wire import MAX_LIST_ITEMS
-
-OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)

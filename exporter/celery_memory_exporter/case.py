@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from celery_memory_exporter.common.report import WARM_RUNS, Estimate, Evidence, Fill, TaskReport
 from celery_memory_exporter.filling import LEAST_NEW_RUNS, STILL_LATE, still, whole_rate
-from celery_memory_exporter.report import WARM_RUNS, Estimate, Evidence, Fill, TaskReport
 from celery_memory_exporter.snapshot import WorkerView
 from celery_memory_exporter.windows import Window, window
 

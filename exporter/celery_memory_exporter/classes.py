@@ -28,9 +28,9 @@ from celery_memory_exporter.case import (
     steps_go_on,
     survivors_per_run,
 )
+from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.filling import keeps_filling, newest_age
 from celery_memory_exporter.process_growth import rise
-from celery_memory_exporter.report import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.windows import window
 
 #: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.

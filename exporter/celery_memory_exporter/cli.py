@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from celery_memory_exporter import __version__, checks, config, findings
+from celery_memory_exporter.common.urls import safe_url
 from celery_memory_exporter.config import Config, ConfigError
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
-from celery_memory_exporter.urls import safe_url
 
 logger = logging.getLogger("celery_memory_exporter")
 

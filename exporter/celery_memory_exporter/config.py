@@ -32,8 +32,8 @@ from celery_memory_exporter.checks import (
     text,
     text_or_empty,
 )
-from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
-from celery_memory_exporter.urls import safe_url
+from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
+from celery_memory_exporter.common.urls import safe_url
 
 
 class ConfigError(ValueError):

@@ -15,8 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from kombu import Connection
 
+from celery_memory_exporter.common.urls import passwords, safe_url
 from celery_memory_exporter.config import Broker, Tls
-from celery_memory_exporter.urls import passwords, safe_url
 
 CONNECT_SECONDS = 5.0
 #: An answer takes no longer, or the connection is given up.

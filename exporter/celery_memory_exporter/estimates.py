@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from celery_memory_exporter.intervals import Intervals
+from celery_memory_exporter.common.least_squares import Intervals
+from celery_memory_exporter.common.report import Estimate
 from celery_memory_exporter.processes import Identity, WorkerProcesses
-from celery_memory_exporter.report import Estimate
 
 #: Solving takes some 10 ms where task types are many: anew after so many more intervals, or this share more.
 LEAST_NEWS, NEWS_SHARE = 6, 0.1

@@ -19,13 +19,13 @@ import kombu
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Queue, binding
 
+from celery_memory_exporter.common.codec import MAX_MESSAGE_BYTES, MAX_NODENAME_LENGTH, MAX_NUMBER, DecodeError, count_of, decode
+from celery_memory_exporter.common.names import printable
+from celery_memory_exporter.common.report import EVENT_TYPE
+from celery_memory_exporter.common.urls import safe_url
 from celery_memory_exporter.config import Broker
 from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
 from celery_memory_exporter.fleet import Fleet
-from celery_memory_exporter.procfs import printable
-from celery_memory_exporter.report import EVENT_TYPE
-from celery_memory_exporter.urls import safe_url
-from celery_memory_exporter.wire import MAX_MESSAGE_BYTES, MAX_NODENAME_LENGTH, MAX_NUMBER, DecodeError, count_of, decode
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from celery_memory_exporter.case import (
     stands,
     survivors_per_run,
 )
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Evidence
 from celery_memory_exporter.verdict import Cleared, ObjectRate, SiteRate, Suspect
 from celery_memory_exporter.windows import Window, window
 

@@ -8,7 +8,8 @@ import time
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from celery_memory_exporter import exposition, procfs
+from celery_memory_exporter import exposition
+from celery_memory_exporter.common import procfs
 from celery_memory_exporter.config import Config
 from celery_memory_exporter.events import EventLoop
 from celery_memory_exporter.fleet import Fleet, Rules

@@ -26,17 +26,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celery_memory_exporter.bounds import OTHER, Limits, bounded
+from celery_memory_exporter.bounds import Limits, bounded
+from celery_memory_exporter.common.codec import REASONS
+from celery_memory_exporter.common.names import OTHER, printable
+from celery_memory_exporter.common.report import WorkerReport
+from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
 from celery_memory_exporter.groups import NEW_REPORTS, GroupBook
 from celery_memory_exporter.processes import Identity, SharedMemory, WorkerProcesses
-from celery_memory_exporter.procfs import printable
 from celery_memory_exporter.queue_book import QueueBook
-from celery_memory_exporter.report import WorkerReport
 from celery_memory_exporter.sent_book import SentBook
 from celery_memory_exporter.snapshot import QueueReading, Snapshot, SourceView, WorkerFacts, WorkerView
 from celery_memory_exporter.task_events import TaskEvents, is_task_event
-from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
-from celery_memory_exporter.wire import REASONS
 from celery_memory_exporter.worker_state import WorkerState
 from celery_memory_exporter.worker_tasks import WorkerTasks
 

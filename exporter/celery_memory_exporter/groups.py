@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from celery_memory_exporter.bounds import Admitted, Limits, merge_tasks, merge_traffic
-from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import Histogram, LostRuns, TaskReport, Traffic, WorkerReport
+from celery_memory_exporter.common.report import CgroupMemory, Histogram, LostRuns, TaskReport, Traffic, WorkerReport
 from celery_memory_exporter.snapshot import TrafficView, WorkerView
 
 #: A member whose first report that we see is none of its first ones was there before us, or before we lost sight of it.

@@ -16,12 +16,12 @@ from typing import Any
 from kombu import Connection
 from kombu.pidbox import Mailbox
 
+from celery_memory_exporter.common.codec import count_of
+from celery_memory_exporter.common.names import pool_name, printable
 from celery_memory_exporter.config import Broker
 from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
 from celery_memory_exporter.fleet import Fleet
-from celery_memory_exporter.procfs import printable
 from celery_memory_exporter.snapshot import WorkerFacts
-from celery_memory_exporter.wire import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +126,7 @@ def pool_of(implementation: object) -> str | None:
     """As the agent names pools: ``celery.concurrency.thread:TaskPool`` is ``threads``."""
     if not isinstance(implementation, str) or not 0 < len(implementation) <= MAX_NAME_LENGTH:
         return None
-    name = implementation.partition(":")[0].rpartition(".")[2]
-    return "threads" if name == "thread" else printable(name)
+    return printable(pool_name(implementation.partition(":")[0]))
 
 
 def queue_names(queues: list[Any]) -> tuple[str, ...]:

@@ -19,11 +19,19 @@ from celery_memory_exporter import __version__
 from celery_memory_exporter.bounds import by_name
 from celery_memory_exporter.case import survivors_per_run
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, HIGHEST, NOT_TOGETHER, Family
+from celery_memory_exporter.common.report import (
+    MEAN_BLOCK_BYTES,
+    Evidence,
+    Histogram,
+    ProcessReport,
+    TaskReport,
+    Traffic,
+    WorkerReport,
+)
+from celery_memory_exporter.common.traffic import COUNTERS
 from celery_memory_exporter.diagnosis import diagnose
 from celery_memory_exporter.exposition import number
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Evidence, Histogram, ProcessReport, TaskReport, Traffic, WorkerReport
 from celery_memory_exporter.snapshot import QueueView, SentView, Snapshot, TrafficView, WorkerView
-from celery_memory_exporter.traffic import COUNTERS
 from celery_memory_exporter.verdict import Diagnosis
 
 #: Family by field of a process.

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable
 
 from celery_memory_exporter import advice
-from celery_memory_exporter.report import HISTORY, Holder, ProcessReport
+from celery_memory_exporter.common.report import HISTORY, Holder, ProcessReport
 from celery_memory_exporter.snapshot import WorkerView
 from celery_memory_exporter.verdict import Suspect, WorkerVerdict
 

@@ -20,8 +20,10 @@ from pathlib import Path
 import psutil
 from celery.utils.nodenames import default_nodename, host_format
 
-from celery_memory_exporter import procfs
-from celery_memory_exporter.procfs import CgroupMemory, Status
+from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.names import printable
+from celery_memory_exporter.common.procfs import Status
+from celery_memory_exporter.common.report import CgroupMemory
 
 SIGINT_MASK = 1 << (2 - 1)
 
@@ -168,7 +170,7 @@ def workers() -> list[WorkerProcesses]:
         hostname = hostname_of(candidate.pid, main.status.namespace_pids)
         result.append(
             WorkerProcesses(
-                nodename=procfs.printable(nodename_of(candidate.arguments, hostname)),
+                nodename=printable(nodename_of(candidate.arguments, hostname)),
                 main=main,
                 children=tuple(child for child in children if child and child.status.ignored_signals & SIGINT_MASK),
                 cgroup=procfs.cgroup_memory(candidate.pid),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from celery_memory_exporter.common.report import CgroupMemory, Estimate, ProcessReport, Running, Traffic, WorkerReport
 from celery_memory_exporter.processes import SharedMemory
-from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import Estimate, ProcessReport, Running, Traffic, WorkerReport
 
 
 @dataclass(frozen=True, slots=True)

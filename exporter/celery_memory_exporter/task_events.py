@@ -12,12 +12,12 @@ and nothing else: an entry goes with the task's last event. Rules:
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from datetime import datetime, timezone
 from typing import Any
 
-from celery_memory_exporter.traffic import COUNTERS, exception_class, shown
+from celery_memory_exporter.common.message_times import unix_time
+from celery_memory_exporter.common.names import shown
+from celery_memory_exporter.common.traffic import COUNTERS, exception_class
 from celery_memory_exporter.worker_tasks import Task, WorkerTasks
 
 MAX_UUID_LENGTH = 255
@@ -32,7 +32,6 @@ MAY_FOLLOW = frozenset({"task-rejected", "task-failed"})
 #: Why an event was not counted. ``evicted`` is a task that was forgotten because too many were in flight; ``repeated`` is a second
 #: failure of one run, as Celery tells of hard time limits.
 IGNORED = ("malformed", "unknown_task", "evicted", "repeated")
-LONG_FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
 class TaskEvents:
@@ -209,15 +208,3 @@ def queue_of(event: dict[str, Any]) -> str | None:
 
 def number_of(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and 0 < value < 1e12 else None
-
-
-def unix_time(text: object) -> float | None:
-    """Of an eta as Celery writes it (ISO 8601, without a zone in UTC)."""
-    if not isinstance(text, str):
-        return None
-    try:
-        # Python 3.10 reads no Z and only whole microseconds.
-        moment = datetime.fromisoformat(LONG_FRACTION.sub(r"\1", text.replace("Z", "+00:00")))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-    except (ValueError, OverflowError):
-        return None

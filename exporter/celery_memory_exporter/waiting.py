@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celery_memory_exporter.sent import sent_at
-from celery_memory_exporter.task_events import unix_time
+from celery_memory_exporter.common.message_times import sent_at, unix_time
 
 #: A larger message is not parsed: its age is not worth the memory.
 MAX_MESSAGE_BYTES = 1024 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from celery_memory_exporter.report import AGES, MEAN_BLOCK_BYTES, Profile
+from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES, Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from celery_memory_exporter.bounds import Admitted
+from celery_memory_exporter.common.report import CgroupMemory, Estimate, ProcessReport, Running, WorkerReport
 from celery_memory_exporter.estimates import ResidentShares
 from celery_memory_exporter.groups import Group
 from celery_memory_exporter.processes import Identity, ProcessMemory, SharedMemory, WorkerProcesses
-from celery_memory_exporter.procfs import CgroupMemory
-from celery_memory_exporter.report import Estimate, ProcessReport, Running, WorkerReport
 from celery_memory_exporter.snapshot import ProcessView, TrafficView, WorkerFacts, WorkerView
 from celery_memory_exporter.worker_tasks import WorkerTasks
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from celery_memory_exporter.report import Running
-from celery_memory_exporter.traffic import OTHER, Counts, running_by_type, shown
+from celery_memory_exporter.common.names import OTHER, shown
+from celery_memory_exporter.common.report import Running
+from celery_memory_exporter.common.traffic import Counts, running_by_type
 
 #: A heartbeat tells of runs that began so long before, whatever is still on its way.
 SETTLED_SECONDS = 5.0

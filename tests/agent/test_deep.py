@@ -23,7 +23,7 @@ from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.suspicion import Suspicion
 from celery_memory_exporter.agent.tracer import measured
-from celery_memory_exporter.report import AGES
+from celery_memory_exporter.common.report import AGES
 
 Load = Callable[[str], ModuleType]
 KEY = ("t", "")

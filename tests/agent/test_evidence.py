@@ -17,8 +17,8 @@ from celery_memory_exporter.agent.deep import MAX_NAMES, Dossier
 from celery_memory_exporter.agent.evidence import FADE, NAME_BYTES, NAMES, Words, apply, faded, records, together
 from celery_memory_exporter.agent.growth import MAX_TYPES, Growth
 from celery_memory_exporter.agent.suspicion import FIRST_AGE
-from celery_memory_exporter.agent.tracer import short_name
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES
+from celery_memory_exporter.common.names import short_name
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 PID = 2**22
 WIDEST = ("x", "é", "語", "\U0001f40d", "\ud800", "<>")

@@ -7,7 +7,7 @@ from array import array
 
 from celery_memory_exporter.agent import growth
 from celery_memory_exporter.agent.growth import FREE_LIST_BYTES, MAX_TYPES, WARM_RUNS, WARM_RUNS_AT_LEAST, WARM_SECONDS, Growth
-from celery_memory_exporter.report import AGES, MEAN_BLOCK_BYTES, Profile
+from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES, Profile
 
 
 def ages_of(row: array[float]) -> list[float]:

@@ -22,7 +22,7 @@ from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter import CALIBRATION_RUNS, Meter
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.tracer import measured
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 KEPT: list[Any] = []
 

@@ -16,7 +16,7 @@ from kombu import Exchange, Queue
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.requests import RequestCounter, counted, name_of, waited
 from celery_memory_exporter.agent.settings import Settings
-from celery_memory_exporter.report import Traffic
+from celery_memory_exporter.common.report import Traffic
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from celery_memory_exporter.agent import growth
 from celery_memory_exporter.agent.growth import FREE_LIST_BYTES, Growth
 from celery_memory_exporter.agent.suspicion import FIRST_AGE, LEAST_AUDITS, Suspicion, suspicion_of
-from celery_memory_exporter.report import AGES, MEAN_BLOCK_BYTES
+from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES
 
 
 def audited(blocks: list[float], native: list[float] | None = None, first_run: int = AGES[FIRST_AGE]) -> Growth:

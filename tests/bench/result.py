@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import celery
 
-from celery_memory_exporter import procfs
+from celery_memory_exporter.common import procfs
 
 #: Where nobody watches, a progress line is a line of a log.
 QUIET_SECONDS = 15.0

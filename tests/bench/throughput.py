@@ -18,8 +18,8 @@ from typing import Any
 
 import kombu
 
-from celery_memory_exporter.report import WorkerReport
-from celery_memory_exporter.wire import decode
+from celery_memory_exporter.common.codec import decode
+from celery_memory_exporter.common.report import WorkerReport
 from tests.bench.result import Options, Part, Row, spread
 from tests.bench.stage import TESTS_APPLICATION, BenchWorker, Load, redis_version, running_redis
 from tests.integration.conftest import Server

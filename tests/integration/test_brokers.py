@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celery_memory_exporter.wire import MAX_MESSAGE_BYTES, encode
+from celery_memory_exporter.common.codec import MAX_MESSAGE_BYTES, encode
 from tests import samples
 from tests.integration.conftest import Exporter, Server, Stage, wait_for
 from tests.integration.test_agent import name_of, no_agent_trouble, wait_for_growth, wait_for_runs

@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import findings
 from celery_memory_exporter.bounds import Limits
+from celery_memory_exporter.common.report import Container
 from celery_memory_exporter.fleet import Fleet, Rules
-from celery_memory_exporter.report import Container
 from celery_memory_exporter.rss_history import FIRST_STEP_SECONDS, RssHistory
 from celery_memory_exporter.server import Application, HttpServer, bind
 from celery_memory_exporter.snapshot import QueueReading, Snapshot

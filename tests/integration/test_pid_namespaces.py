@@ -8,7 +8,7 @@ import psutil
 import pytest
 import yaml
 
-from celery_memory_exporter import procfs
+from celery_memory_exporter.common import procfs
 from tests.integration.conftest import Exporter, Server, Worker, wait_for
 from tests.integration.namespaces import EXPORTERS_USER, Contained, Start, as_user, start
 

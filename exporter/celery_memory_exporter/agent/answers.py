@@ -15,7 +15,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import TraceInfo, trace_ok_t
 
-from celery_memory_exporter.report import OUTCOMES
+from celery_memory_exporter.common.report import OUTCOMES
 
 SUCCEEDED, FAILED, ABORTED = OUTCOMES.index("succeeded"), OUTCOMES.index("failed"), OUTCOMES.index("aborted")
 OUTCOME_OF_STATE = {

@@ -15,7 +15,7 @@ from celery_memory_exporter.agent.audit import Finding
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.run import Run
 from celery_memory_exporter.agent.tally import Row, TaskKey
-from celery_memory_exporter.agent.tracer import short_name
+from celery_memory_exporter.common.names import short_name
 
 TRACEBACK_BLOCKS = 3
 

@@ -21,7 +21,6 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from celery_memory_exporter import procfs
 from celery_memory_exporter.agent import census, evidence
 from celery_memory_exporter.agent.census import TypeRow
 from celery_memory_exporter.agent.channel import PIPE_BUF, Channel
@@ -30,7 +29,8 @@ from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.tally import TaskKey
-from celery_memory_exporter.report import WARM_RUNS
+from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.report import WARM_RUNS
 
 #: Between two tellings of the figures that are not about one run.
 TELL_SECONDS = 1.0

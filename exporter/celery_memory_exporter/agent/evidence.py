@@ -18,7 +18,7 @@ from celery_memory_exporter.agent.deep import Dossier
 from celery_memory_exporter.agent.growth import Growth
 from celery_memory_exporter.agent.suspicion import FIRST_AGE, LEAST_PER_RUN
 from celery_memory_exporter.agent.tally import Row, TaskKey
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Estimate, Evidence, Fill, Holder, Site
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Estimate, Evidence, Fill, Holder, Site
 
 #: Weight of what a gone process told, each time that another one goes.
 FADE = 0.98

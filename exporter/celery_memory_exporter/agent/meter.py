@@ -38,8 +38,9 @@ from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.run import Run
 from celery_memory_exporter.agent.tally import TaskKey
-from celery_memory_exporter.agent.tracer import MEASURED_CODE, measured, short_name
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES
+from celery_memory_exporter.agent.tracer import MEASURED_CODE, measured
+from celery_memory_exporter.common.names import short_name
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: Of a process's busy time, for reading live memory at both ends of runs that are not audited, and seconds once: a reading walks
 #: all pools of the heap (50 µs at a million objects) and takes their place in the processor's caches.

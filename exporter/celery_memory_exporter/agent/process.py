@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from celery_memory_exporter import procfs
 from celery_memory_exporter.agent.ledger import Account
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES, ProcessReport
+from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, ProcessReport
 
 
 def age(entry: tuple[int, Account]) -> int:

@@ -17,7 +17,7 @@ import resource
 import sys
 import tracemalloc
 
-from celery_memory_exporter import procfs
+from celery_memory_exporter.common import procfs
 
 #: Seven objects for each size of chunk from 528 to 1,040 bytes: object, its header of 33 bytes, and 8 bytes of the allocator's.
 CACHED_SIZES = [chunk - 8 - 33 for chunk in range(528, 1041, 16) for _ in range(7)]

@@ -23,9 +23,9 @@ from celery.worker import state
 
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.settings import Settings
-from celery_memory_exporter.report import Running, Traffic
-from celery_memory_exporter.sent import sent_at
-from celery_memory_exporter.traffic import Counts, exception_class, running_by_type
+from celery_memory_exporter.common.message_times import sent_at
+from celery_memory_exporter.common.report import Running, Traffic
+from celery_memory_exporter.common.traffic import Counts, exception_class, running_by_type
 
 #: A set that a thread changes while it is copied is copied again.
 COPY_TRIES = 5

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from celery_memory_exporter.report import EVENT_TYPE
+from celery_memory_exporter.common.report import EVENT_TYPE
 
 CONNECT_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 300.0

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from celery_memory_exporter.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
-from celery_memory_exporter.urls import passwords
+from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
+from celery_memory_exporter.common.urls import passwords
 
 logger = logging.getLogger(__name__)
 

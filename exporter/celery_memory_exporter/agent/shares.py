@@ -20,8 +20,8 @@ from celery_memory_exporter.agent.containers import ContainerRow, Probe
 from celery_memory_exporter.agent.ledger import Account
 from celery_memory_exporter.agent.meter import Meter
 from celery_memory_exporter.agent.readings import Readings
-from celery_memory_exporter.intervals import Intervals
-from celery_memory_exporter.report import MEAN_BLOCK_BYTES, Estimate, Holder
+from celery_memory_exporter.common.least_squares import Intervals
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Estimate, Holder
 
 #: An interval ends when no task runs, or after this: a busy pool may never rest.
 LEAST_SECONDS, MOST_SECONDS = 0.4, 3.0

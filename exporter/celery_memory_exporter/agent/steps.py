@@ -17,7 +17,7 @@ from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.sender import ReportSender
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.worker import WorkerAgent
-from celery_memory_exporter.wire import encode
+from celery_memory_exporter.common.codec import encode
 
 #: How often the main process looks at pipe and pool. A child that ends by itself stays for a second (billiard), so none is missed.
 TICK_SECONDS = 0.5

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from celery_memory_exporter.agent import growth
 from celery_memory_exporter.agent.tally import Row
-from celery_memory_exporter.report import AGES, MEAN_BLOCK_BYTES
+from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES
 
 #: Ages that count: what the first runs leave behind is start-up.
 FIRST_AGE = AGES.index(5)

@@ -12,14 +12,15 @@ from collections.abc import Iterable
 from operator import add
 from typing import TypeAlias
 
-from celery_memory_exporter.report import OUTCOMES, Evidence, Histogram, TaskReport
+from celery_memory_exporter.common import names
+from celery_memory_exporter.common.report import OUTCOMES, Evidence, Histogram, TaskReport
 
 #: Task name and queue.
 TaskKey: TypeAlias = "tuple[str, str]"
 Row: TypeAlias = "array[float]"
 
 #: Where runs of task types beyond the cap are summed.
-OTHER: TaskKey = ("other", "")
+OTHER: TaskKey = (names.OTHER, "")
 
 MIB = 1024.0 * 1024.0
 

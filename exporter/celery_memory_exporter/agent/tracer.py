@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 Trace = Callable[..., Any]
 
 
-def short_name(name: object) -> str:
-    """A label value from what users or the network chose, as long as the exporter shows it."""
-    return str(name)[:120]
-
-
 def measured(meter: Meter, name: str, trace: Trace) -> Trace:
     """The task's tracer with readings around it: same arguments, same answer (without the value of a successful run)."""
 

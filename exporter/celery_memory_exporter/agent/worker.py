@@ -15,7 +15,7 @@ from typing import Any
 import celery
 from celery.worker import state
 
-from celery_memory_exporter import __version__, procfs
+from celery_memory_exporter import __version__
 from celery_memory_exporter.agent import census, evidence, tally
 from celery_memory_exporter.agent.channel import Channel
 from celery_memory_exporter.agent.child import WARM_SECONDS, ChildAgent, interpreter_figures
@@ -28,17 +28,22 @@ from celery_memory_exporter.agent.readings import Readings
 from celery_memory_exporter.agent.requests import RequestCounter
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.shares import Shares
-from celery_memory_exporter.report import Bounds, Container, Estimate, Evidence, Instance, LostRuns, ObjectCount, WorkerReport
+from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.names import pool_name
+from celery_memory_exporter.common.report import (
+    Bounds,
+    Container,
+    Estimate,
+    Evidence,
+    Instance,
+    LostRuns,
+    ObjectCount,
+    WorkerReport,
+)
 
 #: billiard's exit status of a child that reached its task or memory limit.
 EX_RECYCLE = 155
 SIGKILL = 9
-
-
-def pool_name(pool_class: Any) -> str:
-    """``prefork``, ``solo``, ``threads``, ``gevent``, ``eventlet`` or a custom pool's module. ``app.conf`` does not know ``-P``."""
-    name = str(pool_class.__module__).rpartition(".")[2]
-    return "threads" if name == "thread" else name
 
 
 class WorkerAgent:
@@ -48,7 +53,7 @@ class WorkerAgent:
         self.guard = Guard()
         self.settings = settings
         self.worker = worker
-        self.pool = pool_name(worker.pool_cls)
+        self.pool = pool_name(worker.pool_cls.__module__)  # app.conf does not know -P
         self.ledger = Ledger(settings.max_tasks)
         self.requests = RequestCounter(self.guard, settings)
         self.requests.count_tasks(worker.app.tasks)

@@ -13,8 +13,8 @@ import typing
 from functools import cache
 from typing import Any, TypeVar
 
-from celery_memory_exporter import procfs
-from celery_memory_exporter.report import AGES, HISTORY, VERSION, WARM_RUNS, Histogram, Profile, TaskReport, WorkerReport
+from celery_memory_exporter.common.names import printable
+from celery_memory_exporter.common.report import AGES, HISTORY, VERSION, WARM_RUNS, Histogram, Profile, TaskReport, WorkerReport
 
 #: A message above this is refused before it is parsed. A worker at every default cap sends some 200 kB.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -104,7 +104,7 @@ def _read(kind: Any, raw: object, path: str) -> Any:
     if kind is str:
         if not isinstance(raw, str) or len(raw) > MAX_STRING_LENGTH:
             raise _malformed(path, f"a string of at most {MAX_STRING_LENGTH} characters", raw)
-        return procfs.printable(raw)
+        return printable(raw)
     if kind is int or kind is float:
         return _read_number(kind, raw, path)
     return _read_dataclass(kind, raw, path)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.intervals import MAX_NAMES, OTHER, Estimate, Intervals
+from celery_memory_exporter.common.least_squares import MAX_NAMES, Estimate, Intervals
+from celery_memory_exporter.common.names import OTHER
 
 TYPES = ("a", "b", "c", "d", "e")
 RATES = (10, 8, 12, 5, 3)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 
+from celery_memory_exporter.common.report import CgroupMemory
+
 #: cgroup v1 says "no limit" with the largest page-aligned value a 64-bit counter holds.
 V1_UNLIMITED = 0x7FFF_FFFF_FFFF_F000
 
@@ -35,11 +37,6 @@ def denied(path: str) -> bool:
         return True
     except OSError:
         return False
-
-
-def printable(text: str) -> str:
-    """The text as something that UTF-8 can hold: a lone surrogate is valid in JSON, and what Python makes of foreign bytes."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def parse_colon_lines(text: str) -> dict[str, str]:
@@ -154,18 +151,6 @@ def zombies(pid: int | str = "self") -> int | None:
         children = (status(int(child)) for child in listing.split())
         count += sum(1 for child in children if child is not None and child.state == "Z")
     return count
-
-
-@dataclass(frozen=True, slots=True)
-class CgroupMemory:
-    """The memory controller's view of the group that a worker runs in."""
-
-    #: The smallest limit of the group and its ancestors: the one that kills.
-    limit_bytes: int | None = None
-    usage_bytes: int | None = None
-    #: Usage less the page cache that can be dropped at once: what the kubelet evicts on.
-    working_set_bytes: int | None = None
-    oom_kills: int | None = None
 
 
 def parse_cgroup_paths(text: str) -> tuple[str | None, str | None]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from celery_memory_exporter import procfs
-from celery_memory_exporter.procfs import CgroupMemory
+from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.report import CgroupMemory
 
 STATUS = """Name:\tcelery
 State:\tS (sleeping)

@@ -34,9 +34,9 @@ from operator import mul
 from statistics import median
 from typing import TypeAlias
 
-from celery_memory_exporter import report
+from celery_memory_exporter.common import report
+from celery_memory_exporter.common.names import OTHER
 
-OTHER = "other"
 #: Task types told apart in what is kept; beyond, a new one is ``other`` at once. An application that makes names must not grow us.
 MAX_NAMES = 256
 #: Jitter of a reading by drift of one interval (variances) that are tried. Never infinite: trusting that nothing drifts makes

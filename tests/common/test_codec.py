@@ -11,15 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_memory_exporter.report import VERSION
-from celery_memory_exporter.wire import MAX_LIST_ITEMS, REASONS, DecodeError, decode, encode
+from celery_memory_exporter.common.codec import MAX_LIST_ITEMS, REASONS, DecodeError, decode, encode
+from celery_memory_exporter.common.report import VERSION
 from tests import samples
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=10), inner, max_size=5),
-    max_leaves=20,
-)
+from tests.strategies import JSON
 
 
 def over_the_wire(value: object) -> Any:

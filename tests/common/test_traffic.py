@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celery_memory_exporter.traffic import Counts, exception_class
+from celery_memory_exporter.common.traffic import Counts, exception_class
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from celery_memory_exporter.procfs import printable
-from celery_memory_exporter.report import Histogram, Running, Traffic
+from celery_memory_exporter.common.names import OTHER, shown
+from celery_memory_exporter.common.report import Histogram, Running, Traffic
 
 #: prometheus_client's defaults, as the best-known exporter has them.
 RUNTIME_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
@@ -29,9 +29,7 @@ COUNTERS = {
     "task-rejected": "rejected",
     "task-revoked": "revoked",
 }
-OTHER = "other"
 UNKNOWN_EXCEPTION = "UnknownException"
-MAX_NAME_LENGTH = 120
 #: Task types that are shown to be running.
 MAX_RUNNING = 50
 #: Of an exception: ``ValueError('x')``, ``pkg.mod.Err('x')``, ``<Err: 1>``.
@@ -170,11 +168,6 @@ class Counts:
             )
             for (name, queue), row in sorted(self._rows.items())
         ]
-
-
-def shown(name: str) -> str:
-    """The name as a label's value."""
-    return printable(name)[:MAX_NAME_LENGTH]
 
 
 def running_by_type(runs: Iterable[tuple[str, float]]) -> list[Running]:

@@ -5,6 +5,7 @@ Celery itself writes no such time. Nothing here raises, whatever a message holds
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -14,6 +15,8 @@ HEADERS = ("timestamp_in_ms", "timestamp", "sentry-task-enqueued-time")
 PROPERTIES = ("timestamp",)
 #: 2000-01-01 and 2100-01-01. What lies outside was written in another unit, or is no time.
 PLAUSIBLE_SECONDS = (946_684_800.0, 4_102_444_800.0)
+#: Digits of a second beyond microseconds.
+LONG_FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
 def sent_at(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> float | None:
@@ -32,6 +35,18 @@ def sent_at(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> float 
         _number(_get(headers, "sentry-task-enqueued-time")),
     )
     return next((each for each in times if each is not None and _is_plausible(each)), None)
+
+
+def unix_time(text: object) -> float | None:
+    """Of an eta as Celery writes it (ISO 8601, without a zone in UTC)."""
+    if not isinstance(text, str):
+        return None
+    try:
+        # Python 3.10 reads no Z and only whole microseconds.
+        moment = datetime.fromisoformat(LONG_FRACTION.sub(r"\1", text.replace("Z", "+00:00")))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _has_any(mapping: object, keys: tuple[str, ...]) -> bool:

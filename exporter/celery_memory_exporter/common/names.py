@@ -1,0 +1,28 @@
+"""Names that users, brokers or other machines chose, as label values: printable, of bounded length, one spelling a thing."""
+
+from __future__ import annotations
+
+MAX_NAME_LENGTH = 120
+#: What is counted under no name of its own, since a cap is reached or the name is not known.
+OTHER = "other"
+
+
+def printable(text: str) -> str:
+    """The text as something that UTF-8 can hold: a lone surrogate is valid in JSON, and what Python makes of foreign bytes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown(name: str) -> str:
+    """The name as a label's value."""
+    return printable(name)[:MAX_NAME_LENGTH]
+
+
+def short_name(name: object) -> str:
+    """A label value from what users or the network chose, as long as the exporter shows it."""
+    return str(name)[:MAX_NAME_LENGTH]
+
+
+def pool_name(module: str) -> str:
+    """``prefork``, ``solo``, ``threads``, ``gevent``, ``eventlet`` or a custom pool's own name, out of its class's module."""
+    name = module.rpartition(".")[2]
+    return "threads" if name == "thread" else name

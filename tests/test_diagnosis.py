@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.agent import growth
-from celery_memory_exporter.agent.evidence import Words, to_evidence, together
-from celery_memory_exporter.agent.growth import Growth
+from celery_memory_exporter.agent.stats import growth
+from celery_memory_exporter.agent.stats.growth import Growth
+from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
 from celery_memory_exporter.case import SETTLED
 from celery_memory_exporter.common.report import AGES, WARM_RUNS, CgroupMemory, Container, Estimate, Evidence, Fill, Holder, Site
 from celery_memory_exporter.diagnosis import diagnose

@@ -18,17 +18,18 @@ from celery.app.trace import trace_ok_t
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.agent import census, growth, tally
-from celery_memory_exporter.agent.census import Census, changed, type_name
-from celery_memory_exporter.agent.channel import PIPE_BUF, STATES_PER_SLOT, Channel
-from celery_memory_exporter.agent.child import ChildAgent, parts_of
-from celery_memory_exporter.agent.containers import ContainerRow
-from celery_memory_exporter.agent.evidence import FADE
 from celery_memory_exporter.agent.guard import Guard, guarded
-from celery_memory_exporter.agent.ledger import Ledger, TopTypes
-from celery_memory_exporter.agent.readings import KeptFile, Readings
+from celery_memory_exporter.agent.heap import census
+from celery_memory_exporter.agent.heap.census import Census, changed, type_name
+from celery_memory_exporter.agent.heap.containers import ContainerRow
+from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.settings import Settings
-from celery_memory_exporter.agent.tracer import measured
+from celery_memory_exporter.agent.stats import growth, tally
+from celery_memory_exporter.agent.stats.readings import KeptFile, Readings
+from celery_memory_exporter.agent.worker.channel import PIPE_BUF, STATES_PER_SLOT, Channel
+from celery_memory_exporter.agent.worker.evidence import FADE
+from celery_memory_exporter.agent.worker.ledger import Ledger, TopTypes
+from celery_memory_exporter.agent.worker.pool_child import ChildAgent, parts_of
 
 # --- tally ----------------------------------------------------------------------------------------------------------
 
@@ -640,7 +641,7 @@ def test_the_agent_loads_the_standard_library_and_celery_only() -> None:
     import subprocess
 
     code = (
-        "import sys, celery_memory_exporter.autoload, celery_memory_exporter.agent.worker;"
+        "import sys, celery_memory_exporter.autoload, celery_memory_exporter.agent.worker.main_process;"
         "print([name for name in ('psutil', 'prometheus_client', 'objgraph', 'uvicorn') if name in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

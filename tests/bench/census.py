@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from celery_memory_exporter.agent.census import Census
+from celery_memory_exporter.agent.heap.census import Census
 from celery_memory_exporter.agent.settings import Settings
 from tests.bench.heap import filled, in_fresh_process
 from tests.bench.result import Options, Part, Row, spread

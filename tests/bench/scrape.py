@@ -17,7 +17,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import exposition
-from celery_memory_exporter.agent import tally
+from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.common.report import Bounds, Histogram, ObjectCount, ProcessReport, TaskReport, Traffic, WorkerReport
 from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS

@@ -9,10 +9,11 @@ or in code, before the worker starts::
     from celery_memory_exporter.agent import install
     install(app)
 
-Reading order: ``install`` → ``steps`` → ``worker`` (main process) → ``child`` (pool child) → ``meter`` (one run) → ``books`` (what
-runs add up to) → ``audit`` (one run, exactly) → ``deep`` (who holds it, and which line) → ``evidence`` (what is told of it).
+Reading order: ``install`` → ``worker.steps`` → ``worker.main_process`` → ``worker.pool_child`` →
+``meter.meter`` (one run) → ``meter.books`` (what runs add up to) → ``audit.audit`` (one run, exactly) →
+``audit.deep`` (who holds it, and which line) → ``worker.evidence`` (what is told of it).
 
-Only the standard library and Celery are imported here and below.
+Only the standard library, Celery and ``common`` are imported here and below.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def install(app: Any, settings: Settings | None = None) -> None:
     Settings come from the environment (see ``Settings``) unless they are given. A setting that cannot be read is
     logged once and its default taken: the agent never keeps a worker from starting.
     """
-    from celery_memory_exporter.agent.steps import AgentStep, ReportStep  # Celery is imported late, with the worker
+    from celery_memory_exporter.agent.worker.steps import AgentStep, ReportStep  # Celery is imported late, with the worker
 
     if AgentStep in app.steps["worker"]:
         return

@@ -1,0 +1,346 @@
+"""The readings before and after every task run, around ``task.__trace__``, the one call that each pool makes.
+
+``task_prerun`` and ``task_postrun`` are too late and too early: at ``task_postrun`` the return value, the request and the
+exception are still referenced. Around ``__trace__`` the arguments are alive at both ends and cancel out, and a successful
+run's return value can be dropped before the closing reading, because the worker only uses its ``repr``.
+
+What the figures rest on:
+
+* memory figures come from runs that had their process to themselves; a run during which another one was active (thread,
+  greenlet) is counted as a run and left out of the memory figures, and one during which the agent itself was at work is
+  left out of what is retained;
+* some runs are audited (``audit``), which is exact; the others are read as they are (tier 0): live memory after minus before, of
+  successful runs; less memory than before counts only where the collector freed nothing, since that may be another run's garbage;
+* the readings' own constant share (the objects that hold the opening readings, the answer itself) is measured with a task that
+  does nothing and subtracted;
+* readings without an audit, and audits, each have a share of the process's time; a process's first runs all get them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from celery_memory_exporter.agent.audit.audit import Auditor
+from celery_memory_exporter.agent.audit.deep import DeepAuditor
+from celery_memory_exporter.agent.guard import Guard
+from celery_memory_exporter.agent.meter import answers
+from celery_memory_exporter.agent.meter.answers import ABORTED, SUCCEEDED
+from celery_memory_exporter.agent.meter.books import TRACEBACK_BLOCKS, Bias, Books
+from celery_memory_exporter.agent.meter.run import Run
+from celery_memory_exporter.agent.meter.tracer import MEASURED_CODE, measured
+from celery_memory_exporter.agent.stats import growth
+from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.readings import Readings
+from celery_memory_exporter.agent.stats.tally import TaskKey
+from celery_memory_exporter.common.names import short_name
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
+
+#: Of a process's busy time, for reading live memory at both ends of runs that are not audited, and seconds once: a reading walks
+#: all pools of the heap (50 µs at a million objects) and takes their place in the processor's caches.
+SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS = 0.003, 0.03
+CALIBRATION_RUNS = 15
+
+
+class Containers(Protocol):
+    """Sizes of containers, read at both ends of a run; see ``shares``."""
+
+    def sizes(self) -> dict[str, int]: ...
+
+    def add_items(self, name: str, before: dict[str, int]) -> None: ...
+
+
+class Meter:
+    """Measures the runs of one process. ``on_open`` and ``on_close`` tell the owner which run begins and what it changed."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        readings: Readings,
+        *,
+        max_tasks: int,
+        audits: bool = True,
+        pickles_failures: bool = False,
+        peak_limit_bytes: int | None = None,
+        on_open: Callable[[str, int | None], None] | None = None,
+        on_close: Callable[[TaskKey], None] | None = None,
+    ) -> None:
+        """``audits``: whether runs have the process to themselves; ``pickles_failures``: whether the pool pickles them anyway."""
+        self.guard = guard
+        self.books = Books(max_tasks)
+        self._stash = answers.Stash()
+        self.auditor = Auditor(readings, enabled=audits)
+        self.deep = DeepAuditor(readings)
+        self.overhead_seconds = 0.0
+        self.busy_seconds = 0.0
+        self.runs = 0
+        #: The process's high-water mark at the end of a run that had it to itself.
+        self.last_peak = 0
+        self._pickles_failures = pickles_failures
+        self._readings = readings
+        self._peak_limit_bytes = peak_limit_bytes
+        self._on_open = on_open
+        self._on_close = on_close
+        #: Where runs overlap: told of the runs that do not.
+        self.containers: Containers | None = None
+        self._lock = threading.Lock()
+        self._running = self._working = 0
+        self._epoch = self._work = 0
+        self.sampling = Budget(SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS)
+        self._calibrate()
+
+    # --- wrapping ---------------------------------------------------------------------------------------------------
+
+    def wrap_tasks(self, tasks: dict[str, Any]) -> None:
+        """Wraps the tracer of each task that is not wrapped yet; Celery builds new ones at each (re)start."""
+        for name, task in list(tasks.items()):
+            trace = task.__dict__.get("__trace__") or getattr(task, "__trace__", None)
+            if trace is not None and getattr(trace, "__code__", None) is not MEASURED_CODE:
+                task.__trace__ = measured(self, short_name(name), trace)
+
+    # --- one run ----------------------------------------------------------------------------------------------------
+
+    def open(self, run: Run, name: str, request: Any) -> None:
+        """Takes the opening readings; the run is not measured when the agent fails in here."""
+        try:
+            self._open(run, name, request)
+            run.opened = True
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:
+            self.leave(run)
+            self.guard.note("Meter.open")
+
+    def _open(self, run: Run, name: str, request: Any) -> None:
+        run.key, run.row, run.growth = self.books.row_of(name, request)
+        with self._lock:
+            run.active = True
+            self._epoch += 1
+            self._running += 1
+            run.epoch, run.work = self._epoch, self._work
+            run.alone = self._running == 1
+            run.start = run.growth.begin()
+        self._choose(run)
+        run.rss = self._readings.rss()
+        run.peak_reset = run.alone and self._reset_peak(run.rss or 0)
+        if self._on_open is not None:
+            self._on_open(name, run.rss)
+        if run.deep:
+            self.deep.begin(run.key)
+        past_start = run.alone and run.start >= growth.WARM
+        run.sizes = self.containers.sizes() if self.containers is not None and past_start else None
+        self.overhead_seconds += time.perf_counter() - run.begun
+        if run.audited:
+            run.cpu = time.process_time()
+            self.auditor.begin()
+        elif run.sampled:
+            run.native = self._readings.native_live()
+            run.blocks = sys.getallocatedblocks()
+
+    def settle(self, run: Run, answer: Any) -> Any:
+        """The answer without what it need not hold over the closing readings; ``restore`` gives back what the worker needs.
+
+        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
+        """
+        if not run.opened:
+            return answer
+        try:
+            return self._settle(run, answer)
+        except Exception:
+            self.leave(run)
+            self.guard.note("Meter.settle")
+            return answer
+
+    def restore(self, run: Run, answer: Any) -> Any:
+        return self._stash.take(answer) if run.stashed else answer
+
+    def _settle(self, run: Run, answer: Any) -> Any:
+        run.outcome = answers.outcome_of(answer)
+        if run.audited:
+            stashed = self._stash.put(answer) if answer.info is None or self._pickles_failures else None
+            if stashed is not None:
+                run.stashed = True
+                return stashed
+            self._abandon(run)
+        return answer if answer.info is not None else answers.without_value(answer)
+
+    def close(self, run: Run, answer: Any, *, aborted: bool = False) -> None:
+        """Takes the closing readings and adds the run to its type's row.
+
+        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
+        """
+        if not run.opened:
+            return
+        try:
+            if aborted:
+                run.outcome = ABORTED
+                self._abandon(run)
+            self._close(run, answer)
+        except Exception:
+            self.guard.note("Meter.close")
+        finally:
+            self.leave(run)
+
+    def _close(self, run: Run, answer: Any) -> None:
+        begun = time.perf_counter()
+        try:
+            self._book(run, answer, begun)
+            if self.containers is not None and run.alone and run.sizes is not None:
+                self.containers.add_items(run.key[0], run.sizes)
+            if run.alone and self.deep.suspects:
+                self.deep.mark(run.key, run.growth, run.start)
+                self.deep.rest(self._busy())
+        finally:
+            if self._on_close is not None:
+                self._on_close(run.key)
+            self.overhead_seconds += time.perf_counter() - begun
+
+    def _book(self, run: Run, answer: Any, begun: float) -> None:
+        finding, blocks, native = None, 0, None
+        if run.audited:
+            finding = self.auditor.finish(answer)
+            run.cpu = time.process_time() - run.cpu
+        elif run.sampled:
+            blocks, native = sys.getallocatedblocks(), self._readings.native_live()
+            self.sampling.spend(2 * (time.perf_counter() - begun))  # the opening ones take as long
+        rss = self._readings.rss()
+        self._leave(run)
+        with self._lock:
+            run.alone = run.alone and self._epoch == run.epoch
+            undisturbed = run.alone and run.work == self._work
+            self.books.add(run, begun - run.begun)
+            if run.alone:
+                self.last_peak = self._readings.peak()
+                self.books.add_memory(run, rss, self.last_peak)
+            if finding is not None and undisturbed:
+                self.books.add_finding(run, finding)
+            elif run.sampled and undisturbed and run.outcome == SUCCEEDED:
+                freed = self._readings.collected() != run.collected
+                self.books.add_sample(run, blocks, native, freed=freed, only_large=self.auditor.enabled)
+            self.runs += 1
+            self.busy_seconds += begun - run.begun
+        if run.deep:
+            self.deep.end(run.key, run.growth, finding)
+
+    def _abandon(self, run: Run) -> None:
+        try:
+            if run.deep:
+                run.deep = False
+                self.deep.abandon()
+        finally:
+            if run.audited:
+                run.audited = False
+                self.auditor.abandon()
+
+    def _leave(self, run: Run) -> None:
+        with self._lock:
+            if run.active:
+                run.active = False
+                self._running -= 1
+
+    def leave(self, run: Run) -> None:
+        """Whatever happened: the heap is as it was, and the run is no longer among those active."""
+        try:
+            self._abandon(run)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:
+            self.guard.note("Meter.leave")
+        finally:
+            self._leave(run)
+
+    def disturb(self) -> None:
+        """The runs that are active now are left out of the retained figures."""
+        with self._lock:
+            self._work += 1
+
+    def after_fork(self) -> None:
+        """In a process that a task forked: its heap is collected again, and nothing is traced."""
+        try:
+            self.deep.abandon()
+        finally:
+            self.auditor.abandon()
+
+    @contextmanager
+    def housekeeping(self) -> Iterator[None]:
+        """While the agent itself allocates: runs that overlap it are left out of the retained figures."""
+        with self._lock:
+            self._work += 1
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._working -= 1
+
+    @property
+    def idle(self) -> bool:
+        return self._running == 0
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _choose(self, run: Run) -> None:
+        """How the run's live memory is measured: by an audit, by readings alone, or not at all."""
+        run.sampled = False
+        if not run.alone or self._working:
+            return
+        run.audited = self.auditor.due(run.growth, len(self.books.growth), self._busy)
+        if run.audited:
+            run.deep = self.deep.wants(run.key, run.growth, self._busy())
+        else:
+            run.sampled = self.sampling.left(self.busy_seconds) > 0
+            run.collected = self._readings.collected() if run.sampled else 0
+
+    def _busy(self) -> float:
+        return max(self.busy_seconds, time.process_time())
+
+    def _reset_peak(self, rss: int) -> bool:
+        """Starts a new high-water mark for this run, unless the mark is no higher than memory is now.
+
+        The pool recycles a child by the same mark (``worker_max_memory_per_child`` compares it after each run). Once it is above
+        that limit it is left alone, so that the pool sees it: the agent never changes when a child is recycled.
+        """
+        mark = self._readings.peak()
+        if mark <= rss:
+            return True
+        if self._peak_limit_bytes is not None and mark > self._peak_limit_bytes:
+            return False
+        return self._readings.reset_peak()
+
+    def _calibrate(self) -> None:
+        """Measures what a run of nothing reads as, with the very code that measures real runs."""
+        hooks = self._on_open, self._on_close
+        enabled = self.auditor.enabled
+        self._on_open = self._on_close = None
+        self.auditor.enabled = False
+        books = self.books
+        books.sample_bias = self._calibrated(answers.succeeded_answer)
+        self.auditor.enabled = enabled
+        books.audit_bias = self._calibrated(answers.succeeded_answer)
+        if self._pickles_failures:
+            books.failed_bias = self._calibrated(answers.failed_answer)
+        books.least_failed = TRACEBACK_BLOCKS
+        self.runs, self.overhead_seconds, self.busy_seconds = 0, 0.0, 0.0
+        self.auditor.audits, self.auditor.budget.spent, self.sampling.spent = 0, 0.0, 0.0
+        self._on_open, self._on_close = hooks
+
+    def _calibrated(self, answer: Callable[[], Any]) -> Bias:
+        trace = measured(self, "", lambda *_: answer())
+        samples = []
+        for _ in range(CALIBRATION_RUNS):
+            trace("", (), {}, None)
+            grown = self.books.growth["", ""]
+            if grown.row[growth.AUDITED]:
+                samples.append((grown.row[growth.BLOCKS], grown.row[growth.NATIVE]))
+            elif grown.row[growth.SAMPLED]:
+                samples.append((grown.row[growth.SAMPLED_BYTES] / MEAN_BLOCK_BYTES, 0.0))
+            grown.runs, grown.next_audit, grown.row = 0, 0, growth.new_row()
+        self.books.clear()
+        return Bias(*map(statistics.median, zip(*samples, strict=True))) if samples else Bias()

@@ -1,0 +1,1 @@
+"""Numbers of this process, and rows that they are added up in."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from celery_memory_exporter.common.procfs import Status
+from celery_memory_exporter.common.kernel import CgroupMemory, Status
 from celery_memory_exporter.common.report import (
     Bounds,
-    CgroupMemory,
     Container,
     Evidence,
     Histogram,
@@ -24,7 +23,7 @@ from celery_memory_exporter.common.report import (
     Traffic,
     WorkerReport,
 )
-from celery_memory_exporter.processes import Identity, ProcessMemory, WorkerProcesses
+from celery_memory_exporter.fleet.facts import Identity, ProcessMemory, WorkerProcesses
 
 BOOT = "0b7c2f34-boot"
 NAMESPACE = 4026531836

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.common.codec import MAX_MESSAGE_BYTES, encode
 from celery_memory_exporter.common.report import EVENT_TYPE
 from celery_memory_exporter.common.urls import safe_url
 from celery_memory_exporter.config import Broker
 from celery_memory_exporter.events import EventLoop, explain
 from celery_memory_exporter.exposition import encode as encode_exposition
-from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics import FleetCollector
-from celery_memory_exporter.snapshot import Snapshot
 from tests import samples
 from tests.strategies import JSON
 

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from celery_memory_exporter import cli, findings
 from celery_memory_exporter.common.report import Estimate, Site
 from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.server import Application, HttpServer, bind
-from celery_memory_exporter.snapshot import Snapshot
 from tests import samples
 from tests.test_diagnosis import evidence_of, view
 

@@ -20,12 +20,12 @@ from prometheus_client.registry import Collector
 
 from celery_memory_exporter import exposition as exposition_module
 from celery_memory_exporter import metrics
-from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES
-from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory, WorkerFacts
+from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics import FleetCollector, Rows
-from celery_memory_exporter.processes import SharedMemory
-from celery_memory_exporter.snapshot import QueueReading, Snapshot, WorkerFacts
 from tests import samples
 from tests.conftest import IN_CI
 

@@ -7,10 +7,12 @@ import json
 from typing import Any
 
 from celery_memory_exporter import __version__
-from celery_memory_exporter.common.report import CgroupMemory, Container, ObjectCount, Running
+from celery_memory_exporter.common.kernel import CgroupMemory
+from celery_memory_exporter.common.report import Container, ObjectCount, Running
+from celery_memory_exporter.fleet.facts import QueueReading
+from celery_memory_exporter.fleet.snapshot import QueueView, Snapshot, SourceView, WorkerView
 from celery_memory_exporter.overview import overview
 from celery_memory_exporter.rss_history import RssHistory
-from celery_memory_exporter.snapshot import QueueReading, QueueView, Snapshot, SourceView, WorkerView
 from tests import samples
 from tests.test_diagnosis import evidence_of, view
 

@@ -7,10 +7,10 @@ import os
 import pytest
 
 from celery_memory_exporter import processes
-from celery_memory_exporter.bounds import Limits
-from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.facts import WorkerProcesses
+from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.polling import ProcessPoller
-from celery_memory_exporter.processes import WorkerProcesses
 from tests import samples
 
 

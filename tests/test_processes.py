@@ -7,7 +7,7 @@ import os
 import pytest
 
 from celery_memory_exporter import processes
-from celery_memory_exporter.processes import Identity
+from celery_memory_exporter.fleet.facts import Identity
 
 
 @pytest.mark.parametrize(

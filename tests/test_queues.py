@@ -18,10 +18,10 @@ from kombu.transport import TRANSPORT_ALIASES, memory
 
 from celery_memory_exporter.common.message_times import sent_at
 from celery_memory_exporter.config import Broker, Queues
+from celery_memory_exporter.fleet.facts import QueueReading, WorkerFacts
 from celery_memory_exporter.inspection import Inspector, by_nodename, facts_of
 from celery_memory_exporter.queue_reading import is_possible
 from celery_memory_exporter.queues import QueuePoller
-from celery_memory_exporter.snapshot import QueueReading, WorkerFacts
 from celery_memory_exporter.waiting import MAX_MESSAGE_BYTES, Heads, parse
 from tests.strategies import JSON
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from celery_memory_exporter.fleet.snapshot import ProcessView, Snapshot, WorkerView
 from celery_memory_exporter.rss_history import FIRST_STEP_SECONDS, LAST_STEP_SECONDS, POINTS, HistoryKeeper, RssHistory
-from celery_memory_exporter.snapshot import ProcessView, Snapshot, WorkerView
 from tests import samples
 from tests.test_diagnosis import view
 

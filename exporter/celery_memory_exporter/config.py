@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import yaml
 
-from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.checks import (
     Check,
     address,
@@ -34,6 +33,7 @@ from celery_memory_exporter.checks import (
 )
 from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
 from celery_memory_exporter.common.urls import safe_url
+from celery_memory_exporter.fleet.limits import Limits
 
 
 class ConfigError(ValueError):

@@ -25,7 +25,7 @@ from celery_memory_exporter.common.report import EVENT_TYPE
 from celery_memory_exporter.common.urls import safe_url
 from celery_memory_exporter.config import Broker
 from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
-from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.fleet.fleet import Fleet
 
 logger = logging.getLogger(__name__)
 

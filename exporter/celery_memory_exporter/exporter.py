@@ -12,13 +12,13 @@ from celery_memory_exporter import exposition
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.config import Config
 from celery_memory_exporter.events import EventLoop
-from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics import FleetCollector
 from celery_memory_exporter.polling import ProcessPoller
 from celery_memory_exporter.queues import QueuePoller
 from celery_memory_exporter.rss_history import HistoryKeeper, RssHistory
 from celery_memory_exporter.server import Application, HttpServer
-from celery_memory_exporter.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 

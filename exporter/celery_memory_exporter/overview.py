@@ -14,9 +14,9 @@ from typing import Any
 from celery_memory_exporter import __version__, process_growth
 from celery_memory_exporter.common.report import Container
 from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.fleet.snapshot import QueueView, Snapshot, WorkerView
 from celery_memory_exporter.metrics import by_broker
 from celery_memory_exporter.rss_history import RssHistory, resident_bytes
-from celery_memory_exporter.snapshot import QueueView, Snapshot, WorkerView
 from celery_memory_exporter.verdict import Cleared, Suspect, WorkerVerdict
 
 #: Growing types, containers and running tasks told of each worker.

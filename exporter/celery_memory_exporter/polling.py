@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from celery_memory_exporter import processes
-from celery_memory_exporter.fleet import Fleet
-from celery_memory_exporter.processes import Identity, SharedMemory, WorkerProcesses
+from celery_memory_exporter.fleet.facts import Identity, SharedMemory, WorkerProcesses
+from celery_memory_exporter.fleet.fleet import Fleet
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from celery_memory_exporter import advice
 from celery_memory_exporter.common.report import HISTORY, Holder, ProcessReport
-from celery_memory_exporter.snapshot import WorkerView
+from celery_memory_exporter.fleet.snapshot import WorkerView
 from celery_memory_exporter.verdict import Suspect, WorkerVerdict
 
 MIB = 1024 * 1024

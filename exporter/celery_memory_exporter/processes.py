@@ -22,51 +22,12 @@ from celery.utils.nodenames import default_nodename, host_format
 
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.common.names import printable
-from celery_memory_exporter.common.procfs import Status
-from celery_memory_exporter.common.report import CgroupMemory
+from celery_memory_exporter.fleet.facts import Identity, ProcessMemory, SharedMemory, WorkerProcesses
 
 SIGINT_MASK = 1 << (2 - 1)
 
 #: ``[celeryd: celery@host:MainProcess] -active- (worker -A app)``, ``[celeryd: celery@host:ForkPoolWorker-1]``
 TITLE = re.compile(r"^\[celeryd: (?P<nodename>\S+?):(?P<process>[^\]]+)\]")
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A process on this machine since it was booted; never reused."""
-
-    #: The pid that the process knows itself by, in the innermost pid namespace.
-    inner_pid: int
-    start_ticks: int | None
-    #: Inode of that namespace; ``None`` where the process may not be inspected.
-    namespace: int | None = None
-
-    def matches(self, pid: int, start_ticks: int | None, namespace: int | None) -> bool:
-        """Whether this is the process that calls itself so, on the same machine since the same boot."""
-        same_namespace = namespace is None or self.namespace is None or namespace == self.namespace
-        return (pid, start_ticks) == (self.inner_pid, self.start_ticks) and same_namespace
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessMemory:
-    """One process, as the kernel tells of it now."""
-
-    pid: int
-    identity: Identity
-    status: Status
-    open_fds: int | None
-    max_fds: int | None
-    zombies: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerProcesses:
-    """A worker's main process and its pool children, oldest first."""
-
-    nodename: str
-    main: ProcessMemory
-    children: tuple[ProcessMemory, ...]
-    cgroup: CgroupMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +143,6 @@ def workers() -> list[WorkerProcesses]:
 def others_hidden() -> bool:
     """Whether the kernel shows only the processes of this user (``hidepid``): each pid namespace has a process 1."""
     return procfs.status(1) is None
-
-
-@dataclass(frozen=True, slots=True)
-class SharedMemory:
-    """What a process would free alone (USS) and with its fair share of shared pages (PSS), in bytes."""
-
-    pss_bytes: int
-    uss_bytes: int
 
 
 def shared_memory(pid: int) -> SharedMemory | None:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from celery_memory_exporter.config import Broker, Queues
 from celery_memory_exporter.connection import CONNECT_SECONDS, explain
-from celery_memory_exporter.fleet import Fleet
+from celery_memory_exporter.fleet.facts import QueueReading
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.inspection import Inspector
 from celery_memory_exporter.queue_reading import Answer, Answers, QueueReader
-from celery_memory_exporter.snapshot import QueueReading
 from celery_memory_exporter.waiting import Heads, Place
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from celery_memory_exporter.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
 
 logger = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import exposition, page
 from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.overview import overview
 from celery_memory_exporter.rss_history import RssHistory
-from celery_memory_exporter.snapshot import Snapshot
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -22,8 +22,8 @@ import psutil
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import exposition
-from celery_memory_exporter.bounds import Limits
-from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.metrics import FleetCollector
 from tests import samples
 from tests.bench.heap import in_fresh_process

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from celery_memory_exporter.common import procfs
-from celery_memory_exporter.common.report import CgroupMemory
+from celery_memory_exporter.common.kernel import CgroupMemory
 
 STATUS = """Name:\tcelery
 State:\tS (sleeping)

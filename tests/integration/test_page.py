@@ -16,12 +16,13 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import findings
-from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.common.report import Container
-from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.facts import QueueReading
+from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.rss_history import FIRST_STEP_SECONDS, RssHistory
 from celery_memory_exporter.server import Application, HttpServer, bind
-from celery_memory_exporter.snapshot import QueueReading, Snapshot
 from tests import samples
 from tests.integration.conftest import PATIENCE, ROOT, Stage, need, wait_for
 from tests.test_diagnosis import evidence_of

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-from celery_memory_exporter.common.report import CgroupMemory
+from celery_memory_exporter.common.kernel import CgroupMemory, Status
 
 #: cgroup v1 says "no limit" with the largest page-aligned value a 64-bit counter holds.
 V1_UNLIMITED = 0x7FFF_FFFF_FFFF_F000
@@ -72,23 +71,6 @@ def start_ticks(pid: int | str = "self") -> int | None:
         return None
     # The command name, in parentheses, may hold spaces and parentheses itself: count from the last one.
     return int(text.rpartition(")")[2].split()[19])
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What ``/proc/<pid>/status`` tells of one process."""
-
-    rss_bytes: int | None
-    anon_bytes: int | None
-    shmem_bytes: int | None
-    swap_bytes: int | None
-    peak_rss_bytes: int | None
-    threads: int | None
-    state: str
-    #: The pid in every pid namespace that the process is in, outermost (ours) first.
-    namespace_pids: tuple[int, ...]
-    #: Bit mask of ignored signals; a pool child ignores SIGINT, which tells it from an embedded beat.
-    ignored_signals: int
 
 
 def parse_status(text: str) -> Status:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from celery_memory_exporter.common.kernel import CgroupMemory
+
 VERSION = 1
 #: Event type on Celery's event stream; its group and so its routing key is ``memory.report``.
 EVENT_TYPE = "memory-report"
@@ -29,18 +31,6 @@ OUTCOMES = ("succeeded", "failed", "retried", "rejected", "ignored", "aborted")
 
 #: Why a pool child ended.
 EXIT_REASONS = ("tasks", "memory", "oom", "signal", "shutdown", "error")
-
-
-@dataclass(frozen=True, slots=True)
-class CgroupMemory:
-    """The memory controller's view of the group that a worker runs in."""
-
-    #: The smallest limit of the group and its ancestors: the one that kills.
-    limit_bytes: int | None = None
-    usage_bytes: int | None = None
-    #: Usage less the page cache that can be dropped at once: what the kubelet evicts on.
-    working_set_bytes: int | None = None
-    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

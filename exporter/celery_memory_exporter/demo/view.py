@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from celery_memory_exporter import findings
-from celery_memory_exporter.bounds import by_name
+from celery_memory_exporter.fleet.limits import by_name
+from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
 from celery_memory_exporter.metrics import retained_bytes
-from celery_memory_exporter.snapshot import Snapshot, WorkerView
 from celery_memory_exporter.verdict import Diagnosis
 
 BARS = "▁▂▃▄▅▆▇█"

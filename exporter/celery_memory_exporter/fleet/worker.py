@@ -9,13 +9,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from celery_memory_exporter.bounds import Admitted
-from celery_memory_exporter.common.report import CgroupMemory, Estimate, ProcessReport, Running, WorkerReport
-from celery_memory_exporter.estimates import ResidentShares
-from celery_memory_exporter.groups import Group
-from celery_memory_exporter.processes import Identity, ProcessMemory, SharedMemory, WorkerProcesses
-from celery_memory_exporter.snapshot import ProcessView, TrafficView, WorkerFacts, WorkerView
-from celery_memory_exporter.worker_tasks import WorkerTasks
+from celery_memory_exporter.common.kernel import CgroupMemory
+from celery_memory_exporter.common.report import Estimate, ProcessReport, Running, WorkerReport
+from celery_memory_exporter.fleet.estimates import ResidentShares
+from celery_memory_exporter.fleet.facts import Identity, ProcessMemory, SharedMemory, WorkerFacts, WorkerProcesses
+from celery_memory_exporter.fleet.groups import Group
+from celery_memory_exporter.fleet.limits import Admitted
+from celery_memory_exporter.fleet.snapshot import ProcessView, TrafficView, WorkerView
+from celery_memory_exporter.fleet.worker_tasks import WorkerTasks
 
 #: A report is the present state for this many intervals; one may be lost and one late.
 FRESH_INTERVALS = 3

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from celery_memory_exporter.common.message_times import unix_time
 from celery_memory_exporter.common.report import Running, Traffic
 from celery_memory_exporter.common.traffic import COUNTERS, Counts
-from celery_memory_exporter.task_events import MAX_LATE, TaskEvents, WorkerTasks
+from celery_memory_exporter.fleet.task_events import MAX_LATE, TaskEvents, WorkerTasks
 from tests import samples
 
 KINDS = ("task-sent", *COUNTERS, "task-failed")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from celery_memory_exporter.snapshot import QueueReading, QueueView
+from celery_memory_exporter.fleet.facts import QueueReading
+from celery_memory_exporter.fleet.snapshot import QueueView
 
 #: Broker and queue.
 Key = tuple[str, str]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter.bounds import Limits
 from celery_memory_exporter.common.report import Histogram
-from celery_memory_exporter.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.metrics import FleetCollector
 from tests import samples
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from celery_memory_exporter.estimates import LEAST_INTERVALS, ResidentShares
+from celery_memory_exporter.fleet.estimates import LEAST_INTERVALS, ResidentShares
 from tests import samples
 
 

@@ -26,19 +26,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celery_memory_exporter.bounds import Limits, bounded
 from celery_memory_exporter.common.codec import REASONS
 from celery_memory_exporter.common.names import OTHER, printable
 from celery_memory_exporter.common.report import WorkerReport
 from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
-from celery_memory_exporter.groups import NEW_REPORTS, GroupBook
-from celery_memory_exporter.processes import Identity, SharedMemory, WorkerProcesses
-from celery_memory_exporter.queue_book import QueueBook
-from celery_memory_exporter.sent_book import SentBook
-from celery_memory_exporter.snapshot import QueueReading, Snapshot, SourceView, WorkerFacts, WorkerView
-from celery_memory_exporter.task_events import TaskEvents, is_task_event
-from celery_memory_exporter.worker_state import WorkerState
-from celery_memory_exporter.worker_tasks import WorkerTasks
+from celery_memory_exporter.fleet.facts import Identity, QueueReading, SharedMemory, WorkerFacts, WorkerProcesses
+from celery_memory_exporter.fleet.groups import NEW_REPORTS, GroupBook
+from celery_memory_exporter.fleet.limits import Limits, bounded
+from celery_memory_exporter.fleet.queues import QueueBook
+from celery_memory_exporter.fleet.senders import SentBook
+from celery_memory_exporter.fleet.snapshot import Snapshot, SourceView, WorkerView
+from celery_memory_exporter.fleet.task_events import TaskEvents, is_task_event
+from celery_memory_exporter.fleet.worker import WorkerState
+from celery_memory_exporter.fleet.worker_tasks import WorkerTasks
 
 #: How long the process table holds without a new reading, in seconds: six of its default intervals.
 TABLE_FRESH_SECONDS = 30.0

@@ -18,7 +18,7 @@ from typing import Any
 from celery_memory_exporter.common.message_times import unix_time
 from celery_memory_exporter.common.names import shown
 from celery_memory_exporter.common.traffic import COUNTERS, exception_class
-from celery_memory_exporter.worker_tasks import Task, WorkerTasks
+from celery_memory_exporter.fleet.worker_tasks import Task, WorkerTasks
 
 MAX_UUID_LENGTH = 255
 #: Tasks that are done, with an event still to come.

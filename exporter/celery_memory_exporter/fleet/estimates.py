@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from celery_memory_exporter.common.least_squares import Intervals
 from celery_memory_exporter.common.report import Estimate
-from celery_memory_exporter.processes import Identity, WorkerProcesses
+from celery_memory_exporter.fleet.facts import Identity, WorkerProcesses
 
 #: Solving takes some 10 ms where task types are many: anew after so many more intervals, or this share more.
 LEAST_NEWS, NEWS_SHARE = 6, 0.1

@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from celery_memory_exporter.bounds import Admitted, Limits, merge_tasks, merge_traffic
-from celery_memory_exporter.common.report import CgroupMemory, Histogram, LostRuns, TaskReport, Traffic, WorkerReport
-from celery_memory_exporter.snapshot import TrafficView, WorkerView
+from celery_memory_exporter.common.kernel import CgroupMemory
+from celery_memory_exporter.common.report import Histogram, LostRuns, TaskReport, Traffic, WorkerReport
+from celery_memory_exporter.fleet.limits import Admitted, Limits, merge_tasks, merge_traffic
+from celery_memory_exporter.fleet.snapshot import TrafficView, WorkerView
 
 #: A member whose first report that we see is none of its first ones was there before us, or before we lost sight of it.
 NEW_REPORTS = 2

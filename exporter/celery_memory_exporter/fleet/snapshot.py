@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from celery_memory_exporter.common.report import CgroupMemory, Estimate, ProcessReport, Running, Traffic, WorkerReport
-from celery_memory_exporter.processes import SharedMemory
+from celery_memory_exporter.common.kernel import CgroupMemory
+from celery_memory_exporter.common.report import Estimate, ProcessReport, Running, Traffic, WorkerReport
+from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,29 +15,6 @@ class ProcessView:
 
     figures: ProcessReport
     shared: SharedMemory | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerFacts:
-    """What a worker without an agent answers when it is asked (``inspect``)."""
-
-    pool: str | None
-    concurrency: int | None
-    #: Processes of its pool that run tasks; 0 outside prefork.
-    processes: int
-    queues: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueReading:
-    """What a broker tells of one queue; what it cannot tell is absent."""
-
-    name: str
-    length: int | None = None
-    #: Where the broker has a queue for each priority (Redis), as it numbers them.
-    by_priority: dict[int, int] = field(default_factory=dict)
-    consumers: int | None = None
-    oldest_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.bounds import Admitted, Limits, bounded, merge_histograms, merge_tasks, merge_traffic
 from celery_memory_exporter.common.report import Histogram, LostRuns, ObjectCount
+from celery_memory_exporter.fleet.limits import Admitted, Limits, bounded, merge_histograms, merge_tasks, merge_traffic
 from tests import samples
 
 

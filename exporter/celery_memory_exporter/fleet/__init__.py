@@ -1,0 +1,1 @@
+"""What is believed about all workers now. No I/O and no clock: ``now`` is handed in."""

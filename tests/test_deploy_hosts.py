@@ -16,7 +16,8 @@ import yaml
 from celery_memory_exporter import cli
 from celery_memory_exporter.agent.settings import PREFIX
 from celery_memory_exporter.agent.settings import Settings as AgentSettings
-from celery_memory_exporter.config import ENVIRONMENT, Listen
+from celery_memory_exporter.config.loading import ENVIRONMENT
+from celery_memory_exporter.config.settings import Listen
 from tests import systemd_unit
 from tests.conftest import IN_CI
 from tests.integration.conftest import ROOT, need

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from celery_memory_exporter.agent.settings import PREFIX, Settings
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES
-from celery_memory_exporter.config import ENVIRONMENT
+from celery_memory_exporter.config.loading import ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from celery_memory_exporter import __version__, config
+from celery_memory_exporter import __version__
 from celery_memory_exporter.catalogue import FAMILIES
-from celery_memory_exporter.checks import split_address
+from celery_memory_exporter.config.checks import split_address
+from celery_memory_exporter.config.loading import load
+from celery_memory_exporter.config.settings import Listen
 from tests.helm.chart import CASES, CHART, ROOT, WORKER, generate, helm, parse, patched, render, rendered, values
 from tests.helm.schemas import Invalid, check, versions
 
@@ -80,7 +82,7 @@ def test_the_exporter_accepts_its_configuration(case: str, tmp_path: Path) -> No
     release = rendered(case)
     file = tmp_path / "config.yaml"
     file.write_text(release.all("ConfigMap")[0]["data"]["config.yaml"])
-    settings = config.load(file, {})
+    settings = load(file, {})
     assert bool(settings.worker_groups) == (case == "everything")
 
 
@@ -103,7 +105,7 @@ def test_one_port_everywhere(case: str) -> None:
 
 
 def test_the_port_is_the_exporters_own_by_default() -> None:
-    assert rendered("default").container()["ports"][0]["containerPort"] == split_address(config.Listen().address)[1]
+    assert rendered("default").container()["ports"][0]["containerPort"] == split_address(Listen().address)[1]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from celery_memory_exporter import config
+from celery_memory_exporter.config.settings import Config
 from tests.helm.chart import CHART, Rendered, helm, render, rendered, values
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -43,7 +43,7 @@ def test_the_schema_and_the_defaults_name_the_same_values() -> None:
 
 def test_config_takes_each_key_of_the_exporter_but_addresses() -> None:
     told = set(SCHEMA["properties"]["config"]["properties"])
-    assert told == {field.name for field in fields(config.Config)} - {"brokers", "listen"}
+    assert told == {field.name for field in fields(Config)} - {"brokers", "listen"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import yaml
 
 from celery_memory_exporter.agent.settings import PREFIX, Settings
 from celery_memory_exporter.catalogue import BY_NAME
-from celery_memory_exporter.config import ENVIRONMENT, Config
+from celery_memory_exporter.config.loading import ENVIRONMENT
+from celery_memory_exporter.config.settings import Config
 from tests.conftest import IN_CI
 
 #: Settings of Prometheus.

@@ -17,7 +17,7 @@ from kombu import Connection
 from kombu.transport import TRANSPORT_ALIASES, memory
 
 from celery_memory_exporter.common.message_times import sent_at
-from celery_memory_exporter.config import Broker, Queues
+from celery_memory_exporter.config.settings import Broker, Queues
 from celery_memory_exporter.fleet.facts import QueueReading, WorkerFacts
 from celery_memory_exporter.inspection import Inspector, by_nodename, facts_of
 from celery_memory_exporter.queue_reading import is_possible

@@ -14,9 +14,11 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from celery_memory_exporter import __version__, checks, config, findings
+from celery_memory_exporter import __version__, findings
 from celery_memory_exporter.common.urls import safe_url
-from celery_memory_exporter.config import Config, ConfigError
+from celery_memory_exporter.config import checks
+from celery_memory_exporter.config.loading import ENVIRONMENT, ConfigError, load
+from celery_memory_exporter.config.settings import Config
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
 
@@ -153,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def overrides(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Key path -> value and where it comes from; the command line wins over the environment."""
-    result = {key: (environment[name], name) for name, key in config.ENVIRONMENT.items() if environment.get(name)}
+    result = {key: (environment[name], name) for name, key in ENVIRONMENT.items() if environment.get(name)}
     for flag, key in (("broker_url", "broker.url"), ("listen_address", "listen.address"), ("log_level", "log.level")):
         value = getattr(arguments, flag)
         if value is not None:
@@ -172,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = run.Options(arguments.listen_address, arguments.seconds, with_prometheus, arguments.alertmanager)
         return run.demo(options, stop_event())
     try:
-        settings = config.load(arguments.config, overrides(arguments, os.environ))
+        settings = load(arguments.config, overrides(arguments, os.environ))
     except ConfigError as error:
         return fail(str(error))
     logging.basicConfig(

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from kombu import Connection
 
 from celery_memory_exporter.common.urls import passwords, safe_url
-from celery_memory_exporter.config import Broker, Tls
+from celery_memory_exporter.config.settings import Broker, Tls
 
 CONNECT_SECONDS = 5.0
 #: An answer takes no longer, or the connection is given up.

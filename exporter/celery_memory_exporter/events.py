@@ -23,7 +23,7 @@ from celery_memory_exporter.common.codec import MAX_MESSAGE_BYTES, MAX_NODENAME_
 from celery_memory_exporter.common.names import printable
 from celery_memory_exporter.common.report import EVENT_TYPE
 from celery_memory_exporter.common.urls import safe_url
-from celery_memory_exporter.config import Broker
+from celery_memory_exporter.config.settings import Broker
 from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
 from celery_memory_exporter.fleet.fleet import Fleet
 

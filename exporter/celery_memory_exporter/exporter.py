@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from celery_memory_exporter import exposition
 from celery_memory_exporter.common import procfs
-from celery_memory_exporter.config import Config
+from celery_memory_exporter.config.settings import Config
 from celery_memory_exporter.events import EventLoop
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from kombu.transport import virtual
 
-from celery_memory_exporter.config import Broker
+from celery_memory_exporter.config.settings import Broker
 from celery_memory_exporter.connection import connect
 
 #: Of AMQP; longer ones and those that are no text are in no broker.

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from celery_memory_exporter.config import Broker, Queues
+from celery_memory_exporter.config.settings import Broker, Queues
 from celery_memory_exporter.connection import CONNECT_SECONDS, explain
 from celery_memory_exporter.fleet.facts import QueueReading
 from celery_memory_exporter.fleet.fleet import Fleet

@@ -9,7 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.core import set_initial_no_auth_action_count
 
-from celery_memory_exporter.config import Broker, load
+from celery_memory_exporter.config.loading import load
+from celery_memory_exporter.config.settings import Broker
 from celery_memory_exporter.queue_reading import QueueReader
 from tests.aws.cloud import REGION
 from tests.aws.conftest import DEPLOY

@@ -15,7 +15,8 @@ from botocore.validate import ParamValidator
 from cfnlint.api import lint
 
 from celery_memory_exporter.cli import build_parser
-from celery_memory_exporter.config import ENVIRONMENT, Config
+from celery_memory_exporter.config.loading import ENVIRONMENT
+from celery_memory_exporter.config.settings import Config
 from tests.aws.cloud import REGION
 from tests.aws.conftest import DEPLOY, emf_of, on_ecs
 from tests.aws.skips import skips

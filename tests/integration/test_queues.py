@@ -15,7 +15,7 @@ import pytest
 import yaml
 from celery import Celery
 
-from celery_memory_exporter.config import Broker, Tls
+from celery_memory_exporter.config.settings import Broker, Tls
 from celery_memory_exporter.connection import connect, explain
 from celery_memory_exporter.queue_reading import QueueReader
 from tests.integration.conftest import Certificates, Exporter, Server, Stage, wait_for

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from celery_memory_exporter import checks
-from celery_memory_exporter.config import Broker, Config, Listen, Processes
+from celery_memory_exporter.config import checks
+from celery_memory_exporter.config.settings import Broker, Config, Listen, Processes
 from celery_memory_exporter.demo import program, prometheus, view
 from celery_memory_exporter.demo.prometheus import Prometheus, PrometheusError
 from celery_memory_exporter.diagnosis import diagnose

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from celery_memory_exporter.checks import split_address
-from celery_memory_exporter.config import Config, ConfigError, load
+from celery_memory_exporter.config.checks import split_address
+from celery_memory_exporter.config.loading import ConfigError, load
+from celery_memory_exporter.config.settings import Config
 
-EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
+EXAMPLE = Path(__file__).parent.parent.parent / "config.example.yaml"
 
 
 def test_the_example_loads_to_exactly_the_defaults() -> None:

@@ -1,0 +1,1 @@
+"""Settings of the exporter: frozen values, read from strict YAML."""

@@ -11,7 +11,7 @@ from moto.core import set_initial_no_auth_action_count
 
 from celery_memory_exporter.config.loading import load
 from celery_memory_exporter.config.settings import Broker
-from celery_memory_exporter.queue_reading import QueueReader
+from celery_memory_exporter.sources.queue_reader import QueueReader
 from tests.aws.cloud import REGION
 from tests.aws.conftest import DEPLOY
 

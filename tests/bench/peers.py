@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from celery_memory_exporter.events import GOOD_SECONDS
+from celery_memory_exporter.sources.events import GOOD_SECONDS
 from celery_memory_exporter.fleet.worker_tasks import MISSING_BEATS
 from tests.bench.consumers import (
     SETTLE_SECONDS,

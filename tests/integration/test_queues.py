@@ -16,8 +16,8 @@ import yaml
 from celery import Celery
 
 from celery_memory_exporter.config.settings import Broker, Tls
-from celery_memory_exporter.connection import connect, explain
-from celery_memory_exporter.queue_reading import QueueReader
+from celery_memory_exporter.sources.broker import connect, explain
+from celery_memory_exporter.sources.queue_reader import QueueReader
 from tests.integration.conftest import Certificates, Exporter, Server, Stage, wait_for
 from tests.integration.test_agent import name_of, wait_for_runs
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from celery_memory_exporter.config.settings import Broker, Tls
-from celery_memory_exporter.connection import TlsError, check_files, connect, explain, tls_options
+from celery_memory_exporter.sources.broker import TlsError, check_files, connect, explain, tls_options
 from tests.conftest import IN_CI
 
 

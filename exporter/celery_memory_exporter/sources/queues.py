@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 
 from celery_memory_exporter.config.settings import Broker, Queues
-from celery_memory_exporter.connection import CONNECT_SECONDS, explain
 from celery_memory_exporter.fleet.facts import QueueReading
 from celery_memory_exporter.fleet.fleet import Fleet
-from celery_memory_exporter.inspection import Inspector
-from celery_memory_exporter.queue_reading import Answer, Answers, QueueReader
-from celery_memory_exporter.waiting import Heads, Place
+from celery_memory_exporter.sources.broker import CONNECT_SECONDS, explain
+from celery_memory_exporter.sources.inspect import Inspector
+from celery_memory_exporter.sources.queue_heads import Heads, Place
+from celery_memory_exporter.sources.queue_reader import Answer, Answers, QueueReader
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from celery_memory_exporter import processes
 from celery_memory_exporter.fleet.facts import Identity, SharedMemory, WorkerProcesses
 from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.sources import process_table
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class ProcessPoller:
         interval: float,
         shared_interval: float,
         shared_max_rss: int,
-        read: Callable[[], list[WorkerProcesses]] = processes.workers,
-        others_hidden: Callable[[], bool] = processes.others_hidden,
+        read: Callable[[], list[WorkerProcesses]] = process_table.workers,
+        others_hidden: Callable[[], bool] = process_table.others_hidden,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
@@ -90,10 +90,10 @@ class ProcessPoller:
         for worker in table:
             for process in (worker.main, *worker.children):
                 if (process.status.rss_bytes or 0) <= self._shared_max_rss:
-                    memory = processes.shared_memory(process.pid)
+                    memory = process_table.shared_memory(process.pid)
                     if memory is not None:
                         shared[process.identity] = memory
-                    elif processes.shared_memory_denied(process.pid):
+                    elif process_table.shared_memory_denied(process.pid):
                         denied = True
         self._deny("shared_memory", denied)
         return shared

@@ -19,9 +19,9 @@ from kombu.pidbox import Mailbox
 from celery_memory_exporter.common.codec import count_of
 from celery_memory_exporter.common.names import pool_name, printable
 from celery_memory_exporter.config.settings import Broker
-from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
 from celery_memory_exporter.fleet.facts import WorkerFacts
 from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.sources.broker import CONNECT_SECONDS, connect, explain
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from celery_memory_exporter import processes
 from celery_memory_exporter.fleet.facts import WorkerProcesses
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.limits import Limits
-from celery_memory_exporter.polling import ProcessPoller
+from celery_memory_exporter.sources import process_table
+from celery_memory_exporter.sources.process_poller import ProcessPoller
 from tests import samples
 
 
@@ -31,7 +31,7 @@ def denied(table: list[WorkerProcesses], *, hidden: bool, polls: int = 1) -> dic
 
 
 def this_process() -> WorkerProcesses:
-    memory = processes.read(os.getpid())
+    memory = process_table.read(os.getpid())
     assert memory is not None
     return WorkerProcesses("celery@here", memory, (), samples.table().cgroup)
 

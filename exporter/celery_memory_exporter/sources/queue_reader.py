@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from kombu.transport import virtual
 
 from celery_memory_exporter.config.settings import Broker
-from celery_memory_exporter.connection import connect
+from celery_memory_exporter.sources.broker import connect
 
 #: Of AMQP; longer ones and those that are no text are in no broker.
 MAX_QUEUE_NAME_BYTES = 255

@@ -19,10 +19,10 @@ from kombu.transport import TRANSPORT_ALIASES, memory
 from celery_memory_exporter.common.message_times import sent_at
 from celery_memory_exporter.config.settings import Broker, Queues
 from celery_memory_exporter.fleet.facts import QueueReading, WorkerFacts
-from celery_memory_exporter.inspection import Inspector, by_nodename, facts_of
-from celery_memory_exporter.queue_reading import is_possible
-from celery_memory_exporter.queues import QueuePoller
-from celery_memory_exporter.waiting import MAX_MESSAGE_BYTES, Heads, parse
+from celery_memory_exporter.sources.inspect import Inspector, by_nodename, facts_of
+from celery_memory_exporter.sources.queue_heads import MAX_MESSAGE_BYTES, Heads, parse
+from celery_memory_exporter.sources.queue_reader import is_possible
+from celery_memory_exporter.sources.queues import QueuePoller
 from tests.strategies import JSON
 
 NOW = 1_800_000_000.0
@@ -244,7 +244,7 @@ class MakesQueues(memory.Transport):
 def test_no_queue_is_made_and_one_that_is_missing_hides_only_itself(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(TRANSPORT_ALIASES, "makesqueues", "tests.test_queues:MakesQueues")
+    monkeypatch.setitem(TRANSPORT_ALIASES, "makesqueues", "tests.sources.test_queues:MakesQueues")
     fleet = Told("none", "q")
     send("q")
     poller(fleet, "makesqueues://").poll()
@@ -362,7 +362,7 @@ class NoFanout(memory.Transport):
 
 @pytest.fixture
 def no_fanout(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(TRANSPORT_ALIASES, "nofanout", "tests.test_queues:NoFanout")
+    monkeypatch.setitem(TRANSPORT_ALIASES, "nofanout", "tests.sources.test_queues:NoFanout")
     NoFanout.connections = 0
     return "nofanout://"
 

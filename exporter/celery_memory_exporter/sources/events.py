@@ -24,8 +24,8 @@ from celery_memory_exporter.common.names import printable
 from celery_memory_exporter.common.report import EVENT_TYPE
 from celery_memory_exporter.common.urls import safe_url
 from celery_memory_exporter.config.settings import Broker
-from celery_memory_exporter.connection import CONNECT_SECONDS, connect, explain
 from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.sources.broker import CONNECT_SECONDS, connect, explain
 
 logger = logging.getLogger(__name__)
 

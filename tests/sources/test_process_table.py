@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from celery_memory_exporter import processes
 from celery_memory_exporter.fleet.facts import Identity
+from celery_memory_exporter.sources import process_table
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from celery_memory_exporter.fleet.facts import Identity
 )
 def test_a_worker(line: str) -> None:
     arguments = [line] if line.startswith("[") else line.split()
-    assert processes.is_worker(arguments)
+    assert process_table.is_worker(arguments)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_worker(line: str) -> None:
     ],
 )
 def test_no_worker(line: str) -> None:
-    assert not processes.is_worker(line.split())
+    assert not process_table.is_worker(line.split())
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_no_worker(line: str) -> None:
 )
 def test_the_nodename_is_celerys_own(options: str, nodename: str) -> None:
     arguments = ["python", "celery", "-A", "proj", "worker", *options.split()]
-    assert processes.nodename_of(arguments, "web1.example.com") == nodename
+    assert process_table.nodename_of(arguments, "web1.example.com") == nodename
 
 
 def test_the_process_title_tells_the_nodename() -> None:
-    assert processes.nodename_of(["[celeryd: w9@h:MainProcess] -active- (worker)"], "web1") == "w9@h"
+    assert process_table.nodename_of(["[celeryd: w9@h:MainProcess] -active- (worker)"], "web1") == "w9@h"
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_where_namespaces_cannot_be_read_pid_and_start_decide() -> None:
 
 
 def test_this_process_can_be_read() -> None:
-    memory = processes.read(os.getpid())
+    memory = process_table.read(os.getpid())
     assert memory is not None
     assert memory.identity.inner_pid == os.getpid()
-    shared = processes.shared_memory(os.getpid())
+    shared = process_table.shared_memory(os.getpid())
     assert shared is not None
     assert 0 < shared.uss_bytes <= (memory.status.rss_bytes or 0)

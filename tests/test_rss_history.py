@@ -7,7 +7,7 @@ import dataclasses
 from celery_memory_exporter.fleet.snapshot import ProcessView, Snapshot, WorkerView
 from celery_memory_exporter.rss_history import FIRST_STEP_SECONDS, LAST_STEP_SECONDS, POINTS, HistoryKeeper, RssHistory
 from tests import samples
-from tests.test_diagnosis import view
+from tests.diagnosis.test_judge import view
 
 MIB = samples.MIB
 WEB1 = ("", "celery@web1")

@@ -14,11 +14,12 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from celery_memory_exporter import __version__, findings
+from celery_memory_exporter import __version__
 from celery_memory_exporter.common.urls import safe_url
 from celery_memory_exporter.config import checks
 from celery_memory_exporter.config.loading import ENVIRONMENT, ConfigError, load
 from celery_memory_exporter.config.settings import Config
+from celery_memory_exporter.diagnosis.text import as_text
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
 
@@ -73,7 +74,7 @@ def report(url: str, *, as_json: bool) -> int:
         reason = getattr(error, "reason", error)
         fail(f"no diagnosis at {address}: {reason}; is the exporter running there? Give its address with --url")
         return 2
-    print(text if as_json else findings.as_text(diagnosis))
+    print(text if as_json else as_text(diagnosis))
     return 1 if suspects else 0
 
 

@@ -16,7 +16,6 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from celery_memory_exporter import __version__
-from celery_memory_exporter.case import survivors_per_run
 from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, HIGHEST, NOT_TOGETHER, Family
 from celery_memory_exporter.common.report import (
     MEAN_BLOCK_BYTES,
@@ -28,11 +27,12 @@ from celery_memory_exporter.common.report import (
     WorkerReport,
 )
 from celery_memory_exporter.common.traffic import COUNTERS
-from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.rules import survivors_per_run
+from celery_memory_exporter.diagnosis.verdict import Diagnosis
 from celery_memory_exporter.exposition import number
 from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import QueueView, SentView, Snapshot, TrafficView, WorkerView
-from celery_memory_exporter.verdict import Diagnosis
 
 #: Family by field of a process.
 PROCESS_FAMILIES = {

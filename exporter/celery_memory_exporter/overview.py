@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from celery_memory_exporter import __version__, process_growth
+from celery_memory_exporter import __version__
 from celery_memory_exporter.common.report import Container
-from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.diagnosis import process_growth
+from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import QueueView, Snapshot, WorkerView
 from celery_memory_exporter.metrics import by_broker
 from celery_memory_exporter.rss_history import RssHistory, resident_bytes
-from celery_memory_exporter.verdict import Cleared, Suspect, WorkerVerdict
 
 #: Growing types, containers and running tasks told of each worker.
 MOST_ROWS = 5

@@ -24,7 +24,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import exposition, page
-from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.overview import overview
 from celery_memory_exporter.rss_history import RssHistory

@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from celery_memory_exporter.sources.events import GOOD_SECONDS
 from celery_memory_exporter.fleet.worker_tasks import MISSING_BEATS
+from celery_memory_exporter.sources.events import GOOD_SECONDS
 from tests.bench.consumers import (
     SETTLE_SECONDS,
     Consuming,

@@ -15,8 +15,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter import findings
 from celery_memory_exporter.common.report import Container
+from celery_memory_exporter.diagnosis.text import amount, duration, size
 from celery_memory_exporter.fleet.facts import QueueReading
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.limits import Limits
@@ -24,8 +24,8 @@ from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.rss_history import FIRST_STEP_SECONDS, RssHistory
 from celery_memory_exporter.server import Application, HttpServer, bind
 from tests import samples
+from tests.diagnosis.test_judge import evidence_of
 from tests.integration.conftest import PATIENCE, ROOT, Stage, need, wait_for
-from tests.test_diagnosis import evidence_of
 
 pytestmark = pytest.mark.integration
 ARTIFACTS = Path(os.environ.get("TEST_ARTIFACTS", ROOT / "artifacts"))
@@ -390,8 +390,8 @@ def test_a_phone(site: Site, open_page: Open, scheme: str) -> None:
     "count", [0, 1, 900, 1023, 1024, 1280, 1331.2, 1382.4, 10_445, -1280, 2**20, 1.25 * 2**20, 255_121_212, 2**31 * 1.05]
 )
 def test_sizes_and_durations_are_those_of_the_report(count: float, page_of_nothing: Page) -> None:
-    assert page_of_nothing.evaluate("count => size(count)", count) == findings.size(count)
-    assert page_of_nothing.evaluate("count => duration(count)", abs(count)) == findings.duration(abs(count))
+    assert page_of_nothing.evaluate("count => size(count)", count) == size(count)
+    assert page_of_nothing.evaluate("count => duration(count)", abs(count)) == duration(abs(count))
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_sizes_and_durations_are_those_of_the_report(count: float, page_of_nothi
     ],
 )
 def test_what_a_suspect_retains_is_told_as_in_the_report(suspect: dict[str, Any], page_of_nothing: Page) -> None:
-    assert page_of_nothing.evaluate("suspect => amounts(suspect).join(', ')", suspect) == findings.amount(suspect)
+    assert page_of_nothing.evaluate("suspect => amounts(suspect).join(', ')", suspect) == amount(suspect)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from celery_memory_exporter.config import checks
 from celery_memory_exporter.config.settings import Broker, Config, Listen, Processes
 from celery_memory_exporter.demo import program, prometheus, view
 from celery_memory_exporter.demo.prometheus import Prometheus, PrometheusError
-from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.server import bind
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from celery_memory_exporter import findings
+from celery_memory_exporter.diagnosis.text import as_text, size
+from celery_memory_exporter.diagnosis.verdict import Diagnosis
 from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
 from celery_memory_exporter.metrics import retained_bytes
-from celery_memory_exporter.verdict import Diagnosis
 
 BARS = "▁▂▃▄▅▆▇█"
 MIB = 1024 * 1024
@@ -99,7 +99,7 @@ def table(history: History, *, clear: bool) -> str:
     for name in sorted(last.tasks, key=lambda name: -last.tasks[name].retained_bytes):
         per_run, blocks, _ = history.late(name)
         series = [each.tasks[name].retained_bytes for each in history.points if name in each.tasks]
-        lines.append(f"{short(name):<34}{last.tasks[name].runs:>7}{findings.size(per_run):>15}{blocks:>12.1f}  {sparkline(series)}")
+        lines.append(f"{short(name):<34}{last.tasks[name].runs:>7}{size(per_run):>15}{blocks:>12.1f}  {sparkline(series)}")
     processes = "   ".join(f"{name} {rss / MIB:.1f} MiB" for name, rss in last.rss.items())
     lines += ["", f"RSS         {processes}"]
     growing = ", ".join(f"{short(name)} {growth:+}" for name, growth, rise in history.rising_types()[:5] if rise > 0)
@@ -117,7 +117,7 @@ def summary(history: History, diagnosis: Diagnosis) -> str:
     """Who leaks, and who does not."""
     if not history.started:
         return "\nNo report has arrived yet: let the demo run for some seconds longer."
-    return "\n" + findings.as_text(asdict(diagnosis))
+    return "\n" + as_text(asdict(diagnosis))
 
 
 def short(name: str) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter import cli, findings
+from celery_memory_exporter import cli
 from celery_memory_exporter.common.report import Estimate, Site
-from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.text import as_text, duration, size
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.server import Application, HttpServer, bind
 from tests import samples
-from tests.test_diagnosis import evidence_of, view
+from tests.diagnosis.test_judge import evidence_of, view
 
 NOTHING = Snapshot(())
 
@@ -29,7 +30,7 @@ def snapshot(*tasks: Any, **changes: Any) -> Snapshot:
 
 
 def text(of: Snapshot) -> str:
-    return findings.as_text(dataclasses.asdict(diagnose(of)))
+    return as_text(dataclasses.asdict(diagnose(of)))
 
 
 def fine(name: str = "shop.fine") -> Any:
@@ -76,12 +77,12 @@ def test_time_to_the_limit() -> None:
     ("count", "shown"), [(0, "0 B"), (1023, "1023 B"), (2048, "2.0 KiB"), (-(3 << 20), "-3.0 MiB"), (5 << 30, "5.0 GiB")]
 )
 def test_sizes(count: float, shown: str) -> None:
-    assert findings.size(count) == shown
+    assert size(count) == shown
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(5, "5 seconds"), (300, "5 minutes"), (10_000, "3 hours"), (400_000, "5 days")])
 def test_durations(seconds: float, shown: str) -> None:
-    assert findings.duration(seconds) == shown
+    assert duration(seconds) == shown
 
 
 @pytest.fixture

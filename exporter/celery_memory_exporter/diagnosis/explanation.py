@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from celery_memory_exporter import advice
-from celery_memory_exporter.case import (
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Evidence
+from celery_memory_exporter.diagnosis import advice
+from celery_memory_exporter.diagnosis.profile import Window, window
+from celery_memory_exporter.diagnosis.rules import (
     COUNTED,
     LEAST_BYTES,
     LEAST_COUNT,
@@ -16,9 +18,7 @@ from celery_memory_exporter.case import (
     stands,
     survivors_per_run,
 )
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Evidence
-from celery_memory_exporter.verdict import Cleared, ObjectRate, SiteRate, Suspect
-from celery_memory_exporter.windows import Window, window
+from celery_memory_exporter.diagnosis.verdict import Cleared, ObjectRate, SiteRate, Suspect
 
 #: What the allocator keeps is told from this on.
 LEAST_KEPT_BYTES = 8 * 1024 * 1024.0

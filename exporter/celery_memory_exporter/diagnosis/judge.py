@@ -15,16 +15,16 @@ RSS decides nothing here: it shows what the allocator keeps, which is told as su
 
 from __future__ import annotations
 
-from celery_memory_exporter import process_growth
-from celery_memory_exporter.case import COUNTED, LEAST_FILL_RUNS, MINOR, Case, fills_of, settled, steady_window
-from celery_memory_exporter.classes import classes_of
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.common.report import Holder, TaskReport
-from celery_memory_exporter.explanation import accuse, clear, clear_by_class
-from celery_memory_exporter.filling import keeps_filling, newest_rate
+from celery_memory_exporter.diagnosis import process_growth
+from celery_memory_exporter.diagnosis.classes import classes_of
+from celery_memory_exporter.diagnosis.explanation import accuse, clear, clear_by_class
+from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_rate
+from celery_memory_exporter.diagnosis.rules import COUNTED, LEAST_FILL_RUNS, MINOR, Case, fills_of, settled, steady_window
+from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
-from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
 
 #: What each process sees for itself.
 BY_PROCESS = frozenset({"python", "native", *COUNTED.values()})

@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from celery_memory_exporter import advice
 from celery_memory_exporter.common.report import HISTORY, Holder, ProcessReport
+from celery_memory_exporter.diagnosis import advice
+from celery_memory_exporter.diagnosis.verdict import Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import WorkerView
-from celery_memory_exporter.verdict import Suspect, WorkerVerdict
 
 MIB = 1024 * 1024
 LEAST_POINTS = 8

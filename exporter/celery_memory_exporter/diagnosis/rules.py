@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 
 from celery_memory_exporter.common.report import WARM_RUNS, Estimate, Evidence, Fill, TaskReport
-from celery_memory_exporter.filling import LEAST_NEW_RUNS, STILL_LATE, still, whole_rate
+from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, still, whole_rate
+from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.fleet.snapshot import WorkerView
-from celery_memory_exporter.windows import Window, window
 
 #: Of runs that are start-up (``WARM_RUNS``), where children do not live that long: the first few.
 SHORT_WARM = 5

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
-from celery_memory_exporter.case import SETTLED
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import AGES, WARM_RUNS, Container, Estimate, Evidence, Fill, Holder, Site
-from celery_memory_exporter.diagnosis import diagnose
+from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.rules import SETTLED
+from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
 from celery_memory_exporter.fleet.snapshot import ProcessView, Snapshot, WorkerView
-from celery_memory_exporter.verdict import Cleared, Diagnosis, Suspect
 from tests import samples
 
 MIB = samples.MIB

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from celery_memory_exporter.case import (
+from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
+from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_age
+from celery_memory_exporter.diagnosis.process_growth import rise
+from celery_memory_exporter.diagnosis.profile import window
+from celery_memory_exporter.diagnosis.rules import (
     CERTAIN,
     COUNTED,
     LEAST_AUDITS,
@@ -28,10 +32,6 @@ from celery_memory_exporter.case import (
     steps_go_on,
     survivors_per_run,
 )
-from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
-from celery_memory_exporter.filling import keeps_filling, newest_age
-from celery_memory_exporter.process_growth import rise
-from celery_memory_exporter.windows import window
 
 #: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
 LEAST_SURVIVORS = 0.5

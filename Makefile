@@ -37,7 +37,7 @@ check: $(VENV)/.tests  ## ruff, ruff format, mypy
 	$(BIN)/mypy
 
 golden: $(VENV)/.tests  ## rewrite the golden exposition after a wanted change
-	GOLDEN=write $(BIN)/pytest tests/test_metrics.py tests/test_docs.py tests/test_rules.py -k golden
+	GOLDEN=write $(BIN)/pytest tests/metrics/test_collector.py tests/test_docs.py tests/test_rules.py -k golden
 
 grafana: $(VENV)/.tests  ## rewrite dashboards and rules, and what deploy/ has of them, after a change of grafana/generate
 	$(BIN)/python -m grafana.generate $(ARGS)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from celery_memory_exporter.catalogue import BY_NAME, Family
+from celery_memory_exporter.metrics.catalogue import BY_NAME, Family
 from grafana.generate.__main__ import DASHBOARDS, files
 from grafana.generate.frame import COLUMNS, placed
 from grafana.generate.parts import stat

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 from celery_memory_exporter.agent.settings import PREFIX, Settings
-from celery_memory_exporter.catalogue import BY_NAME, FAMILIES
 from celery_memory_exporter.config.loading import ENVIRONMENT
+from celery_memory_exporter.metrics.catalogue import BY_NAME, FAMILIES
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from celery_memory_exporter import __version__
-from celery_memory_exporter.catalogue import FAMILIES
 from celery_memory_exporter.config.checks import split_address
 from celery_memory_exporter.config.loading import load
 from celery_memory_exporter.config.settings import Listen
+from celery_memory_exporter.metrics.catalogue import FAMILIES
 from tests.helm.chart import CASES, CHART, ROOT, WORKER, generate, helm, parse, patched, render, rendered, values
 from tests.helm.schemas import Invalid, check, versions
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from celery_memory_exporter.agent.settings import PREFIX, Settings
-from celery_memory_exporter.catalogue import BY_NAME
 from celery_memory_exporter.config.loading import ENVIRONMENT
 from celery_memory_exporter.config.settings import Config
+from celery_memory_exporter.metrics.catalogue import BY_NAME
 from tests.conftest import IN_CI
 
 #: Settings of Prometheus.

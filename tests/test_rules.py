@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from celery_memory_exporter.catalogue import BY_NAME
+from celery_memory_exporter.metrics.catalogue import BY_NAME
 from grafana.generate import alerts, thresholds
 from grafana.generate.expressions import RECORDED
 from grafana.generate.thresholds import OF_ALERT, OF_MOST, Threshold

@@ -21,7 +21,7 @@ from celery_memory_exporter.config.loading import ENVIRONMENT, ConfigError, load
 from celery_memory_exporter.config.settings import Config
 from celery_memory_exporter.diagnosis.text import as_text
 from celery_memory_exporter.exporter import Exporter
-from celery_memory_exporter.server import bind
+from celery_memory_exporter.web.server import bind
 
 logger = logging.getLogger("celery_memory_exporter")
 

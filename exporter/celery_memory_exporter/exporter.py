@@ -8,17 +8,17 @@ import time
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from celery_memory_exporter import exposition
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.config.settings import Config
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
-from celery_memory_exporter.metrics import FleetCollector
-from celery_memory_exporter.rss_history import HistoryKeeper, RssHistory
-from celery_memory_exporter.server import Application, HttpServer
+from celery_memory_exporter.metrics import exposition
+from celery_memory_exporter.metrics.collector import FleetCollector
 from celery_memory_exporter.sources.events import EventLoop
 from celery_memory_exporter.sources.process_poller import ProcessPoller
 from celery_memory_exporter.sources.queues import QueuePoller
+from celery_memory_exporter.web.rss_history import HistoryKeeper, RssHistory
+from celery_memory_exporter.web.server import Application, HttpServer
 
 logger = logging.getLogger(__name__)
 

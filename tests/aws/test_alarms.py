@@ -13,7 +13,7 @@ import boto3
 import pytest
 from cfnlint.decode import decode
 
-from celery_memory_exporter.catalogue import BY_NAME
+from celery_memory_exporter.metrics.catalogue import BY_NAME
 from tests.aws.agent import CloudWatchAgent, declares
 from tests.aws.cloud import REGION, in_alarm, metrics_of
 from tests.aws.conftest import DEPLOY, emf_of, on_beanstalk, on_ecs

@@ -21,10 +21,10 @@ from typing import Any
 import psutil
 from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter import exposition
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.limits import Limits
-from celery_memory_exporter.metrics import FleetCollector
+from celery_memory_exporter.metrics import exposition
+from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples
 from tests.bench.heap import in_fresh_process
 from tests.bench.result import Options, Part, Row

@@ -15,7 +15,7 @@ from celery_memory_exporter.common.report import Estimate, Site
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.text import as_text, duration, size
 from celery_memory_exporter.fleet.snapshot import Snapshot
-from celery_memory_exporter.server import Application, HttpServer, bind
+from celery_memory_exporter.web.server import Application, HttpServer, bind
 from tests import samples
 from tests.diagnosis.test_judge import evidence_of, view
 

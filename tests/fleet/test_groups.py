@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from celery_memory_exporter.common.report import Histogram
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.limits import Limits
-from celery_memory_exporter.metrics import FleetCollector
+from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples
 
 GROUPS = ((re.compile(r"celery@web-.*"), "celery@web"), (re.compile(r"celery@(\w+)-\d+"), r"celery@\1"))

@@ -21,8 +21,8 @@ from celery_memory_exporter.fleet.facts import QueueReading
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.snapshot import Snapshot
-from celery_memory_exporter.rss_history import FIRST_STEP_SECONDS, RssHistory
-from celery_memory_exporter.server import Application, HttpServer, bind
+from celery_memory_exporter.web.rss_history import FIRST_STEP_SECONDS, RssHistory
+from celery_memory_exporter.web.server import Application, HttpServer, bind
 from tests import samples
 from tests.diagnosis.test_judge import evidence_of
 from tests.integration.conftest import PATIENCE, ROOT, Stage, need, wait_for

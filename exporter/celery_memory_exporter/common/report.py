@@ -232,6 +232,11 @@ class TaskReport:
     audited_runs: int = 0
     evidence: Evidence | None = None
 
+    @property
+    def retained_bytes(self) -> float:
+        """Live bytes left behind: the C heap's exactly, Python's small objects by the mean size of a block."""
+        return (self.retained_native_bytes or 0.0) + self.retained_blocks * MEAN_BLOCK_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessReport:

@@ -20,7 +20,7 @@ from celery_memory_exporter.demo import program, prometheus, view
 from celery_memory_exporter.demo.prometheus import Prometheus, PrometheusError
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.exporter import Exporter
-from celery_memory_exporter.server import bind
+from celery_memory_exporter.web.server import bind
 
 NODENAME = "demo@localhost"
 INTERVAL_SECONDS = 2.0

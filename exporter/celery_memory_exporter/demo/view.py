@@ -8,7 +8,6 @@ from celery_memory_exporter.diagnosis.text import as_text, size
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
 from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
-from celery_memory_exporter.metrics import retained_bytes
 
 BARS = "▁▂▃▄▅▆▇█"
 MIB = 1024 * 1024
@@ -80,7 +79,7 @@ class History:
 def point(worker: WorkerView, now: float) -> Point:
     assert worker.report is not None
     tasks = {
-        task.name: TaskPoint(sum(task.runs.values()), task.retained_runs, retained_bytes(task), task.retained_blocks)
+        task.name: TaskPoint(sum(task.runs.values()), task.retained_runs, task.retained_bytes, task.retained_blocks)
         for task in by_name(worker.report.tasks)
     }
     return Point(

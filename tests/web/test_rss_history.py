@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from celery_memory_exporter.fleet.snapshot import ProcessView, Snapshot, WorkerView
-from celery_memory_exporter.rss_history import FIRST_STEP_SECONDS, LAST_STEP_SECONDS, POINTS, HistoryKeeper, RssHistory
+from celery_memory_exporter.web.rss_history import FIRST_STEP_SECONDS, LAST_STEP_SECONDS, POINTS, HistoryKeeper, RssHistory
 from tests import samples
 from tests.diagnosis.test_judge import view
 

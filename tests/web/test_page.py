@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from celery_memory_exporter import page
+from celery_memory_exporter.web import page
 
 FILE = page.load().decode()
 #: WCAG 2.2: 1.4.3 for text, 1.4.11 for lines and marks that carry meaning.

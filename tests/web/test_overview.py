@@ -11,8 +11,8 @@ from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import Container, ObjectCount, Running
 from celery_memory_exporter.fleet.facts import QueueReading
 from celery_memory_exporter.fleet.snapshot import QueueView, Snapshot, SourceView, WorkerView
-from celery_memory_exporter.overview import overview
-from celery_memory_exporter.rss_history import RssHistory
+from celery_memory_exporter.web.overview import overview
+from celery_memory_exporter.web.rss_history import RssHistory
 from tests import samples
 from tests.diagnosis.test_judge import evidence_of, view
 

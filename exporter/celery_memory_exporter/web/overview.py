@@ -17,8 +17,8 @@ from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import QueueView, Snapshot, WorkerView
-from celery_memory_exporter.metrics import by_broker
-from celery_memory_exporter.rss_history import RssHistory, resident_bytes
+from celery_memory_exporter.metrics.collector import by_broker
+from celery_memory_exporter.web.rss_history import RssHistory, resident_bytes
 
 #: Growing types, containers and running tasks told of each worker.
 MOST_ROWS = 5

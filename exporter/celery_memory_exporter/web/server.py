@@ -23,11 +23,12 @@ from urllib.parse import parse_qs
 import uvicorn
 from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter import exposition, page
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.fleet.snapshot import Snapshot
-from celery_memory_exporter.overview import overview
-from celery_memory_exporter.rss_history import RssHistory
+from celery_memory_exporter.metrics import exposition
+from celery_memory_exporter.web import page
+from celery_memory_exporter.web.overview import overview
+from celery_memory_exporter.web.rss_history import RssHistory
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from celery_memory_exporter import page
-from celery_memory_exporter.server import Application, HttpServer, accepts_gzip, bind
-from tests.test_metrics import fixed_fleet
-from tests.test_metrics import registry as fleet_registry
+from celery_memory_exporter.web import page
+from celery_memory_exporter.web.server import Application, HttpServer, accepts_gzip, bind
+from tests.metrics.test_collector import fixed_fleet
+from tests.metrics.test_collector import registry as fleet_registry
 
 
 class Exporter:

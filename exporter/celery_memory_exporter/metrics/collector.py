@@ -16,9 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from celery_memory_exporter import __version__
-from celery_memory_exporter.catalogue import BY_NAME, FAMILIES, HIGHEST, NOT_TOGETHER, Family
 from celery_memory_exporter.common.report import (
-    MEAN_BLOCK_BYTES,
     Evidence,
     Histogram,
     ProcessReport,
@@ -30,9 +28,10 @@ from celery_memory_exporter.common.traffic import COUNTERS
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.rules import survivors_per_run
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
-from celery_memory_exporter.exposition import number
 from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import QueueView, SentView, Snapshot, TrafficView, WorkerView
+from celery_memory_exporter.metrics.catalogue import BY_NAME, FAMILIES, HIGHEST, NOT_TOGETHER, Family
+from celery_memory_exporter.metrics.exposition import number
 
 #: Family by field of a process.
 PROCESS_FAMILIES = {
@@ -276,7 +275,7 @@ def add_task_memory(rows: Rows, worker: WorkerView, report: WorkerReport, task: 
     for outcome, seconds in sorted(task.seconds.items()):
         rows.add_summary("celery_task_outcome_runtime_seconds", (*labels, outcome), task.runs.get(outcome, 0), seconds)
     if worker.live:
-        rows.add("celery_task_memory_retained_bytes", labels, retained_bytes(task))
+        rows.add("celery_task_memory_retained_bytes", labels, task.retained_bytes)
         rows.add("celery_task_memory_retained_blocks", labels, task.retained_blocks)
         rows.add("celery_task_memory_retained_runs", labels, task.retained_runs)
         if task.evidence is not None:
@@ -297,11 +296,6 @@ def add_diagnosis(rows: Rows, diagnosis: Diagnosis) -> None:
         rows.add("celery_leak_suspect", (*labels, suspect.holder), 1)
         rows.add("celery_leak_bytes_per_run", labels, suspect.retained_bytes_per_run)
         rows.add("celery_leak_bytes_per_hour", labels, suspect.retained_bytes_per_hour)
-
-
-def retained_bytes(task: TaskReport) -> float:
-    """Live bytes left behind: the C heap's exactly, Python's small objects by the mean size of a block."""
-    return (task.retained_native_bytes or 0.0) + task.retained_blocks * MEAN_BLOCK_BYTES
 
 
 def add_self(rows: Rows, snapshot: Snapshot) -> None:

@@ -18,18 +18,18 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from celery_memory_exporter import exposition as exposition_module
-from celery_memory_exporter import metrics
-from celery_memory_exporter.catalogue import BY_NAME, FAMILIES
 from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory, WorkerFacts
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.snapshot import Snapshot
-from celery_memory_exporter.metrics import FleetCollector, Rows
+from celery_memory_exporter.metrics import collector
+from celery_memory_exporter.metrics import exposition as exposition_module
+from celery_memory_exporter.metrics.catalogue import BY_NAME, FAMILIES
+from celery_memory_exporter.metrics.collector import FleetCollector, Rows
 from tests import samples
 from tests.conftest import IN_CI
 
-GOLDEN = Path(__file__).parent / "data" / "golden.txt"
+GOLDEN = Path(__file__).parent.parent / "data" / "golden.txt"
 
 
 def fixed_fleet() -> Snapshot:
@@ -74,9 +74,9 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def exposition(monkeypatch: pytest.MonkeyPatch) -> str:
     """Without what differs between machines."""
-    monkeypatch.setattr(metrics.platform, "python_version", lambda: "3.11.7")
-    monkeypatch.setattr(metrics.celery, "__version__", "5.7.0")
-    monkeypatch.setattr(metrics, "__version__", "0.1.0")
+    monkeypatch.setattr(collector.platform, "python_version", lambda: "3.11.7")
+    monkeypatch.setattr(collector.celery, "__version__", "5.7.0")
+    monkeypatch.setattr(collector, "__version__", "0.1.0")
     return generate_latest(registry()).decode()
 
 
@@ -172,5 +172,5 @@ def test_a_value_without_its_labels_is_a_mistake() -> None:
 
 
 def test_retained_bytes_are_native_bytes_and_blocks() -> None:
-    assert metrics.retained_bytes(samples.task(retained_native_bytes=1000.0, retained_blocks=10.0)) == 1900.0
-    assert metrics.retained_bytes(samples.task(retained_native_bytes=None, retained_blocks=10.0)) == 900.0
+    assert samples.task(retained_native_bytes=1000.0, retained_blocks=10.0).retained_bytes == 1900.0
+    assert samples.task(retained_native_bytes=None, retained_blocks=10.0).retained_bytes == 900.0

@@ -1,0 +1,1 @@
+"""The metrics: what there is, a snapshot as families, and their text."""

@@ -1,0 +1,1 @@
+"""HTTP: metrics, health, the page and its answers."""

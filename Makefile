@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # Tests whose libraries are as large as an application: the agent's tests, which search the heap, do not share a process with them.
-APART := tests/aws tests/helm tests/test_helm.py tests/test_helm_values.py
+APART := tests/deploy/aws tests/deploy/helm
 
 .PHONY: help demo test check golden grafana zoo bench clean
 
@@ -37,7 +37,7 @@ check: $(VENV)/.tests  ## ruff, ruff format, mypy
 	$(BIN)/mypy
 
 golden: $(VENV)/.tests  ## rewrite the golden exposition after a wanted change
-	GOLDEN=write $(BIN)/pytest tests/metrics/test_collector.py tests/test_docs.py tests/test_rules.py -k golden
+	GOLDEN=write $(BIN)/pytest tests/metrics/test_collector.py tests/test_docs.py tests/grafana/test_rules.py -k golden
 
 grafana: $(VENV)/.tests  ## rewrite dashboards and rules, and what deploy/ has of them, after a change of grafana/generate
 	$(BIN)/python -m grafana.generate $(ARGS)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests import dashboard_linter as linter
+from tests.grafana import linter
 from tests.integration.conftest import ROOT, wait_for
 from tests.scene.scene import JOB, SCRAPE_SECONDS, Scene
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from tests import systemd_unit
+from tests.deploy import systemd_unit
 from tests.integration.conftest import Exporter, Server, Worker, wait_for
 from tests.integration.namespaces import EXPORTERS_USER, WORKERS_USER, Start, as_user, start
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from grafana.generate import frame, parts
-from grafana.generate.parts import GREEN, ORANGE, RED, Json, query
+from grafana.generate import layout, panels
+from grafana.generate.panels import GREEN, ORANGE, RED, Json, query
 
 UID = "celery-memory-exporter"
 OWN = "celery_memory_exporter"
 
 
 def sources() -> list[tuple[int, Json]]:
-    up = parts.panel(
+    up = panels.panel(
         "state-timeline",
         "Sources",
         "broker: reports and events arrive. queues: lengths can be read. processes: the process table can be read. A source that "
@@ -19,7 +19,7 @@ def sources() -> list[tuple[int, Json]]:
         "none",
         defaults={
             "color": {"mode": "thresholds"},
-            "thresholds": parts.steps((None, RED), (1, GREEN)),
+            "thresholds": panels.steps((None, RED), (1, GREEN)),
             "mappings": [
                 {
                     "type": "value",
@@ -35,7 +35,7 @@ def sources() -> list[tuple[int, Json]]:
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
         },
     )
-    lag = parts.series(
+    lag = panels.series(
         "Lag of events",
         "Age of the last event when it was handled, by its sender's clock. Seconds that stay: clocks that differ. Seconds that "
         "rise: the exporter does not keep up.",
@@ -46,7 +46,7 @@ def sources() -> list[tuple[int, Json]]:
 
 
 def arrivals() -> list[tuple[int, Json]]:
-    received = parts.series(
+    received = panels.series(
         "Reports and events",
         "A second. Reports come from agents, the groups of events from workers with -E.",
         [
@@ -55,7 +55,7 @@ def arrivals() -> list[tuple[int, Json]]:
         ],
         "cps",
     )
-    refused = parts.series(
+    refused = panels.series(
         "Refused, ignored, lost",
         "Reports that were refused (version: upgrade the exporter first), events that could not be counted, and tasks whose "
         "events did not get here. The totals of an agent's worker do not suffer: its next report says all again.",
@@ -69,7 +69,7 @@ def arrivals() -> list[tuple[int, Json]]:
         ],
         "none",
     )
-    dropped = parts.series(
+    dropped = panels.series(
         "Kept back by a cap",
         "What did not become a series of its own, by the family that has the cap; where a sum makes sense it is in other. Raise "
         "limits in the exporter's configuration where it matters.",
@@ -83,14 +83,14 @@ def arrivals() -> list[tuple[int, Json]]:
 
 
 def agents() -> list[tuple[int, Json]]:
-    cost = parts.series(
+    cost = panels.series(
         "What the agent costs",
         "Time around task runs that the agent took for itself, in seconds a second of one core, by worker. Above 0.02 look at "
         "which of its settings to turn down (README, the agent's settings).",
         [query("sum by (worker) (rate(celery_agent_overhead_seconds_total{$worker}[$__rate_interval]))", "{{worker}}")],
         "percentunit",
     )
-    trouble = parts.series(
+    trouble = panels.series(
         "Agents in trouble",
         "Reports that could not be sent (the next one says all they said), and errors inside the agent; the worker's log has each "
         "place once.",
@@ -102,7 +102,7 @@ def agents() -> list[tuple[int, Json]]:
         ],
         "none",
     )
-    versions = parts.table(
+    versions = panels.table(
         "Workers and their agents",
         "An empty agent: that worker has none, and only its processes and its events are seen. Turn it on with -I "
         "celery_memory_exporter.autoload.",
@@ -114,7 +114,7 @@ def agents() -> list[tuple[int, Json]]:
             ("agent_version", "Agent"),
         ],
         ["celery_worker_info{$worker}"],
-        overrides=[parts.override("^(Pool|Python|Celery|Agent)$", regex=True, custom__width=75)],
+        overrides=[panels.override("^(Pool|Python|Celery|Agent)$", regex=True, custom__width=75)],
         sort="Worker",
         ascending=True,
     )
@@ -122,19 +122,19 @@ def agents() -> list[tuple[int, Json]]:
 
 
 def itself() -> list[tuple[int, Json]]:
-    memory = parts.series(
+    memory = panels.series(
         "Memory of the exporter",
         "Resident. It is bounded by the caps on what it keeps of each worker.",
         [query("process_resident_memory_bytes{$all}", "{{instance}}")],
         "bytes",
     )
-    cpu = parts.series(
+    cpu = panels.series(
         "CPU of the exporter",
         "Seconds a second of one core.",
         [query("rate(process_cpu_seconds_total{$all}[$__rate_interval])", "{{instance}}")],
         "percentunit",
     )
-    scrape = parts.series(
+    scrape = panels.series(
         "Scrapes",
         "How long they took (left) and how many samples they had (right). Beyond the scrape's timeout or its sample_limit all of "
         "it is lost: raise them, or lower limits in the exporter's configuration.",
@@ -143,9 +143,9 @@ def itself() -> list[tuple[int, Json]]:
             query("scrape_samples_scraped{$all}", "samples, {{instance}}"),
         ],
         "s",
-        overrides=[parts.override("^samples", regex=True, unit="short", custom__axisPlacement="right", custom__fillOpacity=0)],
+        overrides=[panels.override("^samples", regex=True, unit="short", custom__axisPlacement="right", custom__fillOpacity=0)],
     )
-    collect = parts.series(
+    collect = panels.series(
         "Reading the sources",
         "How long the last round of each took.",
         [query(f"{OWN}_collect_duration_seconds{{$all}}", "{{source}}")],
@@ -154,26 +154,26 @@ def itself() -> list[tuple[int, Json]]:
     return [(6, memory), (6, cpu), (6, scrape), (6, collect)]
 
 
-def figures() -> frame.Row:
-    down = parts.steps((None, GREEN), (1, RED))
+def figures() -> layout.Row:
+    down = panels.steps((None, GREEN), (1, RED))
     agents_share = 'count(celery_worker_info{$worker,agent_version!=""}) / count(celery_worker_info{$worker})'
     refused = f"sum(increase({OWN}_reports_rejected_total{{$all}}[$__range]))"
-    return frame.figures(
-        parts.stat(
+    return layout.figures(
+        panels.stat(
             "Sources down",
             "Of all exporters. Each is named below.",
             f"count({OWN}_source_up{{$all}} == 0) or vector(0)",
             "none",
             thresholds=down,
         ),
-        parts.stat(
+        panels.stat(
             "Workers with an agent",
             "The others are seen from outside only.",
             agents_share,
             "percentunit",
-            thresholds=parts.steps((None, ORANGE), (1, GREEN)),
+            thresholds=panels.steps((None, ORANGE), (1, GREEN)),
         ),
-        parts.stat(
+        panels.stat(
             "Kept by the kernel",
             "1 where processes cannot be seen (hidepid) and no worker is known by them. Shared memory of other users' processes "
             "is not meant. Run the exporter as the workers' user, or give it CAP_SYS_PTRACE.",
@@ -181,21 +181,21 @@ def figures() -> frame.Row:
             "none",
             thresholds=down,
         ),
-        parts.stat(
+        panels.stat(
             "Workers known", "Those that are silent for expire_after_seconds are forgotten.", f"sum({OWN}_workers{{$all}})", "none"
         ),
-        parts.stat("Reports refused", "In this time range.", f"{refused} or vector(0)", "none", thresholds=down),
-        parts.stat(
+        panels.stat("Reports refused", "In this time range.", f"{refused} or vector(0)", "none", thresholds=down),
+        panels.stat(
             "Series kept back",
             "What caps kept from becoming series since the exporters started.",
             f"sum({OWN}_series_dropped_total{{$all}}) or vector(0)",
             "short",
-            thresholds=parts.steps((None, GREEN), (1, ORANGE)),
+            thresholds=panels.steps((None, GREEN), (1, ORANGE)),
         ),
     )
 
 
-def content() -> list[frame.Row]:
+def content() -> list[layout.Row]:
     return [
         figures(),
         (6, sources()),
@@ -206,10 +206,10 @@ def content() -> list[frame.Row]:
 
 
 def build() -> Json:
-    return frame.dashboard(
+    return layout.dashboard(
         UID,
         "Celery memory / Exporter and agents",
         "Whether the exporter hears everything, and what it and the agents cost.",
-        [frame.WORKER],
+        [layout.WORKER],
         content(),
     )

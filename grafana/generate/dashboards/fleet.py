@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from grafana.generate import frame, parts
-from grafana.generate.parts import GREEN, OF_THE_AGENT, ORANGE, RED, Json, query, risen
+from grafana.generate import layout, panels
+from grafana.generate.panels import GREEN, OF_THE_AGENT, ORANGE, RED, Json, query, risen
 
 UID = "celery-memory-fleet"
 
@@ -35,7 +35,7 @@ SECONDS_LEFT = f"{HEADROOM} / {LEAK_A_SECOND}"
 def suspects() -> Json:
     site = f"topk by ({OF_TASK}) (1, celery_task_retained_site_bytes{{$worker}})"
     objects = f"topk by ({OF_TASK}) (1, celery_task_retained_objects{{$worker}})"
-    return parts.table(
+    return panels.table(
         "Suspects",
         "One row for each task type that leaks on a worker, fastest first. Class says what is left behind; holder is the "
         "container or the attribute that keeps it; line is where it was allocated. An empty task: the process grows and no task "
@@ -58,18 +58,18 @@ def suspects() -> Json:
         ],
         sort="An hour",
         overrides=[
-            parts.override(
+            panels.override(
                 "An hour", unit="bytes", custom__cellOptions={"type": "color-text"}, color={"mode": "fixed", "fixedColor": RED}
             ),
-            parts.override("A run", unit="bytes"),
-            parts.override("Class", custom__width=105),
-            parts.override("Worker", custom__width=160),
+            panels.override("A run", unit="bytes"),
+            panels.override("Class", custom__width=105),
+            panels.override("Worker", custom__width=160),
         ],
     )
 
 
 def workers() -> Json:
-    return parts.table(
+    return panels.table(
         "Workers",
         "Memory is PSS where it can be read, and resident memory otherwise. Growth is what suspects leave behind an hour. Time "
         "left is how long it takes them to the limit of the pool's children (max_memory_per_child) or of the cgroup. Who has "
@@ -91,63 +91,63 @@ def workers() -> Json:
         ],
         sort="Memory",
         overrides=[
-            parts.override("^(Memory|Leaks an hour)$", regex=True, unit="bytes"),
-            parts.override("Time left", unit="s", decimals=1),
-            parts.override(
+            panels.override("^(Memory|Leaks an hour)$", regex=True, unit="bytes"),
+            panels.override("Time left", unit="s", decimals=1),
+            panels.override(
                 "Of its limit",
                 unit="percentunit",
                 custom__cellOptions={"type": "color-text"},
-                thresholds=parts.steps((None, GREEN), (0.8, ORANGE), (0.95, RED)),
+                thresholds=panels.steps((None, GREEN), (0.8, ORANGE), (0.95, RED)),
             ),
         ],
     )
 
 
-def figures() -> frame.Row:
-    alarm = parts.steps((None, GREEN), (1, RED))
-    return frame.figures(
-        parts.stat(
+def figures() -> layout.Row:
+    alarm = panels.steps((None, GREEN), (1, RED))
+    return layout.figures(
+        panels.stat(
             "Leaking task types",
             "Task types with a verdict, on any worker. The table below names them.",
             'count(count by (name) (celery_leak_suspect{$worker,name!=""})) or vector(0)',
             "none",
             thresholds=alarm,
         ),
-        parts.stat(
+        panels.stat(
             "Leaked an hour",
             "What all suspects leave behind an hour at the rate that they run.",
             "sum(celery_leak_bytes_per_hour{$worker}) or vector(0)",
             "bytes",
-            thresholds=parts.steps((None, GREEN), (1, ORANGE), (100 * 2**20, RED)),
+            thresholds=panels.steps((None, GREEN), (1, ORANGE), (100 * 2**20, RED)),
         ),
-        parts.stat(
+        panels.stat(
             "First at its limit in",
             "The least time that any worker's leaks leave it. Without a limit or without a leak there is none.",
             f"min({SECONDS_LEFT})",
             "s",
-            thresholds=parts.steps((None, RED), (4 * 3600, ORANGE), (24 * 3600, GREEN)),
+            thresholds=panels.steps((None, RED), (4 * 3600, ORANGE), (24 * 3600, GREEN)),
             empty="never",
         ),
-        parts.stat(
+        panels.stat(
             "OOM kills",
             "Processes that the kernel killed in the workers' cgroups, in this time range.",
             "sum(increase(celery_worker_cgroup_oom_kills_total{$worker}[$__range])) or vector(0)",
             "none",
             thresholds=alarm,
         ),
-        parts.stat(
+        panels.stat(
             "Runs lost",
             "Runs whose child died under them, in this time range; each is work that was not done.",
             f"sum({risen('celery_task_lost_total{$worker}', 'job')}) or vector(0)",
             "none",
             thresholds=alarm,
         ),
-        parts.stat(
+        panels.stat(
             "Workers up",
             "Workers that report, beat or are seen in the process table.",
             "sum(celery_worker_up{$worker})",
             "none",
-            thresholds=parts.steps((None, RED), (1, GREEN)),
+            thresholds=panels.steps((None, RED), (1, GREEN)),
             spark=True,
         ),
     )
@@ -157,7 +157,7 @@ def growth() -> list[tuple[int, Json]]:
     return [
         (
             12,
-            parts.series(
+            panels.series(
                 "Memory by worker",
                 "PSS where it can be read, resident memory otherwise (which counts shared pages once a process). A line "
                 "that only rises is growth; what kind of growth, the table above says. Open Worker anatomy for one "
@@ -168,7 +168,7 @@ def growth() -> list[tuple[int, Json]]:
         ),
         (
             12,
-            parts.series(
+            panels.series(
                 "Leaked an hour, by task type",
                 "The verdict's rate of each suspect. It stays at zero when a task type stops running, and goes when its "
                 "leak is mended.",
@@ -184,14 +184,14 @@ def where() -> list[tuple[int, Json]]:
         (14, workers()),
         (
             10,
-            parts.bar_gauge(
+            panels.bar_gauge(
                 "Object types that pile up",
                 "How many more objects of a type there are than when each process started, over all workers. A type of "
                 "your own among them is the first thing to search for in the code.",
                 "topk(10, sum by (object_type) (celery_worker_objects_growth{$worker}) > 0)",
                 "{{object_type}}",
                 "short",
-                thresholds=parts.steps((None, ORANGE)),
+                thresholds=panels.steps((None, ORANGE)),
             ),
         ),
     ]
@@ -201,7 +201,7 @@ def ends() -> list[tuple[int, Json]]:
     return [
         (
             8,
-            parts.series(
+            panels.series(
                 "Kills",
                 "What the kernel killed in the workers' cgroups, and the runs that were lost with their child.",
                 [
@@ -221,7 +221,7 @@ def ends() -> list[tuple[int, Json]]:
         ),
         (
             8,
-            parts.series(
+            panels.series(
                 "Children ended, by why",
                 "tasks and memory are the pool's own recycling (max_tasks_per_child, max_memory_per_child); oom and "
                 "signal are kills. Many of them a minute: the limit is too low, or the leak too fast.",
@@ -239,7 +239,7 @@ def ends() -> list[tuple[int, Json]]:
         ),
         (
             8,
-            parts.series(
+            panels.series(
                 "Held by the allocator",
                 "Bytes that the C heap keeps although nothing uses them. When this rises and the live memory does not, it "
                 "is fragmentation or an earlier peak and no leak: MALLOC_ARENA_MAX=2, jemalloc or recycling helps.",
@@ -250,7 +250,7 @@ def ends() -> list[tuple[int, Json]]:
     ]
 
 
-def content() -> list[frame.Row]:
+def content() -> list[layout.Row]:
     return [
         figures(),
         (8, [(24, suspects())]),
@@ -270,10 +270,10 @@ def content() -> list[frame.Row]:
 
 
 def build() -> Json:
-    return frame.dashboard(
+    return layout.dashboard(
         UID,
         "Celery memory / Fleet",
         "Who grows, which task type is to blame, and who will hit the limit when.",
-        [frame.WORKER],
+        [layout.WORKER],
         content(),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from grafana.generate import frame, parts
-from grafana.generate.parts import GREEN, ORANGE, RED, Json, query, risen
+from grafana.generate import layout, panels
+from grafana.generate.panels import GREEN, ORANGE, RED, Json, query, risen
 
 UID = "celery-memory-queues"
-QUEUE = frame.label_variable("queue", "Queue", "celery_task_received_total{$task}", "queue_name")
+QUEUE = layout.label_variable("queue", "Queue", "celery_task_received_total{$task}", "queue_name")
 OUTCOMES = ("succeeded", "failed", "retried", "rejected", "revoked")
 COLORS = {"succeeded": GREEN, "failed": RED, "retried": ORANGE, "rejected": "purple", "revoked": "#8e8e99", "received": "blue"}
 
@@ -33,14 +33,14 @@ def failure_share(by: str) -> str:
 
 
 def traffic() -> list[tuple[int, Json]]:
-    throughput = parts.series(
+    throughput = panels.series(
         "Throughput",
         "Tasks a second, by what they came to. Received above the others for long: prefetched tasks wait in the workers.",
         [query(rate("received", "job"), "received"), *(query(rate(each, "job"), each) for each in OUTCOMES)],
         "ops",
-        overrides=[parts.override(name, color={"mode": "fixed", "fixedColor": color}) for name, color in COLORS.items()],
+        overrides=[panels.override(name, color={"mode": "fixed", "fixedColor": color}) for name, color in COLORS.items()],
     )
-    busiest = parts.series(
+    busiest = panels.series(
         "Throughput by task type",
         "Tasks a second that succeeded.",
         [query(rate("succeeded", "name"), "{{name}}")],
@@ -50,7 +50,7 @@ def traffic() -> list[tuple[int, Json]]:
 
 
 def failures() -> list[tuple[int, Json]]:
-    by_exception = parts.series(
+    by_exception = panels.series(
         "Failures, by task type and exception",
         "A second; time limits and lost children included.",
         [
@@ -61,7 +61,7 @@ def failures() -> list[tuple[int, Json]]:
         ],
         "ops",
     )
-    summary = parts.table(
+    summary = panels.table(
         "Outcomes",
         "In this time range.",
         [
@@ -79,26 +79,26 @@ def failures() -> list[tuple[int, Json]]:
         ],
         sort="Failed",
         overrides=[
-            parts.override(
+            panels.override(
                 "Failed",
                 unit="percentunit",
                 custom__cellOptions={"type": "color-text"},
-                thresholds=parts.steps((None, GREEN), (0.01, ORANGE), (0.05, RED)),
+                thresholds=panels.steps((None, GREEN), (0.01, ORANGE), (0.05, RED)),
             ),
-            parts.override("^(Succeeded|Failures|Retries)$", regex=True, unit="short", decimals=0),
+            panels.override("^(Succeeded|Failures|Retries)$", regex=True, unit="short", decimals=0),
         ],
     )
     return [(12, by_exception), (12, summary)]
 
 
 def durations() -> list[tuple[int, Json]]:
-    runtime = parts.series(
+    runtime = panels.series(
         "Runtime of all", "Percentiles of runs that succeeded.", quantiles("celery_task_runtime"), "s", calcs=("lastNotNull",)
     )
-    runtime_by_task = parts.series(
+    runtime_by_task = panels.series(
         "Runtime by task type", "The 95th percentile of each.", [by_task("celery_task_runtime")], "s", calcs=("lastNotNull",)
     )
-    wait = parts.series(
+    wait = panels.series(
         "Wait in the queue",
         "From when a task was sent, or due, until it started, where messages tell when they were sent. The 95th percentile of "
         "each task type.",
@@ -110,19 +110,19 @@ def durations() -> list[tuple[int, Json]]:
 
 
 def queues() -> list[tuple[int, Json]]:
-    length = parts.series(
+    length = panels.series(
         "Queue length",
         "Messages that wait, of all priorities. What rises for hours needs more workers, or faster tasks.",
         [query("sum by (queue_name) (celery_queue_length{$queue})", "{{queue_name}}")],
         "short",
     )
-    age = parts.series(
+    age = panels.series(
         "Age of the oldest waiting task",
         "What the one at the head of the queue has waited; at least, where its message tells no time.",
         [query("max by (queue_name) (celery_queue_oldest_task_age_seconds{$queue})", "{{queue_name}}")],
         "s",
     )
-    consumers = parts.table(
+    consumers = panels.table(
         "Who consumes",
         "Workers and pool processes that consume each queue. A queue with messages and no worker waits for ever.",
         [("queue_name", "Queue"), ("Value #A", "Waiting"), ("Value #B", "Workers"), ("Value #C", "Processes")],
@@ -132,13 +132,13 @@ def queues() -> list[tuple[int, Json]]:
             "sum by (queue_name) (celery_active_process_count{$queue})",
         ],
         sort="Waiting",
-        overrides=[parts.override("Waiting", unit="short"), parts.override("^(Workers|Processes)$", regex=True, decimals=0)],
+        overrides=[panels.override("Waiting", unit="short"), panels.override("^(Workers|Processes)$", regex=True, decimals=0)],
     )
     return [(8, length), (8, age), (8, consumers)]
 
 
 def workers() -> list[tuple[int, Json]]:
-    busy = parts.series(
+    busy = panels.series(
         "Running and prefetched",
         "Tasks that each worker runs, and those that it has taken from the broker and not started.",
         [
@@ -146,9 +146,9 @@ def workers() -> list[tuple[int, Json]]:
             query("sum by (worker) (celery_worker_prefetched_tasks{$worker})", "prefetched, {{worker}}"),
         ],
         "none",
-        overrides=[parts.dashed("^prefetched")],
+        overrides=[panels.dashed("^prefetched")],
     )
-    oldest = parts.series(
+    oldest = panels.series(
         "Longest running",
         "For how long the oldest task of each type that runs now has been running. What only rises hangs.",
         [query("max by (name) (celery_task_running_oldest_seconds{$task})", "{{name}}")],
@@ -157,43 +157,43 @@ def workers() -> list[tuple[int, Json]]:
     return [(12, busy), (12, oldest)]
 
 
-def figures() -> frame.Row:
-    share = parts.steps((None, GREEN), (0.01, ORANGE), (0.05, RED))
+def figures() -> layout.Row:
+    share = panels.steps((None, GREEN), (0.01, ORANGE), (0.05, RED))
     used = "sum(celery_worker_tasks_active{$worker}) / sum(celery_worker_concurrency{$worker})"
-    return frame.figures(
-        parts.stat(
+    return layout.figures(
+        panels.stat(
             "Tasks a second",
             "That succeeded or failed.",
             f"sum({rate('succeeded', 'job')} + {rate('failed', 'job')})",
             "ops",
             spark=True,
         ),
-        parts.stat(
+        panels.stat(
             "Failed",
             "Share of what was done in this time range.",
             f"max({failure_share('job')})",
             "percentunit",
             thresholds=share,
         ),
-        parts.stat("Waiting", "Messages in all queues.", "sum(celery_queue_length{$queue})", "short", spark=True),
-        parts.stat(
+        panels.stat("Waiting", "Messages in all queues.", "sum(celery_queue_length{$queue})", "short", spark=True),
+        panels.stat(
             "Oldest that waits",
             "For how long the oldest message of all queues has waited.",
             "max(celery_queue_oldest_task_age_seconds{$queue}) or vector(0)",
             "s",
         ),
-        parts.stat(
+        panels.stat(
             "Pool in use",
             "Tasks that run, of those that could.",
             used,
             "percentunit",
-            thresholds=parts.steps((None, GREEN), (0.9, ORANGE)),
+            thresholds=panels.steps((None, GREEN), (0.9, ORANGE)),
         ),
-        parts.stat("Retries a second", "Runs that asked for another one.", f"sum({rate('retried', 'job')})", "ops"),
+        panels.stat("Retries a second", "Runs that asked for another one.", f"sum({rate('retried', 'job')})", "ops"),
     )
 
 
-def content() -> list[frame.Row]:
+def content() -> list[layout.Row]:
     return [
         figures(),
         (9, traffic()),
@@ -205,10 +205,10 @@ def content() -> list[frame.Row]:
 
 
 def build() -> Json:
-    return frame.dashboard(
+    return layout.dashboard(
         UID,
         "Celery memory / Tasks and queues",
         "Throughput, failures, runtime and waiting, by task type and queue.",
-        [frame.WORKER, frame.TASK, QUEUE],
+        [layout.WORKER, layout.TASK, QUEUE],
         content(),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from grafana.generate import frame, parts
-from grafana.generate.parts import GREEN, ORANGE, RED, Json, query
+from grafana.generate import layout, panels
+from grafana.generate.panels import GREEN, ORANGE, RED, Json, query
 
 UID = "celery-memory-task"
 RETAINED = "sum by (name) (celery_task_memory_retained_bytes{$task})"
@@ -14,7 +14,7 @@ RELEASED = "sum by (name) (rate(celery_task_memory_release_bytes_total{$task}[$_
 
 
 def overview() -> Json:
-    return parts.table(
+    return panels.table(
         "Task types",
         "Leaks an hour and a run are the verdict's: empty where nothing leaks. Left a run is the mean of live memory over all "
         "runs in the processes that are alive, start-up and caches included. Peak is the 99th percentile of what a run needs for "
@@ -41,35 +41,35 @@ def overview() -> Json:
         ],
         sort="Leaks an hour",
         overrides=[
-            parts.override("^(Left a run|Peak)$", regex=True, unit="bytes"),
-            parts.override(
+            panels.override("^(Left a run|Peak)$", regex=True, unit="bytes"),
+            panels.override(
                 "^Leaks (an hour|a run)$",
                 regex=True,
                 unit="bytes",
                 custom__cellOptions={"type": "color-text"},
-                thresholds=parts.steps((None, GREEN), (1, RED)),
+                thresholds=panels.steps((None, GREEN), (1, RED)),
             ),
-            parts.override("Runtime", unit="s"),
-            parts.override("^(Runs|Audited)$", regex=True, unit="short", decimals=0),
+            panels.override("Runtime", unit="s"),
+            panels.override("^(Runs|Audited)$", regex=True, unit="short", decimals=0),
         ],
     )
 
 
 def retained() -> list[tuple[int, Json]]:
-    left = parts.series(
+    left = panels.series(
         "Left behind and alive",
         "Live memory that runs of each type left in processes that are alive now. A leak rises for ever; a cache rises and levels "
         "off; recycling a child lets it fall.",
         [query(RETAINED, "{{name}}")],
         "bytes",
     )
-    rate = parts.series(
+    rate = panels.series(
         "Left behind an hour",
         "The slope of the panel beside it, over half an hour. This is the memory that one hour of this task type costs.",
         [query("sum by (name) (deriv(celery_task_memory_retained_bytes{$task}[30m])) * 3600 > 0", "{{name}}")],
         "bytes",
     )
-    each = parts.series(
+    each = panels.series(
         "Left behind a run",
         "Mean over the runs in processes that are alive. It comes down to zero for a cache that is full, and stays for a leak.",
         [query(f"{RETAINED} / {RUNS} > 0", "{{name}}")],
@@ -79,34 +79,34 @@ def retained() -> list[tuple[int, Json]]:
 
 
 def evidence() -> list[tuple[int, Json]]:
-    survivors = parts.table(
+    survivors = panels.table(
         "What outlives a run",
         "Objects that an audited run leaves behind, by type. About one a run of a type of your own: that is the leak.",
         [("name", "Task"), ("object_type", "Type"), ("Value", "A run")],
         ["max by (name, object_type) (celery_task_retained_objects{$task})"],
         sort="A run",
-        overrides=[parts.override("A run", decimals=2)],
+        overrides=[panels.override("A run", decimals=2)],
     )
-    sites = parts.table(
+    sites = panels.table(
         "On which line",
         "Where the memory that a deep-audited run leaves behind was allocated.",
         [("name", "Task"), ("site", "Line"), ("Value", "A run")],
         ["max by (name, site) (celery_task_retained_site_bytes{$task})"],
         sort="A run",
-        overrides=[parts.override("A run", unit="bytes")],
+        overrides=[panels.override("A run", unit="bytes")],
     )
     return [(12, survivors), (12, sites)]
 
 
 def resident() -> list[tuple[int, Json]]:
-    deltas = parts.heatmap(
+    deltas = panels.heatmap(
         "RSS after a run less before",
         "How many runs changed resident memory by how much. All around zero: innocent. A band above zero that stays: growth. "
         "Bands far above and below: memory that comes and goes.",
         "sum by (le) (increase(celery_task_memory_delta_bytes_bucket{$task}[$__rate_interval]))",
         "bytes",
     )
-    peaks = parts.series(
+    peaks = panels.series(
         "Peak of a run",
         "The 99th percentile of what a run needs above its start. Concurrency times this has to fit below the limit.",
         [
@@ -121,7 +121,7 @@ def resident() -> list[tuple[int, Json]]:
 
 
 def bloat() -> list[tuple[int, Json]]:
-    net = parts.series(
+    net = panels.series(
         "Bloat against leak",
         "Each second, what resident memory rose by over runs less what it fell by (RSS), beside the growth of live memory that "
         "runs left behind (live). Both rise: a leak. Only RSS rises: the allocator keeps it, or pages are no longer shared. A "
@@ -132,9 +132,9 @@ def bloat() -> list[tuple[int, Json]]:
         ],
         "Bps",
         signed=True,
-        overrides=[parts.dashed("^RSS")],
+        overrides=[panels.dashed("^RSS")],
     )
-    turnover = parts.series(
+    turnover = panels.series(
         "Turnover of RSS",
         "What runs added to resident memory, each second. High beside a low net figure: memory is taken and given back in each "
         "run.",
@@ -145,7 +145,7 @@ def bloat() -> list[tuple[int, Json]]:
 
 
 def estimates() -> Json:
-    return parts.table(
+    return panels.table(
         "Estimated, where there is no agent",
         "From task events and the process table, by least squares: resident memory that a run adds. Where the error is a third of "
         "it or more, it says nothing. Install the agent to know.",
@@ -158,36 +158,36 @@ def estimates() -> Json:
         sort="A run",
         empty="Every worker here has an agent",
         overrides=[
-            parts.override("^(A run|Error)$", regex=True, unit="bytes"),
-            parts.override("Runs", unit="short", decimals=0),
+            panels.override("^(A run|Error)$", regex=True, unit="bytes"),
+            panels.override("Runs", unit="short", decimals=0),
         ],
     )
 
 
-def figures() -> frame.Row:
-    alarm = parts.steps((None, GREEN), (1, RED))
-    return frame.figures(
-        parts.stat(
+def figures() -> layout.Row:
+    alarm = panels.steps((None, GREEN), (1, RED))
+    return layout.figures(
+        panels.stat(
             "Leaking task types",
             "Among those chosen above.",
             "count(count by (name) (celery_leak_suspect{$task})) or vector(0)",
             "none",
             thresholds=alarm,
         ),
-        parts.stat(
+        panels.stat(
             "Leaked an hour",
             "What the suspects among them leave behind.",
             "sum(celery_leak_bytes_per_hour{$task}) or vector(0)",
             "bytes",
-            thresholds=parts.steps((None, GREEN), (1, ORANGE), (100 * 2**20, RED)),
+            thresholds=panels.steps((None, GREEN), (1, ORANGE), (100 * 2**20, RED)),
         ),
-        parts.stat(
+        panels.stat(
             "Runs audited",
             "Measured exactly, by what outlived them, in this time range. A verdict rests on these.",
             "sum(increase(celery_task_memory_audited_runs_total{$task}[$__range])) or vector(0)",
             "short",
         ),
-        parts.stat(
+        panels.stat(
             "Left behind and alive",
             "By all runs, in processes that are alive now.",
             "sum(celery_task_memory_retained_bytes{$task})",
@@ -197,21 +197,21 @@ def figures() -> frame.Row:
     )
 
 
-def content() -> list[frame.Row]:
+def content() -> list[layout.Row]:
     return [
         figures(),
         (8, [(24, overview())]),
         (9, retained()),
         (8, evidence()),
-        *frame.heading("Resident memory over runs", (9, resident()), (9, bloat()), (7, [(24, estimates())])),
+        *layout.heading("Resident memory over runs", (9, resident()), (9, bloat()), (7, [(24, estimates())])),
     ]
 
 
 def build() -> Json:
-    return frame.dashboard(
+    return layout.dashboard(
         UID,
         "Celery memory / Task memory",
         "What each task type leaves behind, on which line, and whether it is a leak or bloat.",
-        [frame.WORKER, frame.TASK],
+        [layout.WORKER, layout.TASK],
         content(),
     )

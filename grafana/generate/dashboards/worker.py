@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from grafana.generate import frame, parts
-from grafana.generate.parts import BLUE, GREEN, GREY, OF_THE_AGENT, ORANGE, PURPLE, RED, YELLOW, Json, query, risen
+from grafana.generate import layout, panels
+from grafana.generate.panels import BLUE, GREEN, GREY, OF_THE_AGENT, ORANGE, PURPLE, RED, YELLOW, Json, query, risen
 
 UID = "celery-memory-worker"
 #: The size of a block of Python's allocator, as the agent takes it where it counts only blocks.
 BLOCK_BYTES = 90
-WORKER = frame.label_variable("worker", "Worker", "celery_worker_up{$all}", "worker", multi=False)
+WORKER = layout.label_variable("worker", "Worker", "celery_worker_up{$all}", "worker", multi=False)
 
 
 def line(field: str, color: str, *, dashed: bool = False) -> Json:
     """Not stacked with the others, and not filled."""
-    more = {"custom__lineStyle": parts.DASHED} if dashed else {}
-    return parts.override(
+    more = {"custom__lineStyle": panels.DASHED} if dashed else {}
+    return panels.override(
         field,
         color={"mode": "fixed", "fixedColor": color},
         custom__stacking={"mode": "none", "group": "A"},
@@ -25,11 +25,11 @@ def line(field: str, color: str, *, dashed: bool = False) -> Json:
 
 
 def area(field: str, color: str) -> Json:
-    return parts.override(field, color={"mode": "fixed", "fixedColor": color})
+    return panels.override(field, color={"mode": "fixed", "fixedColor": color})
 
 
 def what_it_is() -> Json:
-    return parts.series(
+    return panels.series(
         "What the memory is",
         "Piled up: live Python objects (at 90 bytes a block, so about), live memory of the C heap, and what the C heap keeps "
         "unused. Lines: resident memory of all processes, what is their own (USS, not read above 4 GiB), and the limit. Live "
@@ -65,7 +65,7 @@ def what_it_is() -> Json:
 
 
 def by_process() -> list[tuple[int, Json]]:
-    rss = parts.series(
+    rss = panels.series(
         "RSS by process",
         "main is the worker itself, 0 and on are the pool's slots; a slot keeps its number when its child is recycled. A "
         "saw-tooth is recycling; a staircase is growth. The dashed line is max_memory_per_child.",
@@ -76,7 +76,7 @@ def by_process() -> list[tuple[int, Json]]:
         "bytes",
         overrides=[line("max_memory_per_child", ORANGE, dashed=True)],
     )
-    private = parts.series(
+    private = panels.series(
         "Private and shared",
         "Private (USS) is what ending the process would free. Shared is the rest of its resident memory. Private rises and RSS "
         "does not: a child writes to pages that it shared with the main process, which is no leak (gc.freeze() before the fork "
@@ -86,27 +86,27 @@ def by_process() -> list[tuple[int, Json]]:
             query("celery_worker_memory_rss_bytes{$worker} - celery_worker_memory_uss_bytes{$worker}", "shared, {{process}}"),
         ],
         "bytes",
-        overrides=[parts.dashed("^shared")],
+        overrides=[panels.dashed("^shared")],
     )
     return [(12, rss), (12, private)]
 
 
 def resources() -> list[tuple[int, Json]]:
-    descriptors = parts.series(
+    descriptors = panels.series(
         "Open descriptors",
         "Of each process. A line that only rises is a file, a socket or a pipe that is never closed: use with, close clients, or "
         "make one for the process. At the limit (celery_worker_max_fds) open() and connect() fail.",
         [query("celery_worker_open_fds{$worker}", "{{process}}")],
         "none",
     )
-    threads = parts.series(
+    threads = panels.series(
         "Threads",
         "Of each process, the agent's one in each child included. Threads that only rise are started in runs and never end; each "
         "keeps its stack and what it refers to.",
         [query("celery_worker_threads{$worker}", "{{process}}")],
         "none",
     )
-    zombies = parts.series(
+    zombies = panels.series(
         "Zombies and swap",
         "Ended processes that a task started and never waited for, and memory that is swapped out (right axis).",
         [
@@ -114,13 +114,13 @@ def resources() -> list[tuple[int, Json]]:
             query("sum(celery_worker_memory_swap_bytes{$worker})", "swapped out"),
         ],
         "none",
-        overrides=[parts.override("swapped out", unit="bytes", custom__axisPlacement="right")],
+        overrides=[panels.override("swapped out", unit="bytes", custom__axisPlacement="right")],
     )
     return [(8, descriptors), (8, threads), (8, zombies)]
 
 
 def lives() -> list[tuple[int, Json]]:
-    children = parts.series(
+    children = panels.series(
         "Children started and ended, and runs lost",
         "Upwards what began, downwards what ended: tasks and memory are the pool's own recycling, oom and signal are kills, which "
         "lose the run that was going on. As many starts as a minute has seconds: the pool does little but start children.",
@@ -140,7 +140,7 @@ def lives() -> list[tuple[int, Json]]:
         calcs=(),
         signed=True,
     )
-    peak = parts.series(
+    peak = panels.series(
         "Highest RSS of each process",
         "Since the process started. max_memory_per_child compares this one, after a run; the agent resets it before a run only "
         "where that changes nothing for the limit.",
@@ -151,7 +151,7 @@ def lives() -> list[tuple[int, Json]]:
 
 
 def objects() -> list[tuple[int, Json]]:
-    types = parts.series(
+    types = panels.series(
         "Object types that pile up",
         "How many more there are than when each process started, as the last census counted. What rises with the runs is left "
         "behind by them; what levels off is a cache or an import.",
@@ -160,7 +160,7 @@ def objects() -> list[tuple[int, Json]]:
         legend="right",
         calcs=("lastNotNull",),
     )
-    containers = parts.series(
+    containers = panels.series(
         "Containers that grow",
         "Items in module level containers and class attributes, counted while a task type is suspected. The one that grows with "
         "the leak holds it: give it a bound, or take out what is done.",
@@ -173,7 +173,7 @@ def objects() -> list[tuple[int, Json]]:
 
 
 def collector() -> list[tuple[int, Json]]:
-    collections = parts.series(
+    collections = panels.series(
         "Garbage collections",
         "A second, by generation, over all processes. Many full ones (generation 2) cost time; none at all while objects rise "
         "means that somebody turned the collector off.",
@@ -185,13 +185,13 @@ def collector() -> list[tuple[int, Json]]:
         ],
         "cps",
     )
-    tracked = parts.series(
+    tracked = panels.series(
         "Objects that the collector tracks",
         "Of each process, at the last census.",
         [query("celery_worker_gc_objects{$worker}", "{{process}}")],
         "short",
     )
-    uncollectable = parts.series(
+    uncollectable = panels.series(
         "Uncollectable objects",
         "What the collector found unreachable and could not free (gc.garbage). Above zero, something keeps it there: an extension "
         "type's finalizer, or gc.DEBUG_SAVEALL left on.",
@@ -202,7 +202,7 @@ def collector() -> list[tuple[int, Json]]:
 
 
 def what_it_runs() -> Json:
-    return parts.table(
+    return panels.table(
         "The worker",
         "Empty fields are unknown without the agent.",
         [
@@ -217,20 +217,20 @@ def what_it_runs() -> Json:
     )
 
 
-def figures() -> frame.Row:
+def figures() -> layout.Row:
     used = "max(celery_worker_cgroup_memory_working_set_bytes{$worker} / celery_worker_cgroup_memory_limit_bytes{$worker})"
     child = 'max(celery_worker_memory_rss_bytes{$worker,process!="main"}) / max(celery_worker_child_memory_limit_bytes{$worker})'
-    near = parts.steps((None, GREEN), (0.8, ORANGE), (0.95, RED))
-    leaks = parts.steps((None, GREEN), (1, RED))
+    near = panels.steps((None, GREEN), (0.8, ORANGE), (0.95, RED))
+    leaks = panels.steps((None, GREEN), (1, RED))
     stats = (
-        parts.stat(
+        panels.stat(
             "Resident",
             "Of all processes together; shared pages count in each.",
             "sum(celery_worker_memory_rss_bytes{$worker})",
             "bytes",
             spark=True,
         ),
-        parts.stat(
+        panels.stat(
             "Of its limit",
             "The cgroup's working set, or the biggest child where only max_memory_per_child is set.",
             f"{used} or {child}",
@@ -238,30 +238,30 @@ def figures() -> frame.Row:
             thresholds=near,
             empty="no limit",
         ),
-        parts.stat(
+        panels.stat(
             "Leaks an hour",
             "What its suspects leave behind an hour.",
             "sum(celery_leak_bytes_per_hour{$worker}) or vector(0)",
             "bytes",
             thresholds=leaks,
         ),
-        parts.stat("Running now", "Tasks that it executes.", "sum(celery_worker_tasks_active{$worker})", "none"),
+        panels.stat("Running now", "Tasks that it executes.", "sum(celery_worker_tasks_active{$worker})", "none"),
     )
     return 4, [*((3, each) for each in stats), (12, what_it_runs())]
 
 
-def content() -> list[frame.Row]:
+def content() -> list[layout.Row]:
     return [
         figures(),
         (10, [(24, what_it_is())]),
         (9, by_process()),
-        *frame.heading("What it holds", (9, objects()), (7, collector())),
-        *frame.heading("Descriptors, threads, children", (8, resources()), (8, lives())),
+        *layout.heading("What it holds", (9, objects()), (7, collector())),
+        *layout.heading("Descriptors, threads, children", (8, resources()), (8, lives())),
     ]
 
 
 def build() -> Json:
-    return frame.dashboard(
+    return layout.dashboard(
         UID,
         "Celery memory / Worker anatomy",
         "One worker: what its memory is, what it holds, and what happens to its processes.",

@@ -28,11 +28,14 @@ from celery_memory_exporter.fleet.facts import Identity, ProcessMemory, WorkerPr
 BOOT = "0b7c2f34-boot"
 NAMESPACE = 4026531836
 MIB = 1024 * 1024
-BOUNDS = Bounds([0.1, 1.0], [0.5, 5.0], delta_bytes=[-1024.0, 0.0, 1024.0], peak_bytes=[0.0, 1024.0])
+BOUNDS = Bounds(
+    [0.1, 1.0], [0.5, 5.0], delta_bytes=[-1024.0, 0.0, 1024.0], peak_bytes=[0.0, 1024.0]
+)
 
 
 def profile(**columns: list[float]) -> Profile:
-    """Of two processes that have each run the type 125 times; each second run was audited and left ten blocks behind."""
+    """Of two processes that have each run the type 125 times; each second run was audited and left
+    ten blocks behind."""
     runs = [2.0, 8.0, 10.0, 20.0, 20.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 10.0]
     audited = [each / 2 for each in runs]
     values = {each.name: [0.0] * len(runs) for each in dataclasses.fields(Profile)}
@@ -118,7 +121,10 @@ def process(name: str, pid: int, **changes: Any) -> ProcessReport:
 
 def instance(pid: int = 100, **changes: Any) -> Instance:
     return dataclasses.replace(
-        Instance(boot_id=BOOT, pid_namespace=NAMESPACE, pid=pid, start_ticks=pid * 10, started_at=1_000.0), **changes
+        Instance(
+            boot_id=BOOT, pid_namespace=NAMESPACE, pid=pid, start_ticks=pid * 10, started_at=1_000.0
+        ),
+        **changes,
     )
 
 
@@ -135,7 +141,10 @@ def report(**changes: Any) -> WorkerReport:
         agent_version="0.1.0",
         bounds=BOUNDS,
         processes=[process("main", 100), process("0", 101), process("1", 102, rss_bytes=70 * MIB)],
-        tasks=[task(), task("shop.fine", runs={"succeeded": 4}, seconds={"succeeded": 0.5}, evidence=None)],
+        tasks=[
+            task(),
+            task("shop.fine", runs={"succeeded": 4}, seconds={"succeeded": 0.5}, evidence=None),
+        ],
         traffic=[traffic(), traffic("shop.fine", failed={}, queue_wait=Histogram([0, 0, 0], 0.0))],
         running=[Running("shop.leak", 1, 0.75)],
         active=1,
@@ -147,7 +156,9 @@ def report(**changes: Any) -> WorkerReport:
         children_started=3,
         children_exited={"oom": 1},
         child_memory_limit_bytes=200 * MIB,
-        cgroup=CgroupMemory(limit_bytes=512 * MIB, usage_bytes=300 * MIB, working_set_bytes=250 * MIB, oom_kills=1),
+        cgroup=CgroupMemory(
+            limit_bytes=512 * MIB, usage_bytes=300 * MIB, working_set_bytes=250 * MIB, oom_kills=1
+        ),
         overhead_seconds=0.25,
         reports_dropped=0,
         errors=0,
@@ -155,7 +166,9 @@ def report(**changes: Any) -> WorkerReport:
     return dataclasses.replace(value, **changes)
 
 
-def seen(pid: int, *, inner: int | None = None, rss: int = 55 * MIB, peak: int | None = None) -> ProcessMemory:
+def seen(
+    pid: int, *, inner: int | None = None, rss: int = 55 * MIB, peak: int | None = None
+) -> ProcessMemory:
     status = Status(
         rss_bytes=rss,
         anon_bytes=45 * MIB,
@@ -172,14 +185,20 @@ def seen(pid: int, *, inner: int | None = None, rss: int = 55 * MIB, peak: int |
 
 
 def table(
-    nodename: str = "celery@web1", main: int = 100, children: tuple[int, ...] = (101, 102), rss: int = 55 * MIB
+    nodename: str = "celery@web1",
+    main: int = 100,
+    children: tuple[int, ...] = (101, 102),
+    rss: int = 55 * MIB,
 ) -> WorkerProcesses:
     limit = CgroupMemory(limit_bytes=1024 * MIB)
-    return WorkerProcesses(nodename, seen(main, rss=rss), tuple(seen(child) for child in children), limit)
+    return WorkerProcesses(
+        nodename, seen(main, rss=rss), tuple(seen(child) for child in children), limit
+    )
 
 
 def task_event(kind: str, **changes: Any) -> dict[str, Any]:
-    """As Celery sends it: only some kinds have the task's name, and only a client's knows the queue."""
+    """As Celery sends it: only some kinds have the task's name, and only a client's knows the
+    queue."""
     fields: dict[str, Any] = {"hostname": "celery@bare", "uuid": "one", "timestamp": 1_000.0}
     if kind in ("task-sent", "task-received"):
         fields["name"] = "shop.send"

@@ -1,4 +1,5 @@
-"""The application of the compose stack: a task that leaks, its repaired twin, and a client (``python shop.py``) that sends both."""
+"""The application of the compose stack: a task that leaks, its repaired twin, and a client
+(``python shop.py``) that sends both."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from functools import lru_cache
 from celery import Celery
 
 app = Celery("shop", broker=os.environ["BROKER_URL"])
-app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True, task_send_sent_event=True)
+app.conf.update(
+    task_ignore_result=True, broker_connection_retry_on_startup=True, task_send_sent_event=True
+)
 
 #: One entry a run, for ever: the leak.
 _invoices: dict[int, str] = {}

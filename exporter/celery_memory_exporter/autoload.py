@@ -1,7 +1,9 @@
-"""Importing this module turns the agent on: ``celery -A proj worker -I celery_memory_exporter.autoload``.
+"""Importing this module turns the agent on:
+``celery -A proj worker -I celery_memory_exporter.autoload``.
 
-The one module with an effect at import, and it is only this: when a worker of any app starts in this process, the agent
-is installed in it. Celery imports what ``-I`` names before it sends ``worker_init``, and builds the worker after it.
+The one module with an effect at import, and it is only this: when a worker of any app starts in
+this process, the agent is installed in it. Celery imports what ``-I`` names before it sends
+``worker_init``, and builds the worker after it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The command line: arguments and settings in, exit status out. ``exporter.Exporter`` wires the parts."""
+"""The command line: arguments and settings in, exit status out. ``exporter.Exporter`` wires the
+parts."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from celery_memory_exporter.web.server import bind
 
 logger = logging.getLogger("celery_memory_exporter")
 
-#: ``--once``: how long to collect events before printing, in report intervals' default plus a second.
+#: ``--once``: how long to collect events before printing, in report intervals' default plus a
+#: second.
 ONCE_SECONDS = 16.0
 REPORT_URL = "http://localhost:9808"
 REPORT_SECONDS = 10.0
@@ -37,8 +39,13 @@ def serve(settings: Config) -> int:
     try:
         listener = bind(*checks.split_address(settings.listen.address))
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)  # resolver errors are negative
-        return fail(f"cannot listen on {settings.listen.address}: {reason}; set another listen.address (--listen-address)")
+        reason = (
+            os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        )  # resolver errors are negative
+        return fail(
+            f"cannot listen on {settings.listen.address}: {reason}; set another listen.address "
+            "(--listen-address)"
+        )
     exporter = Exporter(settings, listener)
     exporter.start()
     logger.info("celery-memory-exporter %s listens on %s", __version__, settings.listen.address)
@@ -49,7 +56,8 @@ def serve(settings: Config) -> int:
 
 
 def print_once(settings: Config, seconds: float) -> int:
-    """Collects for a while, prints one exposition on standard output, and ends; 1 when a source did not work."""
+    """Collects for a while, prints one exposition on standard output, and ends; 1 when a source did
+    not work."""
     stop = stop_event()
     exporter = Exporter(settings)
     exporter.start()
@@ -59,7 +67,9 @@ def print_once(settings: Config, seconds: float) -> int:
     sys.stdout.write(exporter.exposition())
     failed = exporter.unready()
     exporter.stop()
-    return fail("; ".join(f"{source}: {reason}" for source, reason in failed.items())) if failed else 0
+    return (
+        fail("; ".join(f"{source}: {reason}" for source, reason in failed.items())) if failed else 0
+    )
 
 
 def report(url: str, *, as_json: bool) -> int:
@@ -72,7 +82,10 @@ def report(url: str, *, as_json: bool) -> int:
         suspects = diagnosis["suspects"]
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", error)
-        fail(f"no diagnosis at {address}: {reason}; is the exporter running there? Give its address with --url")
+        fail(
+            f"no diagnosis at {address}: {reason}; is the exporter running there? Give its address "
+            "with --url"
+        )
         return 2
     print(text if as_json else as_text(diagnosis))
     return 1 if suspects else 0
@@ -95,19 +108,29 @@ def check_config(settings: Config, path: Path | None) -> int:
     print(f"{path or 'defaults'}: valid")
     for broker in settings.all_brokers():
         events = f", events at {safe_url(broker.events_url)}" if broker.events_url else ""
-        print(f"  broker   {broker.name + ' ' if broker.name else ''}{safe_url(broker.url or '')}{events}")
+        print(
+            "  broker   "
+            f"{broker.name + ' ' if broker.name else ''}{safe_url(broker.url or '')}{events}"
+        )
     if not settings.all_brokers():
         print("  broker   none, the local process table only")
     print(f"  listen   {settings.listen.address}")
-    print(f"  process  {f'every {settings.processes.interval_seconds:g} s' if settings.processes.enabled else 'off'}")
+    processes = settings.processes
+    print(f"  process  {f'every {processes.interval_seconds:g} s' if processes.enabled else 'off'}")
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="celery-memory-exporter",
-        description="Prometheus metrics about the memory of Celery workers: who grows, which task type, what is left behind.",
-        epilog="In the worker, turn the agent on: celery -A proj worker -I celery_memory_exporter.autoload",
+        description=(
+            "Prometheus metrics about the memory of Celery workers: who grows, which task type, "
+            "what is left behind."
+        ),
+        epilog=(
+            "In the worker, turn the agent on: celery -A proj worker -I "
+            "celery_memory_exporter.autoload"
+        ),
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -116,12 +139,26 @@ def build_parser() -> argparse.ArgumentParser:
         ("check-config", "read the configuration, say what is wrong with it, and end"),
     ):
         command = commands.add_parser(name, help=doc, description=doc.capitalize() + ".")
-        command.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see config.example.yaml")
-        command.add_argument("--broker-url", metavar="URL", help="the workers' broker [CELERY_MEMORY_BROKER_URL]")
-        command.add_argument("--listen-address", metavar="HOST:PORT", help="default :9808 [CELERY_MEMORY_LISTEN_ADDRESS]")
-        command.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error [CELERY_MEMORY_LOG_LEVEL]")
+        command.add_argument(
+            "--config", type=Path, metavar="FILE", help="YAML file, see config.example.yaml"
+        )
+        command.add_argument(
+            "--broker-url", metavar="URL", help="the workers' broker [CELERY_MEMORY_BROKER_URL]"
+        )
+        command.add_argument(
+            "--listen-address",
+            metavar="HOST:PORT",
+            help="default :9808 [CELERY_MEMORY_LISTEN_ADDRESS]",
+        )
+        command.add_argument(
+            "--log-level",
+            metavar="LEVEL",
+            help="debug, info, warning, error [CELERY_MEMORY_LOG_LEVEL]",
+        )
     serving = commands.choices["serve"]
-    serving.add_argument("--once", action="store_true", help="collect once, print the exposition, and end")
+    serving.add_argument(
+        "--once", action="store_true", help="collect once, print the exposition, and end"
+    )
     serving.add_argument(
         "--once-seconds",
         type=float,
@@ -132,32 +169,68 @@ def build_parser() -> argparse.ArgumentParser:
     reporting = commands.add_parser(
         "report",
         help="ask a running exporter who leaks; exit status 1 when something does",
-        description="Ask a running exporter which task types leak, what they leave behind, who holds it, and on which line it was "
-        "made. The exit status is 0 when nothing leaks, 1 when something does, and 2 when the exporter cannot be asked.",
+        description=(
+            "Ask a running exporter which task types leak, what they leave behind, who holds it, "
+            "and on which line it was made. The exit status is 0 when nothing leaks, 1 when "
+            "something does, and 2 when the exporter cannot be asked."
+        ),
     )
-    reporting.add_argument("--url", default=REPORT_URL, help="where the exporter answers (default %(default)s)")
-    reporting.add_argument("--json", action="store_true", help="what /api/v1/diagnosis answers, as it is")
+    reporting.add_argument(
+        "--url", default=REPORT_URL, help="where the exporter answers (default %(default)s)"
+    )
+    reporting.add_argument(
+        "--json", action="store_true", help="what /api/v1/diagnosis answers, as it is"
+    )
     demo = commands.add_parser(
         "demo",
         help="see a leaking task found: a real worker, no broker and no server to install",
-        description="Start a real worker with the agent, a leaking task among healthy ones, a steady load and the exporter, in a "
-        "temporary folder, and show what the exporter finds. Ctrl-C ends it and leaves nothing behind.",
+        description=(
+            "Start a real worker with the agent, a leaking task among healthy ones, a steady load "
+            "and the exporter, in a temporary folder, and show what the exporter finds. Ctrl-C "
+            "ends it and leaves nothing behind."
+        ),
     )
-    demo.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end by itself and print the summary")
+    demo.add_argument(
+        "--for",
+        dest="seconds",
+        type=float,
+        metavar="SECONDS",
+        help="end by itself and print the summary",
+    )
     demo.add_argument(
         "--prometheus",
         action="store_true",
-        help="also start the prometheus that is installed here, with this project's rules, and show its alerts",
+        help=(
+            "also start the prometheus that is installed here, with this project's rules, and show "
+            "its alerts"
+        ),
     )
-    demo.add_argument("--alertmanager", metavar="HOST:PORT", help="tell this Alertmanager of them; implies --prometheus")
-    demo.add_argument("--listen-address", default="127.0.0.1:0", metavar="HOST:PORT", help="default: any free port on loopback")
+    demo.add_argument(
+        "--alertmanager",
+        metavar="HOST:PORT",
+        help="tell this Alertmanager of them; implies --prometheus",
+    )
+    demo.add_argument(
+        "--listen-address",
+        default="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="default: any free port on loopback",
+    )
     return parser
 
 
-def overrides(arguments: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def overrides(
+    arguments: argparse.Namespace, environment: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
     """Key path -> value and where it comes from; the command line wins over the environment."""
-    result = {key: (environment[name], name) for name, key in ENVIRONMENT.items() if environment.get(name)}
-    for flag, key in (("broker_url", "broker.url"), ("listen_address", "listen.address"), ("log_level", "log.level")):
+    result = {
+        key: (environment[name], name) for name, key in ENVIRONMENT.items() if environment.get(name)
+    }
+    for flag, key in (
+        ("broker_url", "broker.url"),
+        ("listen_address", "listen.address"),
+        ("log_level", "log.level"),
+    ):
         value = getattr(arguments, flag)
         if value is not None:
             result[key] = (value, f"--{flag.replace('_', '-')}")
@@ -172,14 +245,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         from celery_memory_exporter.demo import run
 
         with_prometheus = arguments.prometheus or arguments.alertmanager is not None
-        options = run.Options(arguments.listen_address, arguments.seconds, with_prometheus, arguments.alertmanager)
+        options = run.Options(
+            arguments.listen_address, arguments.seconds, with_prometheus, arguments.alertmanager
+        )
         return run.demo(options, stop_event())
     try:
         settings = load(arguments.config, overrides(arguments, os.environ))
     except ConfigError as error:
         return fail(str(error))
     logging.basicConfig(
-        level=settings.log.level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+        level=settings.log.level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
     )
     logging.getLogger("uvicorn").setLevel("WARNING")
     if arguments.command == "check-config":

@@ -1,4 +1,5 @@
-"""The exporter as one object: sources, fleet, exposition and server, wired in the order that data flows."""
+"""The exporter as one object: sources, fleet, exposition and server, wired in the order that data
+flows."""
 
 from __future__ import annotations
 
@@ -41,13 +42,18 @@ class Exporter:
                 self._parts.append(QueuePoller(self._fleet, broker, settings.queues))
         if not brokers:
             logger.warning(
-                "no broker is configured: only workers on this machine are seen, by their processes. "
-                "Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the agents' reports"
+                "no broker is configured: only workers on this machine are seen, by their "
+                "processes. Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the "
+                "agents' reports"
             )
         if listener is not None:
             history = RssHistory()
             self._parts.append(HistoryKeeper(history, self.snapshot))
-            self._parts.append(HttpServer(Application(self._registry, self.snapshot, self.unready, history), listener))
+            self._parts.append(
+                HttpServer(
+                    Application(self._registry, self.snapshot, self.unready, history), listener
+                )
+            )
 
     def start(self) -> None:
         for part in self._parts:
@@ -67,7 +73,10 @@ class Exporter:
     def unready(self) -> dict[str, str]:
         """Sources that do not work now, each with what is the matter."""
         down = [name for name, view in self.snapshot().sources.items() if not view.up]
-        return {name: "not connected" if name.startswith("broker") else "cannot be read" for name in down}
+        return {
+            name: "not connected" if name.startswith("broker") else "cannot be read"
+            for name in down
+        }
 
     def _process_poller(self, settings: Config) -> ProcessPoller:
         return ProcessPoller(

@@ -1,1 +1,2 @@
-"""Dashboards, alerts and recording rules as Python data, written out by ``python -m grafana.generate``."""
+"""Dashboards, alerts and recording rules as Python data, written out by
+``python -m grafana.generate``."""

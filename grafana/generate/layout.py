@@ -24,17 +24,27 @@ def figures(*stats: Json) -> Row:
 
 def heading(title: str, *rows_below: Row) -> list[Row]:
     """A row's title, and the rows that it stands above."""
-    return [(1, [(COLUMNS, {"type": "row", "title": title, "collapsed": False, "panels": []})]), *rows_below]
+    return [
+        (1, [(COLUMNS, {"type": "row", "title": title, "collapsed": False, "panels": []})]),
+        *rows_below,
+    ]
 
 
 def placed(rows_of_panels: Iterable[Row]) -> list[Json]:
-    """Each row below the one before; raises ``ValueError`` for one that is not as wide as the grid."""
+    """Each row below the one before; raises ``ValueError`` for one that is not as wide as the
+    grid."""
     panels: list[Json] = []
     top = 0
     for height, row in rows_of_panels:
         left = 0
         for width, each in row:
-            panels.append({"id": len(panels) + 1, "gridPos": {"x": left, "y": top, "w": width, "h": height}, **each})
+            panels.append(
+                {
+                    "id": len(panels) + 1,
+                    "gridPos": {"x": left, "y": top, "w": width, "h": height},
+                    **each,
+                }
+            )
             left += width
         if left != COLUMNS:
             raise ValueError(f"the row of {row[0][1]['title']!r} is {left} columns wide")
@@ -42,8 +52,11 @@ def placed(rows_of_panels: Iterable[Row]) -> list[Json]:
     return panels
 
 
-def variable(name: str, label: str, text: str, *, multi: bool = True, may_be_absent: bool = False) -> Json:
-    """Chosen from a label's values. A label that may be absent is matched by anything, which includes nothing."""
+def variable(
+    name: str, label: str, text: str, *, multi: bool = True, may_be_absent: bool = False
+) -> Json:
+    """Chosen from a label's values. A label that may be absent is matched by anything, which
+    includes nothing."""
     every = {"text": "All", "value": "$__all"}
     many = {"includeAll": True, "allValue": ".*" if may_be_absent else ".+"}
     return {
@@ -56,7 +69,12 @@ def variable(name: str, label: str, text: str, *, multi: bool = True, may_be_abs
         "sort": 1,
         "multi": multi,
         "hide": 0,
-        "current": {"selected": True, **({"text": ["All"], "value": ["$__all"]} if multi else every)} if multi else {},
+        "current": {
+            "selected": True,
+            **({"text": ["All"], "value": ["$__all"]} if multi else every),
+        }
+        if multi
+        else {},
         **(many if multi else {"includeAll": False}),
     }
 
@@ -64,12 +82,28 @@ def variable(name: str, label: str, text: str, *, multi: bool = True, may_be_abs
 def target_variables(metric: str) -> list[Json]:
     """Where the series come from. Not every Prometheus has a cluster or a namespace."""
     within, chosen = [], []
-    for name, label in (("cluster", "Cluster"), ("namespace", "Namespace"), ("job", "Job"), ("instance", "Instance")):
+    for name, label in (
+        ("cluster", "Cluster"),
+        ("namespace", "Namespace"),
+        ("job", "Job"),
+        ("instance", "Instance"),
+    ):
         optional = name in ("cluster", "namespace")
         matchers = "{" + ",".join(within) + "}" if within else ""
-        chosen.append(variable(name, label, f"label_values({metric}{matchers}, {name})", may_be_absent=optional))
+        chosen.append(
+            variable(
+                name, label, f"label_values({metric}{matchers}, {name})", may_be_absent=optional
+            )
+        )
         within.append(f'{name}=~"${name}"')
-    source = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}, "hide": 0}
+    source = {
+        "name": "datasource",
+        "label": "Data source",
+        "type": "datasource",
+        "query": "prometheus",
+        "current": {},
+        "hide": 0,
+    }
     return [source, *chosen]
 
 
@@ -130,8 +164,11 @@ ANNOTATIONS = [
 ]
 
 
-def dashboard(uid: str, title: str, doc: str, variables: Sequence[Json], content: Iterable[Row]) -> Json:
-    """Linked with the others, over the same time and with the same variables; ``variables`` follow those of the target."""
+def dashboard(
+    uid: str, title: str, doc: str, variables: Sequence[Json], content: Iterable[Row]
+) -> Json:
+    """Linked with the others, over the same time and with the same variables; ``variables`` follow
+    those of the target."""
     link = {
         "type": "dashboards",
         "title": "Celery",

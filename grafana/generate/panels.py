@@ -1,7 +1,8 @@
 """What the dashboards are made of: queries and panels.
 
-Classic schema, which Grafana 10 to 13 read alike. A selector begins with one of the names in ``SELECTORS``: ``{$worker}`` or
-``{$task,outcome="failed"}``; so that every query follows the variables at the top, as Grafana's dashboard-linter wants it.
+Classic schema, which Grafana 10 to 13 read alike. A selector begins with one of the names in
+``SELECTORS``: ``{$worker}`` or ``{$task,outcome="failed"}``; so that every query follows the
+variables at the top, as Grafana's dashboard-linter wants it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ SELECTORS = {
     "traffic": f'{_TARGET},worker=~"$worker",name=~"$task",queue_name=~"$queue"',
 }
 
-GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = "green", "yellow", "orange", "red", "blue", "purple", "#8e8e99"
+GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
+    "green",
+    "yellow",
+    "orange",
+    "red",
+    "blue",
+    "purple",
+    "#8e8e99",
+)
 
 
 def expression(text: str) -> str:
@@ -32,24 +41,41 @@ def expression(text: str) -> str:
     return " ".join(text.split())
 
 
-#: What has to be there before a series for its first value to be what was counted since: else the exporter was started, and
-#: the worker has counted for long. New workers begin at zero, but a report comes some seconds after its exporter's start.
+#: What has to be there before a series for its first value to be what was counted since: else the
+#: exporter was started, and the worker has counted for long. New workers begin at zero, but a
+#: report comes some seconds after its exporter's start.
 OF_THE_EXPORTER = "on (cluster, namespace, job, instance) celery_memory_exporter_build_info{$all}"
-OF_THE_AGENT = "on (cluster, namespace, job, instance, broker, worker) celery_agent_overhead_seconds_total{$worker}"
+OF_THE_AGENT = (
+    "on (cluster, namespace, job, instance, broker, worker) "
+    "celery_agent_overhead_seconds_total{$worker}"
+)
 
 
 def risen(counter: str, by: str, over: str = "$__range", *, before: str = OF_THE_EXPORTER) -> str:
-    """What a counter rose by, and all of it where its series began meanwhile: the first event of its kind makes the series."""
+    """What a counter rose by, and all of it where its series began meanwhile: the first event of
+    its kind makes the series."""
     begun = f"{counter} unless {counter} offset {over} and {before} offset {over}"
     return f"sum by ({by}) ({begun} or increase({counter}[{over}]))"
 
 
-# --- queries -----------------------------------------------------------------------------------------------------------
+LOST_LATELY = risen(
+    "celery_task_lost_total{$worker}", "name, reason", "$__rate_interval", before=OF_THE_AGENT
+)
+
+
+# --- queries ------------------------------------------------------------------------------------
 
 
 def query(text: str, legend: str = "", **more: Any) -> Json:
     """A range query."""
-    return {"datasource": DATASOURCE, "expr": expression(text), "legendFormat": legend, "range": True, "instant": False, **more}
+    return {
+        "datasource": DATASOURCE,
+        "expr": expression(text),
+        "legendFormat": legend,
+        "range": True,
+        "instant": False,
+        **more,
+    }
 
 
 def now(text: str, legend: str = "") -> Json:
@@ -62,11 +88,14 @@ def rows(text: str) -> Json:
     return query(text, range=False, instant=True, format="table")
 
 
-# --- panels ------------------------------------------------------------------------------------------------------------
+# --- panels -------------------------------------------------------------------------------------
 
 
 def steps(*pairs: tuple[float | None, str]) -> Json:
-    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in pairs]}
+    return {
+        "mode": "absolute",
+        "steps": [{"value": value, "color": color} for value, color in pairs],
+    }
 
 
 PLAIN = steps((None, GREEN))
@@ -76,8 +105,15 @@ FIGURE_WIDTH = 115
 
 def override(field: str, *, regex: bool = False, **properties: Any) -> Json:
     """``custom__lineWidth=2`` sets ``custom.lineWidth``."""
-    matcher = {"id": "byRegexp", "options": f"/{field}/"} if regex else {"id": "byName", "options": field}
-    return {"matcher": matcher, "properties": [{"id": key.replace("__", "."), "value": value} for key, value in properties.items()]}
+    matcher = (
+        {"id": "byRegexp", "options": f"/{field}/"} if regex else {"id": "byName", "options": field}
+    )
+    return {
+        "matcher": matcher,
+        "properties": [
+            {"id": key.replace("__", "."), "value": value} for key, value in properties.items()
+        ],
+    }
 
 
 DASHED = {"fill": "dash", "dash": [8, 6]}
@@ -89,7 +125,8 @@ def dashed(fields: str) -> Json:
 
 
 def panel(kind: str, title: str, doc: str, targets: Sequence[Json], unit: str, **more: Any) -> Json:
-    """``doc`` says how to read it and what to do. Field settings go to ``defaults``, ``custom`` and ``overrides``."""
+    """``doc`` says how to read it and what to do. Field settings go to ``defaults``, ``custom`` and
+    ``overrides``."""
     defaults = {"unit": unit, "thresholds": PLAIN, **more.pop("defaults", {})}
     if "custom" in more:
         defaults["custom"] = more.pop("custom")
@@ -98,13 +135,24 @@ def panel(kind: str, title: str, doc: str, targets: Sequence[Json], unit: str, *
         "title": title,
         "description": doc,
         "datasource": DATASOURCE,
-        "targets": [{"refId": chr(ord("A") + number), **target} for number, target in enumerate(targets)],
+        "targets": [
+            {"refId": chr(ord("A") + number), **target} for number, target in enumerate(targets)
+        ],
         "fieldConfig": {"defaults": defaults, "overrides": more.pop("overrides", [])},
         **more,
     }
 
 
-def stat(title: str, doc: str, text: str, unit: str, *, thresholds: Json = PLAIN, empty: str = "–", spark: bool = False) -> Json:
+def stat(
+    title: str,
+    doc: str,
+    text: str,
+    unit: str,
+    *,
+    thresholds: Json = PLAIN,
+    empty: str = "–",
+    spark: bool = False,
+) -> Json:
     """One number. ``spark``: over its own course."""
     decimals = {"decimals": 0} if unit == "none" else {}
     return panel(
@@ -153,7 +201,11 @@ def series(
         doc,
         targets,
         unit,
-        defaults={**({} if signed else {"min": 0}), "color": {"mode": "palette-classic"}, **defaults},
+        defaults={
+            **({} if signed else {"min": 0}),
+            "color": {"mode": "palette-classic"},
+            **defaults,
+        },
         custom=custom,
         overrides=list(overrides),
         options={
@@ -169,7 +221,9 @@ def series(
     )
 
 
-def bar_gauge(title: str, doc: str, text: str, legend: str, unit: str, *, thresholds: Json = PLAIN) -> Json:
+def bar_gauge(
+    title: str, doc: str, text: str, legend: str, unit: str, *, thresholds: Json = PLAIN
+) -> Json:
     """The highest now, each as a bar."""
     return panel(
         "bargauge",
@@ -199,7 +253,14 @@ def heatmap(title: str, doc: str, text: str, unit: str) -> Json:
         options={
             "calculate": False,
             "cellGap": 1,
-            "color": {"mode": "scheme", "scheme": "Oranges", "fill": "dark-orange", "exponent": 0.5, "steps": 64, "reverse": False},
+            "color": {
+                "mode": "scheme",
+                "scheme": "Oranges",
+                "fill": "dark-orange",
+                "exponent": 0.5,
+                "steps": 64,
+                "reverse": False,
+            },
             "exemplars": {"color": "rgba(255,0,255,0.7)"},
             "filterValues": {"le": 1e-9},
             "legend": {"show": True},
@@ -221,12 +282,17 @@ def table(
     overrides: Sequence[Json] = (),
     empty: str = "",
 ) -> Json:
-    """Instant queries merged by the labels they share. ``columns``: field and heading, in order; ``Value #A`` is the first query's.
+    """Instant queries merged by the labels they share. ``columns``: field and heading, in order;
+    ``Value #A`` is the first query's.
 
     Fields without a heading are left out.
     """
     names = [name for name, _ in columns]
-    figures = [override(title, custom__width=FIGURE_WIDTH) for name, title in columns if name.startswith("Value")]
+    figures = [
+        override(title, custom__width=FIGURE_WIDTH)
+        for name, title in columns
+        if name.startswith("Value")
+    ]
     return panel(
         "table",
         title,
@@ -234,9 +300,18 @@ def table(
         [rows(text) for text in targets],
         "none",
         defaults={"noValue": empty} if empty else {},
-        custom={"align": "auto", "minWidth": 60, "cellOptions": {"type": "auto"}, "filterable": False},
+        custom={
+            "align": "auto",
+            "minWidth": 60,
+            "cellOptions": {"type": "auto"},
+            "filterable": False,
+        },
         overrides=[*figures, *overrides],
-        options={"showHeader": True, "cellHeight": "sm", "footer": {"show": False, "reducer": ["sum"], "fields": ""}},
+        options={
+            "showHeader": True,
+            "cellHeight": "sm",
+            "footer": {"show": False, "reducer": ["sum"], "fields": ""},
+        },
         transformations=[
             {"id": "merge", "options": {}},
             {"id": "filterFieldsByName", "options": {"include": {"names": names}}},
@@ -248,6 +323,9 @@ def table(
                     "renameByName": dict(columns),
                 },
             },
-            {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": sort, "desc": not ascending}]}},
+            {
+                "id": "sortBy",
+                "options": {"fields": {}, "sort": [{"field": sort, "desc": not ascending}]},
+            },
         ],
     )

@@ -10,7 +10,9 @@ import yaml
 from grafana.generate import thresholds
 from grafana.generate.thresholds import Threshold
 
-FLEET, WORKER, TASK, QUEUES, EXPORTER = (f"celery-memory-{name}" for name in ("fleet", "worker", "task", "queues", "exporter"))
+FLEET, WORKER, TASK, QUEUES, EXPORTER = (
+    f"celery-memory-{name}" for name in ("fleet", "worker", "task", "queues", "exporter")
+)
 #: Variables of a dashboard whose label is called otherwise.
 LABELS = {"task": "name", "queue": "queue_name"}
 LONG_TEXT = 100
@@ -18,10 +20,12 @@ LONG_TEXT = 100
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """``severity``: critical (somebody has to act now), warning (a ticket), info (to be seen, not sent).
+    """``severity``: critical (somebody has to act now), warning (a ticket), info (to be seen, not
+    sent).
 
-    ``summary`` is a sentence without figures, ``description`` a template: what, where, how much, what next. ``dashboard`` is the
-    uid of the one to open, with these ``variables`` beside the target's.
+    ``summary`` is a sentence without figures, ``description`` a template: what, where, how much,
+    what next. ``dashboard`` is the uid of the one to open, with these ``variables`` beside the
+    target's.
     """
 
     name: str
@@ -46,15 +50,20 @@ def rule(alert: Alert, grafana_url: str, runbook_url: str) -> dict[str, Any]:
             "summary": alert.summary,
             "description": alert.description,
             "runbook_url": f"{runbook_url}/{alert.name}.md",
-            "dashboard_url": f"{grafana_url}/d/{alert.dashboard}?" + query(("instance", "cluster", "namespace", *alert.variables)),
+            "dashboard_url": f"{grafana_url}/d/{alert.dashboard}?"
+            + query(("instance", "cluster", "namespace", *alert.variables)),
         },
     }
 
 
 def query(variables: tuple[str, ...]) -> str:
-    """Sets the dashboard's job, and the variables whose label the alert has: an empty one would select nothing."""
+    """Sets the dashboard's job, and the variables whose label the alert has: an empty one would
+    select nothing."""
     labels = [(each, LABELS.get(each, each)) for each in variables]
-    others = [f"{{{{ with $labels.{label} }}}}&var-{each}={{{{ . | urlquery }}}}{{{{ end }}}}" for each, label in labels]
+    others = [
+        f"{{{{ with $labels.{label} }}}}&var-{each}={{{{ . | urlquery }}}}{{{{ end }}}}"
+        for each, label in labels
+    ]
     return "var-job={{ $labels.job | urlquery }}" + "".join(others)
 
 

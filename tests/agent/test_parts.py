@@ -31,28 +31,47 @@ from celery_memory_exporter.agent.worker.evidence import FADE
 from celery_memory_exporter.agent.worker.ledger import Ledger, TopTypes
 from celery_memory_exporter.agent.worker.pool_child import ChildAgent, parts_of
 
-# --- tally ----------------------------------------------------------------------------------------------------------
+# --- tally ---------------------------------------------------------------------------------------
 
 
 def test_observations_land_in_their_buckets() -> None:
     row = tally.new_row()
     for size in (-1.0, 0.0, 1.0, 1e12):
         tally.observe_delta(row, size)
-    report = tally.to_report(("t", "q"), row, retained=(1.5, 2.5, 3.0), evidence=None, native=True, peak=True)
+    report = tally.to_report(
+        ("t", "q"), row, retained=(1.5, 2.5, 3.0), evidence=None, native=True, peak=True
+    )
     bounds = tally.DELTA_BYTES
     assert report.delta.counts[bounds.index(0.0)] == 2
     assert report.delta.counts[bounds.index(0.0) + 1] == 1
     assert report.delta.counts[-1] == 1
     assert (report.growth_bytes, report.release_bytes, report.delta.sum) == (1e12 + 1, 1.0, 1e12)
-    assert (report.retained_blocks, report.retained_native_bytes, report.retained_runs) == (1.5, 2.5, 3)
+    assert (report.retained_blocks, report.retained_native_bytes, report.retained_runs) == (
+        1.5,
+        2.5,
+        3,
+    )
 
 
 def test_what_the_system_cannot_measure_is_absent() -> None:
-    report = tally.to_report(("t", "q"), tally.new_row(), retained=(0.0, 0.0, 0.0), evidence=None, native=False, peak=False)
+    report = tally.to_report(
+        ("t", "q"),
+        tally.new_row(),
+        retained=(0.0, 0.0, 0.0),
+        evidence=None,
+        native=False,
+        peak=False,
+    )
     assert (report.retained_native_bytes, report.peak) == (None, None)
 
 
-@given(st.lists(st.lists(st.integers(0, 2**30), min_size=tally.WIDTH, max_size=tally.WIDTH), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.lists(st.integers(0, 2**30), min_size=tally.WIDTH, max_size=tally.WIDTH),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_totals_are_the_sums_in_any_order(rows: list[list[int]]) -> None:
     arrays = [array("d", row) for row in rows]
     assert tally.total(arrays) == tally.total(reversed(arrays))
@@ -65,7 +84,7 @@ def test_a_row_fits_the_pipe_with_the_longest_names() -> None:
     channel.close()
 
 
-# --- channel --------------------------------------------------------------------------------------------------------
+# --- channel ------------------------------------------------------------------------------------
 
 
 def test_records_of_several_children_arrive_whole_and_in_order() -> None:
@@ -136,7 +155,12 @@ def test_what_a_child_was_doing_survives_it() -> None:
     assert channel.take(3, pid + 1) is None
     state = channel.take(3, pid)
     assert state is not None
-    assert (state.since, state.rss_bytes, state.peak_bytes, state.task) == (123.5, 50, 60, "shop.fatal")
+    assert (state.since, state.rss_bytes, state.peak_bytes, state.task) == (
+        123.5,
+        50,
+        60,
+        "shop.fatal",
+    )
     assert channel.take(3, pid) is None
     channel.close()
 
@@ -163,7 +187,7 @@ def test_a_slot_beyond_the_last_is_none(slot: int) -> None:
     channel.close()
 
 
-# --- ledger ---------------------------------------------------------------------------------------------------------
+# --- ledger -------------------------------------------------------------------------------------
 
 
 def row_of(**columns: float) -> bytes:
@@ -177,7 +201,11 @@ def grown(*, runs: int, audits: int, blocks: float) -> bytes:
     """A growth row of a process past its first run, each audit with so many blocks."""
     row = growth.new_row()
     start = growth.WIDTH
-    row[start + growth.RUNS], row[start + growth.AUDITED], row[start + growth.BLOCKS] = runs, audits, audits * blocks
+    row[start + growth.RUNS], row[start + growth.AUDITED], row[start + growth.BLOCKS] = (
+        runs,
+        audits,
+        audits * blocks,
+    )
     return row.tobytes()
 
 
@@ -218,15 +246,23 @@ def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
         ledger.open_account(pid, 0, None)
         ledger.apply(("growth", pid, "t", "q", told))
         ledger.apply(("survivors", pid, "t", "q", {"shop.Cart": 100}))
-        ledger.apply(("sites", pid, "t", "q", (4, 3, 1), {("bytes", "shop.py:1"): 64.0}, ["shop.CARTS[...]"]))
+        ledger.apply(
+            ("sites", pid, "t", "q", (4, 3, 1), {("bytes", "shop.py:1"): 64.0}, ["shop.CARTS[...]"])
+        )
         ledger.apply(("holders", pid, "t", "q", {"shop.CARTS": ("list", 50, 20.0, None)}))
     ledger.close_account(7, "tasks", None)
     words = ledger.words()["t", "q"]
     assert words.survivors == {"shop.Cart": 100 + 100 * FADE}
     assert words.sites == {("bytes", "shop.py:1"): 64.0 + 64.0 * FADE}
-    assert words.holders == {"shop.CARTS": ("list", 50, 20.0 + 20.0 * FADE, None)}, "a gone child's containers are empty"
+    assert words.holders == {"shop.CARTS": ("list", 50, 20.0 + 20.0 * FADE, None)}, (
+        "a gone child's containers are empty"
+    )
     assert words.paths == {"shop.CARTS[...]": 1 + FADE}
-    assert (words.deep_audits, words.traced_audits, words.watched_audits) == (4 + 4 * FADE, 3 + 3 * FADE, 1 + FADE)
+    assert (words.deep_audits, words.traced_audits, words.watched_audits) == (
+        4 + 4 * FADE,
+        3 + 3 * FADE,
+        1 + FADE,
+    )
     assert list(words.row) == [value + value * FADE for value in array("d", told)]
 
 
@@ -234,9 +270,14 @@ def test_the_containers_of_living_processes_are_summed_and_the_fastest_growing_c
     ledger = Ledger(200)
     for pid in (1, 2, 3):
         ledger.open_account(pid, pid, None)
-        ledger.apply(("containers", pid, [("shop.a", "dict", 5, 1, None), ("shop.b", "list", 10, 3, 100)]))
+        ledger.apply(
+            ("containers", pid, [("shop.a", "dict", 5, 1, None), ("shop.b", "list", 10, 3, 100)])
+        )
     ledger.close_account(3, "tasks", None)
-    assert ledger.containers() == [ContainerRow("shop.b", "list", 20, 6, 100), ContainerRow("shop.a", "dict", 10, 2, None)]
+    assert ledger.containers() == [
+        ContainerRow("shop.b", "list", 20, 6, 100),
+        ContainerRow("shop.a", "dict", 10, 2, None),
+    ]
 
 
 def test_a_repeated_row_replaces_the_earlier_one() -> None:
@@ -300,12 +341,18 @@ def test_types_are_summed_over_processes() -> None:
 
 def test_a_type_stays_among_the_top_until_it_is_clearly_out() -> None:
     top = TopTypes(4)
-    assert top.choose({"a": (0, 0, 9), "b": (0, 0, 8), "c": (0, 0, 7), "d": (0, 0, 6), "e": (0, 0, 5)}) == ["a", "b"]
-    assert top.choose({"c": (0, 0, 9), "d": (0, 0, 8), "a": (0, 0, 7), "b": (0, 0, 6), "e": (0, 0, 5)}) == ["c", "d", "a", "b"]
-    assert top.choose({"c": (0, 0, 9), "d": (0, 0, 8), "e": (0, 0, 7), "f": (0, 0, 6), "a": (0, 0, 5)}) == ["c", "d"]
+    assert top.choose(
+        {"a": (0, 0, 9), "b": (0, 0, 8), "c": (0, 0, 7), "d": (0, 0, 6), "e": (0, 0, 5)}
+    ) == ["a", "b"]
+    assert top.choose(
+        {"c": (0, 0, 9), "d": (0, 0, 8), "a": (0, 0, 7), "b": (0, 0, 6), "e": (0, 0, 5)}
+    ) == ["c", "d", "a", "b"]
+    assert top.choose(
+        {"c": (0, 0, 9), "d": (0, 0, 8), "e": (0, 0, 7), "f": (0, 0, 6), "a": (0, 0, 5)}
+    ) == ["c", "d"]
 
 
-# --- child ----------------------------------------------------------------------------------------------------------
+# --- child --------------------------------------------------------------------------------------
 
 
 class Pipe:
@@ -383,7 +430,7 @@ def test_the_last_words_are_all_that_is_owed_and_the_end() -> None:
     assert pipe.sent[-1][2] == 155
 
 
-# --- census ---------------------------------------------------------------------------------------------------------
+# --- census -------------------------------------------------------------------------------------
 
 
 class Entry:
@@ -396,7 +443,9 @@ def test_growth_is_the_true_number() -> None:
     kept = [Entry() for _ in range(123)]
     counting.take(warm=True)
     name = f"{__name__}.Entry"
-    assert counting.rows()[name] == (123, 123, 0), "what came before the end of the warm-up is growth, but ranks nobody"
+    assert counting.rows()[name] == (123, 123, 0), (
+        "what came before the end of the warm-up is growth, but ranks nobody"
+    )
     kept += [Entry() for _ in range(7)]
     counting.take(warm=True)
     assert counting.rows()[name] == (130, 130, 7)
@@ -421,7 +470,9 @@ def test_within_a_pause_budget_every_kth_object_is_counted_and_scaled() -> None:
     kept = [Entry() for _ in range(20_000)]
     counting = Census(15.0, pause_seconds=0.0)
     counting.take(warm=True)
-    assert counting.counts[f"{__name__}.Entry"] == len(kept), "the first census, before any task runs, is exact"
+    assert counting.counts[f"{__name__}.Entry"] == len(kept), (
+        "the first census, before any task runs, is exact"
+    )
     counting._cost = 1e-6
     counting.take(warm=True)
     assert min(counting.counts.values()) > 1
@@ -496,26 +547,37 @@ def test_endless_new_types_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counting.counts["other"] > 0
 
 
-@given(st.dictionaries(st.text(max_size=200), st.tuples(st.integers(), st.integers(), st.integers()), max_size=60))
+@given(
+    st.dictionaries(
+        st.text(max_size=200), st.tuples(st.integers(), st.integers(), st.integers()), max_size=60
+    )
+)
 def test_types_go_in_portions_that_fit_a_record(types: dict[str, tuple[int, int, int]]) -> None:
-    bounded = {name: tuple(max(-(2**62), min(2**62, value)) for value in row) for name, row in types.items()}
+    bounded = {
+        name: tuple(max(-(2**62), min(2**62, value)) for value in row)
+        for name, row in types.items()
+    }
     parts = list(parts_of(bounded))  # type: ignore[arg-type]
     assert {name: row for part in parts for name, row in part.items()} == bounded
     assert all(len(marshal.dumps(("types", 2**31, part))) < PIPE_BUF for part in parts)
 
 
-ROWS = st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.integers(1, 9), st.integers(), st.integers()))
+ROWS = st.dictionaries(
+    st.sampled_from("abcdef"), st.tuples(st.integers(1, 9), st.integers(), st.integers())
+)
 
 
 @given(st.lists(ROWS, max_size=5))
-def test_a_receiver_of_changes_knows_all_rows(censuses: list[dict[str, tuple[int, int, int]]]) -> None:
+def test_a_receiver_of_changes_knows_all_rows(
+    censuses: list[dict[str, tuple[int, int, int]]],
+) -> None:
     sent: dict[str, tuple[int, int, int]] = {}
     for rows in censuses:
         sent = census.known(sent, changed(rows, sent))
         assert sent == rows, "and holds nothing of types that are gone"
 
 
-# --- readings -------------------------------------------------------------------------------------------------------
+# --- readings -----------------------------------------------------------------------------------
 
 
 def test_readings_of_this_process() -> None:
@@ -584,10 +646,12 @@ def test_descriptors_threads_and_children_are_counted() -> None:
     os.waitpid(pid, 0)
     os.close(read)
     os.close(write)
-    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 1, 1], "a child that nobody waited for counts"
+    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 1, 1], (
+        "a child that nobody waited for counts"
+    )
 
 
-# --- guard and settings ---------------------------------------------------------------------------------------------
+# --- guard and settings -------------------------------------------------------------------------
 
 
 class Part:
@@ -617,12 +681,22 @@ def test_the_workers_own_way_to_stop_passes() -> None:
 
 def test_settings_from_the_environment() -> None:
     settings = Settings.from_environment(
-        {"CELERY_MEMORY_INTERVAL_SECONDS": "2", "CELERY_MEMORY_EVENTS_URL": "redis://e", "CELERY_MEMORY_ENABLED": "off"}
+        {
+            "CELERY_MEMORY_INTERVAL_SECONDS": "2",
+            "CELERY_MEMORY_EVENTS_URL": "redis://e",
+            "CELERY_MEMORY_ENABLED": "off",
+        }
     )
-    assert (settings.interval_seconds, settings.events_url, settings.enabled) == (2.0, "redis://e", False)
+    assert (settings.interval_seconds, settings.events_url, settings.enabled) == (
+        2.0,
+        "redis://e",
+        False,
+    )
 
 
-def test_a_setting_that_cannot_be_read_keeps_its_default_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_setting_that_cannot_be_read_keeps_its_default_and_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.WARNING):
         settings = Settings.from_environment(
             {
@@ -641,8 +715,12 @@ def test_the_agent_loads_the_standard_library_and_celery_only() -> None:
     import subprocess
 
     code = (
-        "import sys, celery_memory_exporter.autoload, celery_memory_exporter.agent.worker.main_process;"
-        "print([name for name in ('psutil', 'prometheus_client', 'objgraph', 'uvicorn') if name in sys.modules])"
+        "import sys, celery_memory_exporter.autoload, "
+        "celery_memory_exporter.agent.worker.main_process;"
+        "print([name for name in ('psutil', 'prometheus_client', 'objgraph', 'uvicorn') if name in "
+        "sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert shown.strip() == "[]"

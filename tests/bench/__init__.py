@@ -1,1 +1,2 @@
-"""What the README says about speed, measured anew: ``python -m tests.bench.run``. pytest collects nothing here."""
+"""What the README says about speed, measured anew: ``python -m tests.bench.run``. pytest collects
+nothing here."""

@@ -27,9 +27,13 @@ WARM_UP_RUNS = 20
 
 
 def audit_cost(runs: int) -> dict[str, list[float]]:
-    """Microseconds of each run: with the meter's readings only, and audited. They take turns: a slow moment hits both."""
-    # Live blocks are read in every run, which the meter would not do on a large heap: else the two would differ by that too.
-    plain, auditing = (Meter(Guard(), Readings(), max_tasks=200, audits=audits) for audits in (False, True))
+    """Microseconds of each run: with the meter's readings only, and audited. They take turns: a
+    slow moment hits both."""
+    # Live blocks are read in every run, which the meter would not do on a large heap: else the two
+    # would differ by that too.
+    plain, auditing = (
+        Meter(Guard(), Readings(), max_tasks=200, audits=audits) for audits in (False, True)
+    )
     auditing.auditor.budget = Budget(share=0.0, credit=1e6)
 
     def traced(meter: Meter) -> Callable[..., Any]:
@@ -44,9 +48,17 @@ def audit_cost(runs: int) -> dict[str, list[float]]:
     pairs = []
     for _ in range(WARM_UP_RUNS + runs):
         each_one_audited()
-        pairs.append(tuple(microseconds(lambda trace=trace: trace("uuid", (), {}, {})) for trace in (unaudited, audited)))
+        pairs.append(
+            tuple(
+                microseconds(lambda trace=trace: trace("uuid", (), {}, {}))
+                for trace in (unaudited, audited)
+            )
+        )
     assert auditing.auditor.audits == WARM_UP_RUNS + runs
-    return {"unaudited": [pair[0] for pair in pairs[WARM_UP_RUNS:]], "audited": [pair[1] for pair in pairs[WARM_UP_RUNS:]]}
+    return {
+        "unaudited": [pair[0] for pair in pairs[WARM_UP_RUNS:]],
+        "audited": [pair[1] for pair in pairs[WARM_UP_RUNS:]],
+    }
 
 
 def microseconds(call: Callable[[], None]) -> float:
@@ -66,16 +78,28 @@ def measure(options: Options) -> list[Row]:
         options.progress.tell(f"audit: with {extra:,} extra objects")
         found = in_fresh_process(__name__, options.rounds, extra)
         plain = statistics.median(found["unaudited"])
-        beyond = [audited - unaudited for unaudited, audited in zip(found["unaudited"], found["audited"], strict=True)]
+        beyond = [
+            audited - unaudited
+            for unaudited, audited in zip(found["unaudited"], found["audited"], strict=True)
+        ]
         cost = statistics.median(beyond)
-        figure = f"{cost:,.1f} µs beyond the {plain:,.0f} µs of an unaudited run; worst {max(beyond):,.0f} µs"
+        figure = (
+            f"{cost:,.1f} µs beyond the {plain:,.0f} µs of an unaudited run; worst "
+            f"{max(beyond):,.0f} µs"
+        )
         rows.append(
-            Row(f"{extra:,} extra objects ({found['objects']:,} in all)", figure, f"{(plain + cost) / plain:.1f} × unaudited")
+            Row(
+                f"{extra:,} extra objects ({found['objects']:,} in all)",
+                figure,
+                f"{(plain + cost) / plain:.1f} × unaudited",
+            )
         )
     return rows
 
 
-PART = Part("cost of an audited run beyond an unaudited one, by the size of the heap", measure, rounds=200)
+PART = Part(
+    "cost of an audited run beyond an unaudited one, by the size of the heap", measure, rounds=200
+)
 
 if __name__ == "__main__":
     print(json.dumps(figures(int(sys.argv[1]), int(sys.argv[2]))))

@@ -1,8 +1,10 @@
-"""How many series a large fleet makes, and that series and memory go when its workers go. By values, without a broker.
+"""How many series a large fleet makes, and that series and memory go when its workers go. By
+values, without a broker.
 
-The fleet: each client sends each task type, each type has its queue, and each worker runs each type: as many series as that many
-workers and types can make. Then generations of workers with new names, as autoscaling makes them: half of them have the agent,
-and the others die in the middle of a task.
+The fleet: each client sends each task type, each type has its queue, and each worker runs each
+type: as many series as that many workers and types can make. Then generations of workers with new
+names, as autoscaling makes them: half of them have the agent, and the others die in the middle of a
+task.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ CLIENTS, TASK_TYPES, WORKERS, QUEUES = 100, 200, 50, 20
 COMING_AND_GOING, THEIR_TASK_TYPES = 500, 10
 RULES = Rules(samples.BOOT, Limits())
 ONE_GROUP = ((re.compile(".*"), "celery@web"),)
-#: Of what is held after a generation has gone, beyond what was after the first. Done tasks with an event still to come stay, whose
-#: ever they were, some 250 bytes each and 10,000 at most.
+#: Of what is held after a generation has gone, beyond what was after the first. Done tasks with an
+#: event still to come stay, whose ever they were, some 250 bytes each and 10,000 at most.
 FLAT_KIB, FLAT_MIB = 500.0, 5.0
 
 
@@ -56,7 +58,13 @@ class Scene:
     def run(self, worker: str, number: int, *, client: int, done: bool = True) -> None:
         """One run of a task type that a client has sent."""
         identifier, name = str(next(self._identifiers)), task_name(number)
-        self.tell("task-sent", hostname=f"gen1@pod{client}", uuid=identifier, name=name, queue=f"queue{number % QUEUES}")
+        self.tell(
+            "task-sent",
+            hostname=f"gen1@pod{client}",
+            uuid=identifier,
+            name=name,
+            queue=f"queue{number % QUEUES}",
+        )
         self.tell("task-received", hostname=worker, uuid=identifier, name=name)
         self.tell("task-started", hostname=worker, uuid=identifier, timestamp=1_000.0)
         if done:
@@ -68,12 +76,20 @@ class Scene:
     def report(self, worker: str, pid: int, types: int) -> None:
         names = [(task_name(number), f"queue{number % QUEUES}") for number in range(types)]
         base = samples.report(
-            worker=worker, instance=samples.instance(pid), bounds=BOUNDS, queues=[f"queue{number}" for number in range(QUEUES)]
+            worker=worker,
+            instance=samples.instance(pid),
+            bounds=BOUNDS,
+            queues=[f"queue{number}" for number in range(QUEUES)],
         )
-        tasks = [fitted(samples.task(name, queue), delta="delta_bytes", peak="peak_bytes") for name, queue in names]
+        tasks = [
+            fitted(samples.task(name, queue), delta="delta_bytes", peak="peak_bytes")
+            for name, queue in names
+        ]
         times = {"runtime": "runtime_seconds", "queue_wait": "queue_wait_seconds"}
         traffic = [fitted(samples.traffic(name, queue), **times) for name, queue in names]
-        self.fleet.apply_report(dataclasses.replace(base, tasks=tasks, traffic=traffic, lost=[], running=[]), self.now)
+        self.fleet.apply_report(
+            dataclasses.replace(base, tasks=tasks, traffic=traffic, lost=[], running=[]), self.now
+        )
 
     def expire(self) -> None:
         """Until all that have told something are forgotten."""
@@ -95,12 +111,20 @@ def task_name(number: int) -> str:
 def fitted(value: Any, **bounds: str) -> Any:
     """With empty histograms of the bounds' sizes."""
     empty = {
-        name: dataclasses.replace(getattr(value, name), counts=[1] * (1 + len(getattr(BOUNDS, of)))) for name, of in bounds.items()
+        name: dataclasses.replace(getattr(value, name), counts=[1] * (1 + len(getattr(BOUNDS, of))))
+        for name, of in bounds.items()
     }
     return dataclasses.replace(value, **empty)
 
 
-def large(scene: Scene, *, clients: int = CLIENTS, types: int = TASK_TYPES, workers: int = WORKERS, agents: bool = False) -> Scene:
+def large(
+    scene: Scene,
+    *,
+    clients: int = CLIENTS,
+    types: int = TASK_TYPES,
+    workers: int = WORKERS,
+    agents: bool = False,
+) -> Scene:
     """Each client has sent each type, and each worker has run each."""
     for worker in range(workers):
         nodename = f"celery@web{worker}"
@@ -129,7 +153,8 @@ def generation(scene: Scene, number: int, workers: int = COMING_AND_GOING) -> No
 
 
 def figures(generations: int, traced: int) -> dict[str, Any]:
-    """Series and KiB (allocated if ``traced``, else resident) before, at the height of each generation, and after it."""
+    """Series and KiB (allocated if ``traced``, else resident) before, at the height of each
+    generation, and after it."""
     if traced:
         tracemalloc.start()
     process = psutil.Process()
@@ -152,7 +177,7 @@ def figures(generations: int, traced: int) -> dict[str, Any]:
     return {"before": before, "high": high, "after": after, "heights": heights, "rests": rests}
 
 
-# --- what it comes to ---------------------------------------------------------------------------------------------------
+# --- what it comes to ---------------------------------------------------------------------------
 
 
 def measure(options: Options) -> list[Row]:
@@ -161,7 +186,10 @@ def measure(options: Options) -> list[Row]:
 
 
 def large_rows() -> list[Row]:
-    senders, grouped = dataclasses.replace(RULES, senders=True), dataclasses.replace(RULES, groups=ONE_GROUP)
+    senders, grouped = (
+        dataclasses.replace(RULES, senders=True),
+        dataclasses.replace(RULES, groups=ONE_GROUP),
+    )
     plain = large(Scene()).series()
     told_apart = large(Scene(senders)).series()
     few = large(Scene(), clients=WORKERS).series()
@@ -169,16 +197,29 @@ def large_rows() -> list[Row]:
     as_one = large(Scene(grouped), agents=True).series()
     sent = plain["celery_task_sent"]
     return [
-        Row("clients × task types × workers × queues", f"{CLIENTS} × {TASK_TYPES} × {WORKERS} × {QUEUES}"),
+        Row(
+            "clients × task types × workers × queues",
+            f"{CLIENTS} × {TASK_TYPES} × {WORKERS} × {QUEUES}",
+        ),
         Row("series without agents", f"{plain.total():,}", per_type(plain)),
         Row("one exposition of them", exposed(Scene())),
         Row("of them by clients", f"{sent:,}", "", "one a type", sent == TASK_TYPES),
         Row("series with half as many clients", f"{few.total():,}", "", "as many", few == plain),
-        Row("series with labels.senders", f"{told_apart.total():,}", f"{told_apart.total() - plain.total():+,}"),
         Row(
-            "series with agents", f"{with_agents.total():,}", f"{with_agents.total() / TASK_TYPES / WORKERS:.1f} a type and worker"
+            "series with labels.senders",
+            f"{told_apart.total():,}",
+            f"{told_apart.total() - plain.total():+,}",
         ),
-        Row("the same, in one of worker_groups", f"{as_one.total():,}", f"{as_one.total() / with_agents.total():.1%}"),
+        Row(
+            "series with agents",
+            f"{with_agents.total():,}",
+            f"{with_agents.total() / TASK_TYPES / WORKERS:.1f} a type and worker",
+        ),
+        Row(
+            "the same, in one of worker_groups",
+            f"{as_one.total():,}",
+            f"{as_one.total() / with_agents.total():.1%}",
+        ),
         Row("one exposition of them", exposed(Scene(grouped), agents=True)),
     ]
 
@@ -195,26 +236,54 @@ def per_type(found: Counter[str]) -> str:
 
 
 def churn_rows(options: Options) -> list[Row]:
-    options.progress.tell(f"cardinality: {COMING_AND_GOING} workers come and go, {1 + options.rounds} times")
+    options.progress.tell(
+        f"cardinality: {COMING_AND_GOING} workers come and go, {1 + options.rounds} times"
+    )
     traced, resident = (in_fresh_process(__name__, options.rounds, each) for each in (1, 0))
     heights, rests = traced["heights"], traced["rests"]
     flat = traced["after"][-1] - traced["after"][0]
     grown = (resident["after"][-1] - resident["after"][0]) / 1024
     return [
         Row(f"series of {COMING_AND_GOING} workers, then gone", f"{heights[0]:,}, {rests[0]:,}"),
-        Row("the same, last generation", f"{heights[-1]:,}, {rests[-1]:,}", "", "the same", rests[-1] == rests[0]),
+        Row(
+            "the same, last generation",
+            f"{heights[-1]:,}, {rests[-1]:,}",
+            "",
+            "the same",
+            rests[-1] == rests[0],
+        ),
         Row("allocated before, with them, and without", kib(traced, 0)),
-        Row("the same, last generation", kib(traced, -1), f"{flat:+,.0f} KiB", f"flat: < {FLAT_KIB:.0f} KiB", flat < FLAT_KIB),
+        Row(
+            "the same, last generation",
+            kib(traced, -1),
+            f"{flat:+,.0f} KiB",
+            f"flat: < {FLAT_KIB:.0f} KiB",
+            flat < FLAT_KIB,
+        ),
         Row("resident before, with them, and without", kib(resident, 0)),
-        Row("the same, last generation", kib(resident, -1), f"{grown:+,.1f} MiB", f"flat: < {FLAT_MIB:.0f} MiB", grown < FLAT_MIB),
+        Row(
+            "the same, last generation",
+            kib(resident, -1),
+            f"{grown:+,.1f} MiB",
+            f"flat: < {FLAT_MIB:.0f} MiB",
+            grown < FLAT_MIB,
+        ),
     ]
 
 
 def kib(found: dict[str, Any], which: int) -> str:
-    return ", ".join(f"{value:,.0f}" for value in (found["before"], found["high"][which], found["after"][which])) + " KiB"
+    return (
+        ", ".join(
+            f"{value:,.0f}"
+            for value in (found["before"], found["high"][which], found["after"][which])
+        )
+        + " KiB"
+    )
 
 
-PART = Part("series of a large fleet, and what is left of workers that come and go", measure, rounds=4)
+PART = Part(
+    "series of a large fleet, and what is left of workers that come and go", measure, rounds=4
+)
 
 if __name__ == "__main__":
     print(json.dumps(figures(int(sys.argv[1]), int(sys.argv[2]))))

@@ -1,4 +1,5 @@
-"""How long counting a heap of a million objects pauses a process, against objgraph on the same heap.
+"""How long counting a heap of a million objects pauses a process, against objgraph on the same
+heap.
 
 Both take turns, so that each finds the processor's caches as the other left them.
 """
@@ -40,7 +41,13 @@ def figures(rounds: int) -> dict[str, Any]:
         objgraph.growth()
         takes.append(1000 * (middle - begun))
         growths.append(1000 * (time.perf_counter() - middle))
-    return {"first": first, "takes": takes, "growths": growths, "objects": len(gc.get_objects()), "extra": len(heap)}
+    return {
+        "first": first,
+        "takes": takes,
+        "growths": growths,
+        "objects": len(gc.get_objects()),
+        "extra": len(heap),
+    }
 
 
 def measure(options: Options) -> list[Row]:
@@ -58,11 +65,17 @@ def measure(options: Options) -> list[Row]:
             take <= TARGET_MS,
         ),
         Row("the first census, of all objects", f"{found['first']:.1f} ms"),
-        Row("objgraph.growth()", f"{spread(found['growths'])} ms", f"{growth / take:.1f} × the census"),
+        Row(
+            "objgraph.growth()",
+            f"{spread(found['growths'])} ms",
+            f"{growth / take:.1f} × the census",
+        ),
     ]
 
 
-PART = Part("pause by one count of a heap of a million objects, against objgraph", measure, rounds=5)
+PART = Part(
+    "pause by one count of a heap of a million objects, against objgraph", measure, rounds=5
+)
 
 if __name__ == "__main__":
     print(json.dumps(figures(int(sys.argv[1]))))

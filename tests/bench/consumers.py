@@ -1,7 +1,9 @@
-"""What consumes task events, as processes to measure: this exporter and Flower; and the flood that they are fed with.
+"""What consumes task events, as processes to measure: this exporter and Flower; and the flood that
+they are fed with.
 
-Whether a consumer is done is told by the broker and by the process: Redis holds nothing back for its subscription, and it has not
-computed for a second. Asking it for its metrics instead would cost it what is to be measured.
+Whether a consumer is done is told by the broker and by the process: Redis holds nothing back for
+its subscription, and it has not computed for a second. Asking it for its metrics instead would cost
+it what is to be measured.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Consuming(Program):
     def scrape(self) -> tuple[float, str]:
         """Milliseconds, and the text."""
         begun = time.perf_counter()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as response:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.port}/metrics", timeout=60
+        ) as response:
             text = response.read().decode()
         return 1000 * (time.perf_counter() - begun), text
 
@@ -68,7 +72,8 @@ class Consuming(Program):
         return self._process.memory_info().rss / 1024**2
 
     def backlog(self) -> int | None:
-        """Bytes that Redis holds back for its subscription to events; ``None`` while there is none."""
+        """Bytes that Redis holds back for its subscription to events; ``None`` while there is
+        none."""
         found = self._subscriptions()
         return sum(int(each["obl"]) + int(each["omem"]) for each in found) if found else None
 
@@ -81,7 +86,11 @@ class Consuming(Program):
         """Its clients, as Redis lists them."""
         ports = {connection.laddr.port for connection in self._process.net_connections("tcp")}
         clients: list[dict[str, str]] = self._redis.client_list(_type="pubsub")
-        return [each for each in clients if int(each["psub"]) and int(each["addr"].rpartition(":")[2]) in ports]
+        return [
+            each
+            for each in clients
+            if int(each["psub"]) and int(each["addr"].rpartition(":")[2]) in ports
+        ]
 
     def settle(self) -> None:
         """Waits until it is subscribed and has handled all that came."""
@@ -91,7 +100,10 @@ class Consuming(Program):
             if self.backlog() != 0 or self.cpu_seconds() - before > IDLE_SHARE * IDLE_SECONDS:
                 since, before = time.monotonic(), self.cpu_seconds()
             if time.monotonic() > deadline:
-                raise BenchError(f"{type(self).__name__} is not done after {SETTLE_SECONDS:.0f} s:\n{self.text[-2000:]}")
+                raise BenchError(
+                    f"{type(self).__name__} is not done after {SETTLE_SECONDS:.0f} "
+                    f"s:\n{self.text[-2000:]}"
+                )
             time.sleep(POLL_SECONDS)
 
 
@@ -130,26 +142,49 @@ class Flower(Consuming):
         for family in text_string_to_metric_families(self.scrape()[1]):
             for sample in family.samples:
                 kind = sample.labels.get("type", "").removeprefix("task-")
-                if sample.name == "flower_events_total" and kind in counts and sample.labels["worker"] != without:
+                if (
+                    sample.name == "flower_events_total"
+                    and kind in counts
+                    and sample.labels["worker"] != without
+                ):
                     counts[kind] += int(sample.value)
         return counts
 
 
 def installed_flower(folder: Path) -> Path:
-    """The Python of a new virtual environment with Flower and our own versions of what both use. Raises ``BenchError``."""
+    """The Python of a new virtual environment with Flower and our own versions of what both use.
+    Raises ``BenchError``."""
     home = folder / "flower"
     python = home / "bin" / "python"
-    same = [f"{name}=={version(name.partition('[')[0])}" for name in ("celery[redis]", "kombu", "redis", "prometheus-client")]
+    same = [
+        f"{name}=={version(name.partition('[')[0])}"
+        for name in ("celery[redis]", "kombu", "redis", "prometheus-client")
+    ]
     for command in (
         [sys.executable, "-m", "venv", str(home)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "flower", *same],
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "flower",
+            *same,
+        ],
     ):
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+            )
         except subprocess.TimeoutExpired:
-            raise BenchError(f"Flower could not be installed within {INSTALL_SECONDS:.0f} s") from None
+            raise BenchError(
+                f"Flower could not be installed within {INSTALL_SECONDS:.0f} s"
+            ) from None
         if done.returncode:
-            raise BenchError(f"Flower could not be installed; it needs a package index:\n{done.stderr[-1000:]}")
+            raise BenchError(
+                f"Flower could not be installed; it needs a package index:\n{done.stderr[-1000:]}"
+            )
     return python
 
 
@@ -173,7 +208,9 @@ class Flood:
 
     def __init__(self, broker: Server, name: str) -> None:
         command = [sys.executable, "-m", "tests.bench.flood", broker.url, name]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
 
         self._asked = 0
 
@@ -184,7 +221,8 @@ class Flood:
         self._asked += 1
 
     def busy(self, wait: float | None = None) -> bool:
-        """Whether some of what was begun is still to be published; waits so many seconds, or until nothing is."""
+        """Whether some of what was begun is still to be published; waits so many seconds, or until
+        nothing is."""
         assert self._process.stdout is not None
         while self._asked and select.select([self._process.stdout], [], [], wait)[0]:
             if not self._process.stdout.readline():

@@ -1,7 +1,9 @@
-"""That the agent itself does not leak: a worker with it runs tasks of many types, and its processes stay as they are.
+"""That the agent itself does not leak: a worker with it runs tasks of many types, and its processes
+stay as they are.
 
-Tasks are sent while the worker runs them, so that a long run needs no large queue. What comes first is left out: imports, the
-first run of each type, Celery's own bounded memory of tasks done. Of the rest, the first quarter is compared with the last one.
+Tasks are sent while the worker runs them, so that a long run needs no large queue. What comes first
+is left out: imports, the first run of each type, Celery's own bounded memory of tasks done. Of the
+rest, the first quarter is compared with the last one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from pathlib import Path
 import psutil
 
 from tests.bench.result import BenchError, Options, Part, Row
-from tests.bench.stage import CHILDREN, LEAST_TASKS_PER_SECOND, POLL_SECONDS, START_SECONDS, BenchWorker, Load, running_redis
+from tests.bench.stage import (
+    CHILDREN,
+    LEAST_TASKS_PER_SECOND,
+    POLL_SECONDS,
+    START_SECONDS,
+    BenchWorker,
+    Load,
+    running_redis,
+)
 
 WARM_UP_SHARE = 0.1
 #: The queue is filled up when it gets this short, by so many tasks.
@@ -41,15 +51,23 @@ Samples = dict[int, list[Sample]]
 
 
 def sampled(worker: BenchWorker, runs: int, samples: Samples) -> None:
-    """Adds a sample of each process. Raises ``BenchError`` when it is not the processes that it was."""
+    """Adds a sample of each process. Raises ``BenchError`` when it is not the processes that it
+    was."""
     try:
         for process in worker.tree():
             memory = process.memory_full_info()
-            samples.setdefault(process.pid, []).append(Sample(runs, memory.rss / 1024, memory.uss / 1024))
+            samples.setdefault(process.pid, []).append(
+                Sample(runs, memory.rss / 1024, memory.uss / 1024)
+            )
     except psutil.Error as error:
-        raise BenchError(f"a process of the worker is gone: {error}\n{worker.text[-2000:]}") from None
+        raise BenchError(
+            f"a process of the worker is gone: {error}\n{worker.text[-2000:]}"
+        ) from None
     if len(samples) != 1 + CHILDREN:
-        raise BenchError(f"the worker has had {len(samples)} processes instead of {1 + CHILDREN}:\n{worker.text[-2000:]}")
+        raise BenchError(
+            f"the worker has had {len(samples)} processes instead of "
+            f"{1 + CHILDREN}:\n{worker.text[-2000:]}"
+        )
 
 
 def watched(worker: BenchWorker, load: Load, names: list[str], options: Options) -> Samples:
@@ -63,7 +81,9 @@ def watched(worker: BenchWorker, load: Load, names: list[str], options: Options)
     while (done := load.done()) < options.tasks:
         worker.check()
         if time.monotonic() > deadline:
-            raise BenchError(f"only {done} of {options.tasks} tasks were done in time:\n{worker.text[-2000:]}")
+            raise BenchError(
+                f"only {done} of {options.tasks} tasks were done in time:\n{worker.text[-2000:]}"
+            )
         options.progress.tell(f"flat: {done:,} of {options.tasks:,} tasks done")
         if load.sent - done < LEAST_WAITING and load.sent < options.tasks:
             load.send(list(islice(upcoming, min(PORTION, options.tasks - load.sent))))
@@ -76,7 +96,10 @@ def watched(worker: BenchWorker, load: Load, names: list[str], options: Options)
 
 
 def measure(options: Options) -> list[Row]:
-    with tempfile.TemporaryDirectory(prefix="celery-memory-bench-") as name, running_redis(Path(name)) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="celery-memory-bench-") as name,
+        running_redis(Path(name)) as broker,
+    ):
         from tests.bench import many
 
         worker = BenchWorker(Path(name), broker, "flat", agent=True, application=many.__name__)
@@ -101,7 +124,8 @@ def growth(what: str, points: list[tuple[int, float]]) -> Row:
     first = [point for point in points if point[0] <= least + quarter]
     last = [point for point in points if point[0] >= most - quarter]
     (runs_before, before), (runs_after, after) = (
-        (statistics.fmean(runs for runs, _ in part), statistics.median(size for _, size in part)) for part in (first, last)
+        (statistics.fmean(runs for runs, _ in part), statistics.median(size for _, size in part))
+        for part in (first, last)
     )
     per_run = (after - before) / (runs_after - runs_before)
     return Row(

@@ -1,4 +1,5 @@
-"""An application of many task types that do nothing: more than the agent tells apart, so that its caps are at work too."""
+"""An application of many task types that do nothing: more than the agent tells apart, so that its
+caps are at work too."""
 
 from __future__ import annotations
 

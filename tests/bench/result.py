@@ -1,7 +1,8 @@
 """What a part of the benchmark is, and how its figures are shown.
 
-A part takes options and answers with rows. Every figure stands beside its target and the machine that it comes from, because
-neither means much alone. A missed target is shown and is no error: machines differ.
+A part takes options and answers with rows. Every figure stands beside its target and the machine
+that it comes from, because neither means much alone. A missed target is shown and is no error:
+machines differ.
 """
 
 from __future__ import annotations
@@ -53,7 +54,12 @@ class Progress:
         if now < self._next:
             return
         self._next = now + (WATCHED_SECONDS if self._watched else QUIET_SECONDS)
-        print(f"\r\x1b[K{text}" if self._watched else text, end="" if self._watched else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[K{text}" if self._watched else text,
+            end="" if self._watched else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def clear(self) -> None:
         self._next = 0.0
@@ -63,7 +69,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``rounds`` and ``tasks`` are the part's own defaults unless the command line says otherwise."""
+    """``rounds`` and ``tasks`` are the part's own defaults unless the command line says
+    otherwise."""
 
     rounds: int
     tasks: int = 0
@@ -72,7 +79,8 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """``rounds`` and ``tasks`` are its defaults; a part without a default does not know the option."""
+    """``rounds`` and ``tasks`` are its defaults; a part without a default does not know the
+    option."""
 
     about: str
     measure: Callable[[Options], list[Row]]
@@ -84,21 +92,34 @@ def spread(values: Sequence[float], form: str = ",.1f") -> str:
     """The median and, in parentheses, the range; of a single value, itself."""
     if len(values) == 1:
         return format(values[0], form)
-    median, least, most = (format(value, form) for value in (statistics.median(values), min(values), max(values)))
+    median, least, most = (
+        format(value, form) for value in (statistics.median(values), min(values), max(values))
+    )
     return f"{median} ({least} to {most})"
 
 
 def machine() -> str:
     """What the figures depend on, in one line."""
-    model = re.search(r"^model name\s*:\s*(.+)$", procfs.read_text("/proc/cpuinfo") or "", re.MULTILINE)
+    model = re.search(
+        r"^model name\s*:\s*(.+)$", procfs.read_text("/proc/cpuinfo") or "", re.MULTILINE
+    )
     cores = f"{len(os.sched_getaffinity(0))} cores" + (f" ({model[1]})" if model else "")
     software = f"Python {platform.python_version()}, Celery {celery.__version__}"
-    return f"{cores}, {platform.system()} {platform.release()}, {software}; load {os.getloadavg()[0]:.2f} at the start"
+    return (
+        f"{cores}, {platform.system()} {platform.release()}, {software}; load "
+        f"{os.getloadavg()[0]:.2f} at the start"
+    )
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [HEADINGS, *((row.what, row.figure, row.ratio, row.target, VERDICTS[row.met]) for row in rows)]
+    lines = [
+        HEADINGS,
+        *((row.what, row.figure, row.ratio, row.target, VERDICTS[row.met]) for row in rows),
+    ]
     columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]
     lines = list(zip(*columns, strict=True))
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,7 +1,8 @@
 """How long one scrape takes: the snapshot, its metric families, and their text, for ten workers.
 
-Between two scrapes every worker reports, with other figures than before, as between two scrapes of a fleet that works: nothing
-that a scrape remembers of the last one helps it more than it would there.
+Between two scrapes every worker reports, with other figures than before, as between two scrapes of
+a fleet that works: nothing that a scrape remembers of the last one helps it more than it would
+there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.agent.stats import tally
-from celery_memory_exporter.common.report import Bounds, Histogram, ObjectCount, ProcessReport, TaskReport, Traffic, WorkerReport
+from celery_memory_exporter.common.report import (
+    Bounds,
+    Histogram,
+    ObjectCount,
+    ProcessReport,
+    TaskReport,
+    Traffic,
+    WorkerReport,
+)
 from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
 from celery_memory_exporter.fleet.limits import Limits
@@ -39,20 +48,37 @@ BOUNDS = Bounds(RUNTIME_SECONDS, QUEUE_WAIT_SECONDS, tally.DELTA_BYTES, tally.PE
 
 
 class Load:
-    """The figures that a fleet adds up. Seeded, so that each run of the benchmark renders the same text."""
+    """The figures that a fleet adds up. Seeded, so that each run of the benchmark renders the same
+    text."""
 
     def __init__(self) -> None:
         self._random = random.Random(1)
-        self._tasks = {(worker, task): self._task(task) for worker in range(WORKERS) for task in range(TASK_TYPES)}
+        self._tasks = {
+            (worker, task): self._task(task)
+            for worker in range(WORKERS)
+            for task in range(TASK_TYPES)
+        }
 
     def _task(self, number: int) -> TaskReport:
-        delta, peak = (Histogram([0] * (len(each) + 1), 0.0) for each in (BOUNDS.delta_bytes, BOUNDS.peak_bytes))
+        delta, peak = (
+            Histogram([0] * (len(each) + 1), 0.0)
+            for each in (BOUNDS.delta_bytes, BOUNDS.peak_bytes)
+        )
         return samples.task(f"shop.tasks.task_{number}", delta=delta, peak=peak)
 
     def _row(self, task: TaskReport, sequence: int) -> Traffic:
         runs = RUNS_BETWEEN_SCRAPES * sequence
-        times = (Histogram([runs] * (len(each) + 1), float(runs)) for each in (BOUNDS.runtime_seconds, BOUNDS.queue_wait_seconds))
-        return samples.traffic(task.name, received=runs, started=runs, succeeded=runs, **dict(zip(TIMES, times, strict=True)))
+        times = (
+            Histogram([runs] * (len(each) + 1), float(runs))
+            for each in (BOUNDS.runtime_seconds, BOUNDS.queue_wait_seconds)
+        )
+        return samples.traffic(
+            task.name,
+            received=runs,
+            started=runs,
+            succeeded=runs,
+            **dict(zip(TIMES, times, strict=True)),
+        )
 
     def _run(self, task: TaskReport) -> TaskReport:
         """The task type after a few more runs."""
@@ -93,12 +119,16 @@ class Load:
             processes=self._processes(worker),
             tasks=[self._tasks[worker, task] for task in range(TASK_TYPES)],
             traffic=[self._row(self._tasks[worker, task], sequence) for task in range(TASK_TYPES)],
-            objects=[ObjectCount(f"shop.models.Kind{kind}", sequence * kind, kind) for kind in range(OBJECT_TYPES)],
+            objects=[
+                ObjectCount(f"shop.models.Kind{kind}", sequence * kind, kind)
+                for kind in range(OBJECT_TYPES)
+            ],
         )
 
 
 def figures(rounds: int) -> dict[str, Any]:
-    """Milliseconds of the first scrape of this process and of the later ones, and the size of the last one's text."""
+    """Milliseconds of the first scrape of this process and of the later ones, and the size of the
+    last one's text."""
     fleet = Fleet(Rules(samples.BOOT, Limits()))
     registry = CollectorRegistry()
     registry.register(FleetCollector(lambda: fleet.snapshot(0.0)))
@@ -123,7 +153,11 @@ def measure(options: Options) -> list[Row]:
     return [
         Row(f"{WORKERS} workers × {CHILDREN} children × {TASK_TYPES} task types", size),
         Row("scrape, median", f"{median:.1f} ms", "", f"≤ {TARGET_MS:.0f} ms", median <= TARGET_MS),
-        Row(f"scrape, worst of {options.rounds}", f"{worst:.1f} ms", f"{worst / median:.2f} × the median"),
+        Row(
+            f"scrape, worst of {options.rounds}",
+            f"{worst:.1f} ms",
+            f"{worst / median:.2f} × the median",
+        ),
         Row("the exporter's first scrape", f"{found['first']:.1f} ms"),
     ]
 

@@ -1,8 +1,9 @@
 """A real Redis and real workers to measure: the integration tests' own, quieter.
 
-How many tasks are done is told by what Redis still holds: the queue, and what the worker has taken and not acknowledged (a worker
-acknowledges a task when a child begins it). Asking costs the broker two commands every 50 ms and the tasks nothing, where
-a counter of theirs would be most of what a task that does nothing costs.
+How many tasks are done is told by what Redis still holds: the queue, and what the worker has taken
+and not acknowledged (a worker acknowledges a task when a child begins it). Asking costs the broker
+two commands every 50 ms and the tasks nothing, where a counter of theirs would be most of what a
+task that does nothing costs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ POLL_SECONDS = 0.05
 #: A worker that is slower than this is taken for one that hangs.
 START_SECONDS = 90.0
 LEAST_TASKS_PER_SECOND = 20.0
-#: A child that is told to stop under load waits up to 30 s for its last results to be read (billiard), with or without an agent.
+#: A child that is told to stop under load waits up to 30 s for its last results to be read
+#: (billiard), with or without an agent.
 STOP_SECONDS = 60.0
 CHILDREN = 2
 TESTS_APPLICATION = "tests.integration.tasks"
@@ -39,7 +41,19 @@ def running_redis(folder: Path) -> Iterator[Server]:
     except (pytest.skip.Exception, pytest.fail.Exception) as error:
         raise BenchError(str(error)) from None
     port = free_port()
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    command = [
+        program,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     server = Server(command, folder / "redis.log", f"redis://127.0.0.1:{port}/0", port)
     os.environ["TEST_BROKER_URL"] = server.url  # the applications read it when they are imported
     try:
@@ -50,19 +64,30 @@ def running_redis(folder: Path) -> Iterator[Server]:
 
 
 def redis_version() -> str:
-    words = subprocess.run([need("redis-server"), "--version"], capture_output=True, text=True, check=True).stdout.split()
+    words = subprocess.run(
+        [need("redis-server"), "--version"], capture_output=True, text=True, check=True
+    ).stdout.split()
     return next(word.removeprefix("v=") for word in words if word.startswith("v="))
 
 
 class BenchWorker(Worker):
-    """A prefork worker with Celery's default log level, and the agent's default settings if it has one."""
+    """A prefork worker with Celery's default log level, and the agent's default settings if it has
+    one."""
 
     def __init__(
-        self, folder: Path, broker: Server, name: str, *options: str, agent: bool, application: str = TESTS_APPLICATION
+        self,
+        folder: Path,
+        broker: Server,
+        name: str,
+        *options: str,
+        agent: bool,
+        application: str = TESTS_APPLICATION,
     ) -> None:
         options = ("-c", str(CHILDREN), "-l", "WARNING", *options)
         log = folder / f"{name}.log"
-        super().__init__(log, broker, name, *options, agent=agent, CELERY_MEMORY_INTERVAL_SECONDS="")
+        super().__init__(
+            log, broker, name, *options, agent=agent, CELERY_MEMORY_INTERVAL_SECONDS=""
+        )
         self.command = [application if word == TESTS_APPLICATION else word for word in self.command]
 
     def start(self) -> None:
@@ -86,7 +111,9 @@ class BenchWorker(Worker):
     def check(self) -> None:
         assert self.process is not None
         if self.process.poll() is not None:
-            raise BenchError(f"the worker ended with status {self.process.returncode}:\n{self.text[-2000:]}")
+            raise BenchError(
+                f"the worker ended with status {self.process.returncode}:\n{self.text[-2000:]}"
+            )
 
 
 class Load:
@@ -111,7 +138,8 @@ class Load:
         self.sent += len(names)
 
     def done(self) -> int:
-        """Tasks of those sent that a child has begun. A task on its way from queue to worker counts for that moment."""
+        """Tasks of those sent that a child has begun. A task on its way from queue to worker counts
+        for that moment."""
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.llen(self._worker.queue)
         pipeline.hlen("unacked")
@@ -124,7 +152,9 @@ class Load:
         while (done := self.done()) < number:
             self._worker.check()
             if time.monotonic() > deadline:
-                raise BenchError(f"only {done} of {number} tasks were done in time:\n{self._worker.text[-2000:]}")
+                raise BenchError(
+                    f"only {done} of {number} tasks were done in time:\n{self._worker.text[-2000:]}"
+                )
             tell(done)
             time.sleep(POLL_SECONDS)
         return done

@@ -1,8 +1,10 @@
-"""What the agent costs a worker whose tasks do nothing, against no agent and against ``-E``: throughput and CPU time.
+"""What the agent costs a worker whose tasks do nothing, against no agent and against ``-E``:
+throughput and CPU time.
 
-Each round runs the three variants in random order, and ratios are taken within a round: a machine that is slower for a minute is
-so for all three. The queue is full before the worker starts, and the clock starts when it has done its first tasks.
-CPU time is of the same span, up to just before the worker is stopped.
+Each round runs the three variants in random order, and ratios are taken within a round: a machine
+that is slower for a minute is so for all three. The queue is full before the worker starts, and the
+clock starts when it has done its first tasks. CPU time is of the same span, up to just before the
+worker is stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ from tests.integration.conftest import Server
 NOOP = f"{TESTS_APPLICATION}.noop"
 WARM_UP_TASKS = 500
 #: Variant -> has the agent, options of the worker.
-VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {"bare": (False, ()), "agent": (True, ()), "-E": (False, ("-E",))}
+VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {
+    "bare": (False, ()),
+    "agent": (True, ()),
+    "-E": (False, ("-E",)),
+}
 #: Agent against the other.
 TARGETS = {"bare": 0.97, "-E": 1.4}
 
@@ -101,12 +107,15 @@ def drain(connection: Any) -> None:
             connection.drain_events(timeout=0.5)
 
 
-# --- what it comes to ---------------------------------------------------------------------------------------------------
+# --- what it comes to ---------------------------------------------------------------------------
 
 
 def measure(options: Options) -> list[Row]:
     runs: dict[str, list[Run]] = {variant: [] for variant in VARIANTS}
-    with tempfile.TemporaryDirectory(prefix="celery-memory-bench-") as name, running_redis(Path(name)) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="celery-memory-bench-") as name,
+        running_redis(Path(name)) as broker,
+    ):
         for number in range(1, 1 + options.rounds):
             for variant in random.sample(list(VARIANTS), k=len(VARIANTS)):
                 where = f"{variant.removeprefix('-')} round {number}"
@@ -115,15 +124,23 @@ def measure(options: Options) -> list[Row]:
 
 
 def rates(runs: dict[str, list[Run]]) -> list[Row]:
-    return [Row(f"throughput, {name}", f"{spread([run.rate for run in found], ',.0f')} tasks/s") for name, found in runs.items()]
+    return [
+        Row(f"throughput, {name}", f"{spread([run.rate for run in found], ',.0f')} tasks/s")
+        for name, found in runs.items()
+    ]
 
 
 def ratios(runs: dict[str, list[Run]]) -> list[Row]:
     rows = []
     for other, target in TARGETS.items():
-        found = [agent.rate / against.rate for agent, against in zip(runs["agent"], runs[other], strict=True)]
+        found = [
+            agent.rate / against.rate
+            for agent, against in zip(runs["agent"], runs[other], strict=True)
+        ]
         met = statistics.median(found) >= target
-        rows.append(Row(f"throughput, agent / {other}", "", spread(found, ".3f"), f"≥ {target}", met))
+        rows.append(
+            Row(f"throughput, agent / {other}", "", spread(found, ".3f"), f"≥ {target}", met)
+        )
     return rows
 
 
@@ -139,14 +156,31 @@ def cpu(runs: dict[str, list[Run]]) -> list[Row]:
 def costs(runs: dict[str, list[Run]]) -> list[Row]:
     """The agent's CPU time per run, by difference within each round and by its own account."""
     pairs = list(zip(runs["agent"], runs["bare"], strict=True))
-    main = spread([1e6 * (agent.main_cpu / agent.tasks - bare.main_cpu / bare.tasks) for agent, bare in pairs], "+,.0f")
-    children = spread([1e6 * (agent.children_cpu / agent.tasks - bare.children_cpu / bare.tasks) for agent, bare in pairs], "+,.0f")
+    main = spread(
+        [
+            1e6 * (agent.main_cpu / agent.tasks - bare.main_cpu / bare.tasks)
+            for agent, bare in pairs
+        ],
+        "+,.0f",
+    )
+    children = spread(
+        [
+            1e6 * (agent.children_cpu / agent.tasks - bare.children_cpu / bare.tasks)
+            for agent, bare in pairs
+        ],
+        "+,.0f",
+    )
     told = [1e6 * run.told for run in runs["agent"] if run.told is not None]
     return [
         Row("CPU per task of the agent, main", f"{main} µs"),
         Row("CPU per task of the agent, children", f"{children} µs"),
-        Row("wall time per task by its own account", f"{spread(told, ',.0f')} µs" if told else "no report came"),
+        Row(
+            "wall time per task by its own account",
+            f"{spread(told, ',.0f')} µs" if told else "no report came",
+        ),
     ]
 
 
-PART = Part("no-op tasks in a prefork worker: bare, with the agent, with -E", measure, rounds=5, tasks=8_000)
+PART = Part(
+    "no-op tasks in a prefork worker: bare, with the agent, with -E", measure, rounds=5, tasks=8_000
+)

@@ -76,24 +76,46 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("sequence", True, "report.sequence: expected an integer, found bool 'True'"),
         ("sequence", -1, "WorkerReport.sequence: below zero"),
         ("sequence", 10**400, "report.sequence: expected a finite number within 2**62, found int"),
-        ("interval_seconds", float("nan"), "report.interval_seconds: expected a finite number within 2**62"),
+        (
+            "interval_seconds",
+            float("nan"),
+            "report.interval_seconds: expected a finite number within 2**62",
+        ),
         ("processes", {}, "report.processes: expected a list"),
-        ("processes.0.rss_bytes", 1.5, "report.processes[0].rss_bytes: expected an integer, found float"),
+        (
+            "processes.0.rss_bytes",
+            1.5,
+            "report.processes[0].rss_bytes: expected an integer, found float",
+        ),
         ("processes.1.open_fds", -2, "ProcessReport.open_fds: below zero"),
         ("traffic.0.runtime", None, "report.traffic[0].runtime: missing"),
         ("traffic.0.runtime.counts", [1], "runtime of shop.leak: 1 counts do not fit 2 bounds"),
-        ("traffic.0.queue_wait.counts", [], "queue wait of shop.leak: 0 counts do not fit 2 bounds"),
+        (
+            "traffic.0.queue_wait.counts",
+            [],
+            "queue wait of shop.leak: 0 counts do not fit 2 bounds",
+        ),
         ("traffic.1.received", -1, "Traffic.received: below zero"),
-        ("tasks.0.seconds.succeeded", "1", "report.tasks[0].seconds.succeeded: expected a number, found str"),
+        (
+            "tasks.0.seconds.succeeded",
+            "1",
+            "report.tasks[0].seconds.succeeded: expected a number, found str",
+        ),
         ("tasks.0.delta.counts.0", -1, "delta of shop.leak: 4 counts do not fit 3 bounds"),
         ("tasks.0.runs.succeeded", -1, "TaskReport.runs: below zero"),
         ("bounds.runtime_seconds", [1.0, 1.0], "report.bounds.runtime_seconds: not ascending"),
         ("bounds.peak_bytes", [], "report.bounds.peak_bytes: not ascending"),
         ("processes.1.process", "main", "report.processes: a process is told twice"),
-        ("objects", [{"type": "x", "count": 1, "growth": 0}] * (MAX_LIST_ITEMS + 1), "report.objects: expected a list of at most"),
+        (
+            "objects",
+            [{"type": "x", "count": 1, "growth": 0}] * (MAX_LIST_ITEMS + 1),
+            "report.objects: expected a list of at most",
+        ),
     ],
 )
-def test_a_malformed_report_is_refused_with_the_place(path: str, value: object, message: str) -> None:
+def test_a_malformed_report_is_refused_with_the_place(
+    path: str, value: object, message: str
+) -> None:
     with pytest.raises(DecodeError) as caught:
         decode(changed(path, value))
     assert caught.value.reason == "malformed"

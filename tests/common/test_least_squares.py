@@ -17,15 +17,26 @@ TYPES = ("a", "b", "c", "d", "e")
 RATES = (10, 8, 12, 5, 3)
 
 
-def live(shares: dict[str, float], seed: int, number: int = 60, noise: float = 0.0, spikes: float = 0.0) -> Intervals:
-    """A life: varying runs of each type, and memory in flight at each reading, now and then ``spikes`` of it."""
+def live(
+    shares: dict[str, float], seed: int, number: int = 60, noise: float = 0.0, spikes: float = 0.0
+) -> Intervals:
+    """A life: varying runs of each type, and memory in flight at each reading, now and then
+    ``spikes`` of it."""
     chance = random.Random(seed)
     intervals = Intervals()
     held = 0.0
     for _ in range(number):
-        runs = {name: max(0, round(chance.gauss(rate, math.sqrt(rate)))) for name, rate in zip(TYPES, RATES, strict=True)}
-        before, held = held, abs(chance.gauss(0, noise)) + (spikes if chance.random() < 0.05 else 0.0)
-        intervals.add(runs, sum(shares.get(name, 0.0) * count for name, count in runs.items()) + held - before)
+        runs = {
+            name: max(0, round(chance.gauss(rate, math.sqrt(rate))))
+            for name, rate in zip(TYPES, RATES, strict=True)
+        }
+        before, held = (
+            held,
+            abs(chance.gauss(0, noise)) + (spikes if chance.random() < 0.05 else 0.0),
+        )
+        intervals.add(
+            runs, sum(shares.get(name, 0.0) * count for name, count in runs.items()) + held - before
+        )
     return intervals
 
 
@@ -33,7 +44,7 @@ def accused(estimate: Estimate) -> bool:
     return abs(estimate.per_run) > 3 * estimate.error
 
 
-# --- what is found --------------------------------------------------------------------------------------------------
+# --- what is found ------------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(-1000, 100_000), min_size=5, max_size=5), st.integers(0, 2**32))
@@ -46,12 +57,17 @@ def test_exact_data_give_the_true_shares(shares: list[int], seed: int) -> None:
 
 
 def test_a_leak_is_named_and_its_neighbours_are_not() -> None:
-    """Twenty blocks a run beside neighbours that have up to 10 MB in flight when a reading is taken."""
+    """Twenty blocks a run beside neighbours that have up to 10 MB in flight when a reading is
+    taken."""
     right = 0
     for seed in range(100):
         estimates = live({"a": 20.0}, seed, noise=30.0, spikes=1e7).estimates()
         leak = estimates.pop("a")
-        right += accused(leak) and abs(leak.per_run - 20) < 2 and not any(map(accused, estimates.values()))
+        right += (
+            accused(leak)
+            and abs(leak.per_run - 20) < 2
+            and not any(map(accused, estimates.values()))
+        )
     assert right >= 95
 
 
@@ -108,16 +124,21 @@ def test_growth_of_the_worker_itself_is_no_task_types() -> None:
     assert not accused(intervals.estimates()["a"])
 
 
-# --- what cannot be found -------------------------------------------------------------------------------------------
+# --- what cannot be found -----------------------------------------------------------------------
 
 
 @given(st.integers(1, 7), st.integers(0, 2**32), st.floats(0, 1000), st.integers(10, 60))
-def test_types_that_always_run_together_are_never_told_apart(times: int, seed: int, noise: float, number: int) -> None:
+def test_types_that_always_run_together_are_never_told_apart(
+    times: int, seed: int, noise: float, number: int
+) -> None:
     chance = random.Random(seed)
     intervals = Intervals()
     for _ in range(number):
         runs, alone = chance.randrange(20), chance.randrange(20)
-        intervals.add({"a": runs, "b": times * runs, "alone": alone}, 20.0 * runs + 5 * alone + chance.gauss(0, noise))
+        intervals.add(
+            {"a": runs, "b": times * runs, "alone": alone},
+            20.0 * runs + 5 * alone + chance.gauss(0, noise),
+        )
     estimates = intervals.estimates()
     for name in {"a", "b"} & estimates.keys():
         assert (estimates[name].error, estimates[name].late_error) == (math.inf, math.inf)
@@ -168,7 +189,9 @@ def test_a_type_that_never_ran_has_no_estimate() -> None:
 def test_a_type_that_did_not_run_lately_has_no_late_share() -> None:
     intervals = Intervals()
     for number in range(40):
-        intervals.add({"a": number * 7 % 5 if number < 15 else 0, "b": number * 3 % 7}, float(number % 5))
+        intervals.add(
+            {"a": number * 7 % 5 if number < 15 else 0, "b": number * 3 % 7}, float(number % 5)
+        )
     estimate = intervals.estimates()["a"]
     assert estimate.error < math.inf
     assert (estimate.late_per_run, estimate.late_error) == (0.0, math.inf)
@@ -180,17 +203,21 @@ def test_nothing_is_known_before_the_first_interval() -> None:
 
 @given(st.integers(0, 1000))
 def test_noise_widens_errors(seed: int) -> None:
-    errors = [live({"a": 20.0}, seed, noise=noise).estimates()["a"].error for noise in (0.0, 10.0, 1000.0)]
+    errors = [
+        live({"a": 20.0}, seed, noise=noise).estimates()["a"].error for noise in (0.0, 10.0, 1000.0)
+    ]
     assert errors == sorted(errors)
 
 
-# --- what is kept ---------------------------------------------------------------------------------------------------
+# --- what is kept -------------------------------------------------------------------------------
 
 RUNS = st.dictionaries(st.sampled_from(TYPES), st.integers(0, 50))
 
 
 @given(st.lists(st.tuples(RUNS, st.integers(-(2**40), 2**40)), max_size=80), st.integers(2, 9))
-def test_merging_keeps_the_totals_and_the_bound(life: list[tuple[dict[str, int], int]], most: int) -> None:
+def test_merging_keeps_the_totals_and_the_bound(
+    life: list[tuple[dict[str, int], int]], most: int
+) -> None:
     intervals = Intervals(max_intervals=most)
     for runs, growth in life:
         intervals.add(runs, growth)
@@ -204,7 +231,9 @@ def test_merging_keeps_the_totals_and_the_bound(life: list[tuple[dict[str, int],
 
 
 def test_a_long_life_is_known_better_than_a_short_one() -> None:
-    short, long = (live({"a": 20.0}, 1, number=number, noise=300.0).estimates()["a"] for number in (100, 3000))
+    short, long = (
+        live({"a": 20.0}, 1, number=number, noise=300.0).estimates()["a"] for number in (100, 3000)
+    )
     assert long.error < short.error / 5
     assert long.runs > 25 * short.runs
     assert long.per_run == pytest.approx(20, rel=0.1)
@@ -227,7 +256,9 @@ def test_the_least_frequent_types_are_one_column() -> None:
     estimates = intervals.estimates()
     assert set(estimates) == {"t0", "t1", OTHER}
     assert estimates["t0"].per_run == pytest.approx(20)
-    assert estimates[OTHER].runs == sum(one.runs[f"t{number}"] for one in intervals._kept for number in range(2, 6))
+    assert estimates[OTHER].runs == sum(
+        one.runs[f"t{number}"] for one in intervals._kept for number in range(2, 6)
+    )
 
 
 def test_endless_names_are_bounded() -> None:

@@ -28,7 +28,11 @@ SigIgn:\t0000000001001002
 def test_status_is_read_in_bytes() -> None:
     status = procfs.parse_status(STATUS)
     assert status.rss_bytes == 50_000 * 1024
-    assert (status.anon_bytes, status.shmem_bytes, status.swap_bytes) == (40_000 * 1024, 8 * 1024, 0)
+    assert (status.anon_bytes, status.shmem_bytes, status.swap_bytes) == (
+        40_000 * 1024,
+        8 * 1024,
+        0,
+    )
     assert (status.peak_rss_bytes, status.threads, status.state) == (60_000 * 1024, 3, "S")
     assert status.namespace_pids == (4001, 12)
     assert status.ignored_signals & 2
@@ -120,7 +124,9 @@ def test_a_process_in_another_container_is_not_taken_for_one_in_ours(tmp_path: P
     write(proc / "8" / "cgroup", "0::/\n")
     write(proc / "9" / "cgroup", "0::/../other\n")
     assert procfs.cgroup_memory(8, str(root), str(proc)).limit_bytes == 200, "it is in our group"
-    assert procfs.cgroup_memory(9, str(root), str(proc)) == CgroupMemory(), "its root cannot be seen"
+    assert procfs.cgroup_memory(9, str(root), str(proc)) == CgroupMemory(), (
+        "its root cannot be seen"
+    )
     group_of(proc / "9" / "root" / root.relative_to("/"), limit=300, usage=30)
     assert procfs.cgroup_memory(9, str(root), str(proc)) == CgroupMemory(300, 30, 30, None)
 

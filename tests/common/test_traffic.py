@@ -14,7 +14,10 @@ from celery_memory_exporter.common.traffic import Counts, exception_class
         ("shop.errors.NoStock('x')", "NoStock"),
         ("<NoStock: 1>", "NoStock"),
         ("<shop.errors.NoStock object at 0x7f>", "NoStock"),
-        ("WorkerLostError('Worker exited prematurely: signal 9 (SIGKILL) Job: 1.')", "WorkerLostError"),
+        (
+            "WorkerLostError('Worker exited prematurely: signal 9 (SIGKILL) Job: 1.')",
+            "WorkerLostError",
+        ),
         ("TimeLimitExceeded(1,)", "TimeLimitExceeded"),
         ("reject requeue=False: sold out", "Reject"),
         ("ExceptionWithTraceback()", "ExceptionWithTraceback"),
@@ -32,13 +35,18 @@ def test_the_class_of_an_exception_out_of_its_text(text: object, name: str) -> N
 @pytest.mark.parametrize(
     ("traceback", "name"),
     [
-        ("Traceback …\n  raise\nbilliard.exceptions.WorkerLostError: Worker exited: signal 9\n", "WorkerLostError"),
+        (
+            "Traceback …\n  raise\nbilliard.exceptions.WorkerLostError: Worker exited: signal 9\n",
+            "WorkerLostError",
+        ),
         ("Traceback …\nKeyError", "KeyError"),
         ("", "UnknownException"),
         (None, "ExceptionWithTraceback"),
     ],
 )
-def test_the_class_of_a_wrapped_exception_out_of_its_traceback(traceback: object, name: str) -> None:
+def test_the_class_of_a_wrapped_exception_out_of_its_traceback(
+    traceback: object, name: str
+) -> None:
     assert exception_class("ExceptionWithTraceback()", traceback) == name
 
 
@@ -46,7 +54,11 @@ def test_task_types_beyond_the_cap_are_one_and_counted() -> None:
     counts = Counts(max_tasks=2)
     for name in "abcdc":
         counts.count("task-received", name, "q", {})
-    assert {(row.name, row.queue): row.received for row in counts.reports()} == {("a", "q"): 1, ("b", "q"): 1, ("other", ""): 3}
+    assert {(row.name, row.queue): row.received for row in counts.reports()} == {
+        ("a", "q"): 1,
+        ("b", "q"): 1,
+        ("other", ""): 3,
+    }
     assert counts.folded == 3
 
 

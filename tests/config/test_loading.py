@@ -24,7 +24,11 @@ def test_the_example_documents_every_key() -> None:
         found = set()
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             value = getattr(cls, field.name)
-            found |= keys(value, f"{path}{field.name}.") if dataclasses.is_dataclass(value) else {f"{path}{field.name}"}
+            found |= (
+                keys(value, f"{path}{field.name}.")
+                if dataclasses.is_dataclass(value)
+                else {f"{path}{field.name}"}
+            )
         return found
 
     def written(raw: dict[str, object], path: str = "") -> set[str]:
@@ -46,32 +50,65 @@ def test_the_example_documents_every_key() -> None:
         ),
         (
             "broker: {uri: x}",
-            "broker.uri: unknown key; allowed here: control_exchange, event_exchange, events_url, name, queues, ",
+            "broker.uri: unknown key; allowed here: control_exchange, event_exchange, events_url, "
+            "name, queues, ",
         ),
-        ("broker: redis://:s3cret@h", "broker: found str, allowed is a mapping with control_exchange, event_exchange, "),
+        (
+            "broker: redis://:s3cret@h",
+            "broker: found str, allowed is a mapping with control_exchange, event_exchange, ",
+        ),
         ("redis://:s3cret@h: 1", "redis://:**@h: unknown key; allowed here: broker, "),
-        ("broker: {url: 'not a url'}", "broker.url: found a value that is not shown here, allowed is a kombu URL such as redis://"),
+        (
+            "broker: {url: 'not a url'}",
+            "broker.url: found a value that is not shown here, allowed is a kombu URL such as "
+            "redis://",
+        ),
         (
             "broker: {transport_options: [1]}",
-            "broker.transport_options: found list '[1]', allowed is a mapping of option names to values",
+            "broker.transport_options: found list '[1]', allowed is a mapping of option names to "
+            "values",
         ),
-        ("listen: {address: 9808}", "listen.address: found int '9808', allowed is host:port, [IPv6]:port or :port, in quotes"),
+        (
+            "listen: {address: 9808}",
+            "listen.address: found int '9808', allowed is host:port, [IPv6]:port or :port, in "
+            "quotes",
+        ),
         (
             "listen: {address: 'h:99999'}",
-            "listen.address: found str 'h:99999', allowed is host:port, [IPv6]:port or :port, with a port",
+            "listen.address: found str 'h:99999', allowed is host:port, [IPv6]:port or :port, with "
+            "a port",
         ),
         ("processes: {enabled: 1}", "processes.enabled: found int '1', allowed is true or false"),
-        ("processes: {interval_seconds: 0}", "processes.interval_seconds: found int '0', allowed is a number between 0.5 and 300"),
+        (
+            "processes: {interval_seconds: 0}",
+            "processes.interval_seconds: found int '0', allowed is a number between 0.5 and 300",
+        ),
         (
             "processes: {interval_seconds: .nan}",
-            "processes.interval_seconds: found float 'nan', allowed is a number between 0.5 and 300",
+            "processes.interval_seconds: found float 'nan', "
+            "allowed is a number between 0.5 and 300",
         ),
-        ("limits: {workers: 1.5}", "limits.workers: found float '1.5', allowed is an integer between 1 and 100000"),
-        ("limits: {workers: true}", "limits.workers: found bool 'True', allowed is an integer between 1 and 100000"),
-        ("log: {level: loud}", "log.level: found str 'loud', allowed is one of debug, info, warning, error"),
+        (
+            "limits: {workers: 1.5}",
+            "limits.workers: found float '1.5', allowed is an integer between 1 and 100000",
+        ),
+        (
+            "limits: {workers: true}",
+            "limits.workers: found bool 'True', allowed is an integer between 1 and 100000",
+        ),
+        (
+            "log: {level: loud}",
+            "log.level: found str 'loud', allowed is one of debug, info, warning, error",
+        ),
         ("brokers: {}", "brokers: found dict, allowed is a list of mappings"),
-        ("brokers: [{name: a, uri: x}]", "brokers[0].uri: unknown key; allowed here: control_exchange, "),
-        ("brokers: [{url: 'redis://a'}]", "brokers: found the names [''], allowed are different ones, one for each"),
+        (
+            "brokers: [{name: a, uri: x}]",
+            "brokers[0].uri: unknown key; allowed here: control_exchange, ",
+        ),
+        (
+            "brokers: [{url: 'redis://a'}]",
+            "brokers: found the names [''], allowed are different ones, one for each",
+        ),
         (
             "brokers: [{name: a, url: 'redis://a'}, {name: a, url: 'redis://b'}]",
             "brokers: found the names ['a', 'a'], allowed are different ones, one for each",
@@ -95,7 +132,10 @@ def test_the_example_documents_every_key() -> None:
             "buckets.runtime_seconds: found list '[0, 1]', allowed is a list of up to 50 ",
         ),
         ("broker: {queues: q}", "broker.queues: found str 'q', allowed is a list of names"),
-        ("broker: {tls: {verify: yes please}}", "broker.tls.verify: found str 'yes please', allowed is true or false"),
+        (
+            "broker: {tls: {verify: yes please}}",
+            "broker.tls.verify: found str 'yes please', allowed is true or false",
+        ),
         ("- a\n- b", "found list at the top, allowed is a mapping of sections"),
     ],
 )
@@ -112,12 +152,20 @@ def test_each_mistake_has_its_message(tmp_path: Path, text: str, message: str) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("log: {level: info}\nlog: {level: debug}", ":2: is no valid YAML: the key 'log' is given twice"),
+        (
+            "log: {level: info}\nlog: {level: debug}",
+            ":2: is no valid YAML: the key 'log' is given twice",
+        ),
         ("a: [", ":1: is no valid YAML: expected the node content, but found '<stream end>'"),
-        ("broker:\n  url: redis://:s3cret@h: 6379", ":2: is no valid YAML: mapping values are not allowed here"),
+        (
+            "broker:\n  url: redis://:s3cret@h: 6379",
+            ":2: is no valid YAML: mapping values are not allowed here",
+        ),
     ],
 )
-def test_what_is_no_yaml_is_told_by_its_line_without_showing_it(tmp_path: Path, text: str, message: str) -> None:
+def test_what_is_no_yaml_is_told_by_its_line_without_showing_it(
+    tmp_path: Path, text: str, message: str
+) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -142,7 +190,9 @@ def test_an_override_wins_over_the_file_and_is_checked_with_its_own_name(tmp_pat
     file.write_text("broker: {url: 'redis://a', event_exchange: mine}")
     settings = load(file, {"broker.url": ("amqp://b", "--broker-url")})
     assert (settings.broker.url, settings.broker.event_exchange) == ("amqp://b", "mine")
-    with pytest.raises(ConfigError, match=r"^CELERY_MEMORY_LOG_LEVEL: found str 'x', allowed is one of"):
+    with pytest.raises(
+        ConfigError, match=r"^CELERY_MEMORY_LOG_LEVEL: found str 'x', allowed is one of"
+    ):
         load(file, {"log.level": ("x", "CELERY_MEMORY_LOG_LEVEL")})
 
 
@@ -153,7 +203,10 @@ def test_several_brokers_and_groups(tmp_path: Path) -> None:
         "worker_groups: [{match: 'celery@web-.*', name: 'celery@web'}]\n"
     )
     settings = load(file, {})
-    assert [(broker.name, broker.queues) for broker in settings.all_brokers()] == [("eu", ()), ("us", ("q",))]
+    assert [(broker.name, broker.queues) for broker in settings.all_brokers()] == [
+        ("eu", ()),
+        ("us", ("q",)),
+    ]
     assert settings.worker_groups[0].match.fullmatch("celery@web-1")
 
 
@@ -167,7 +220,12 @@ def test_a_password_never_shows() -> None:
 
 @pytest.mark.parametrize(
     ("address", "parts"),
-    [(":9808", ("", 9808)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:80", ("::1", 80)), ("web.local:9", ("web.local", 9))],
+    [
+        (":9808", ("", 9808)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:80", ("::1", 80)),
+        ("web.local:9", ("web.local", 9)),
+    ],
 )
 def test_addresses(address: str, parts: tuple[str, int]) -> None:
     assert split_address(address) == parts

@@ -13,9 +13,15 @@ from tests.integration.conftest import need
 
 
 def test_alerts_are_told_with_their_state_and_task_type() -> None:
-    found = [("CeleryTaskLeak", "firing", "celery_memory_exporter.demo.shop.leaks"), ("CeleryWorkerDown", "pending", "")]
+    found = [
+        ("CeleryTaskLeak", "firing", "celery_memory_exporter.demo.shop.leaks"),
+        ("CeleryWorkerDown", "pending", ""),
+    ]
     told = view.alerts("http://here/alerts", found)
-    assert told == "alerts      CeleryTaskLeak firing (leaks), CeleryWorkerDown pending   http://here/alerts"
+    assert (
+        told
+        == "alerts      CeleryTaskLeak firing (leaks), CeleryWorkerDown pending   http://here/alerts"
+    )
     assert view.alerts("http://here/alerts", []) == "alerts      none yet   http://here/alerts"
 
 
@@ -28,8 +34,15 @@ def test_the_rules_are_those_of_the_project() -> None:
 def test_prometheus_takes_the_configuration(tmp_path: Path) -> None:
     rules = next(path for path in prometheus.RULES if path.is_dir())
     config = tmp_path / "prometheus.yaml"
-    config.write_text(yaml.safe_dump(prometheus.configuration("127.0.0.1:9808", rules, "127.0.0.1:9093")))
-    done = subprocess.run([need("promtool"), "check", "config", str(config)], capture_output=True, text=True, check=False)
+    config.write_text(
+        yaml.safe_dump(prometheus.configuration("127.0.0.1:9808", rules, "127.0.0.1:9093"))
+    )
+    done = subprocess.run(
+        [need("promtool"), "check", "config", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "rule files found" in done.stdout
 

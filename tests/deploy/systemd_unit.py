@@ -11,7 +11,8 @@ Unit = dict[str, dict[str, list[str]]]
 
 
 def read(*files: Path) -> Unit:
-    """By section and directive all values, in order: a drop-in's after the unit's; an empty one takes back what was said."""
+    """By section and directive all values, in order: a drop-in's after the unit's; an empty one
+    takes back what was said."""
     unit: Unit = {}
     section: dict[str, list[str]] = {}
     for file in files:

@@ -16,7 +16,16 @@ from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
 from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import AGES, WARM_RUNS, Container, Estimate, Evidence, Fill, Holder, Site
+from celery_memory_exporter.common.report import (
+    AGES,
+    WARM_RUNS,
+    Container,
+    Estimate,
+    Evidence,
+    Fill,
+    Holder,
+    Site,
+)
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.rules import SETTLED
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
@@ -29,7 +38,8 @@ Shape = Callable[[int], float]
 
 
 def process(shape: Shape, runs: int, *, audit_every: int = 2, **kernel: float) -> Words:
-    """One process's words after so many runs; runs without an audit are read as the meter reads them."""
+    """One process's words after so many runs; runs without an audit are read as the meter reads
+    them."""
     grown = Growth()
     chance = random.Random(runs)
     for number in range(runs):
@@ -37,7 +47,9 @@ def process(shape: Shape, runs: int, *, audit_every: int = 2, **kernel: float) -
         start = grown.begin()
         if chance.randrange(audit_every) == 0:
             grown.add_audit(start, size / 90, 0.0)
-            grown.add_kernel(start, *(kernel.get(name, 0.0) for name in ("fds", "threads", "children", "shared")))
+            grown.add_kernel(
+                start, *(kernel.get(name, 0.0) for name in ("fds", "threads", "children", "shared"))
+            )
         else:
             grown.add_sample(start, size / 90, 0.0, only_large=True)
     return Words(row=grown.row)
@@ -48,9 +60,19 @@ def evidence_of(shape: Shape, runs: int = 200, processes: int = 2, **options: An
     return to_evidence(words, 60.0, None, None)
 
 
-def view(evidence: Evidence | None, *, name: str = "shop.leak", runs: int = 400, **changes: Any) -> WorkerView:
+def view(
+    evidence: Evidence | None, *, name: str = "shop.leak", runs: int = 400, **changes: Any
+) -> WorkerView:
     report = samples.report(
-        tasks=[samples.task(name, runs={"succeeded": runs}, growth_bytes=0.0, release_bytes=0.0, evidence=evidence)],
+        tasks=[
+            samples.task(
+                name,
+                runs={"succeeded": runs},
+                growth_bytes=0.0,
+                release_bytes=0.0,
+                evidence=evidence,
+            )
+        ],
         containers=changes.pop("containers", []),
         pool=changes.pop("pool", "prefork"),
         child_memory_limit_bytes=changes.pop("child_memory_limit_bytes", None),
@@ -83,7 +105,7 @@ def leak(_: int) -> float:
     return 1000.0
 
 
-# --- leaks --------------------------------------------------------------------------------------------------------------
+# --- leaks --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [64.0, 1000.0, 1.0 * MIB])
@@ -113,9 +135,18 @@ def test_noise_around_a_leak_does_not_hide_it() -> None:
     assert isinstance(verdict_on(evidence_of(lambda _: 200 + noise.gauss(0, 300))), Suspect)
 
 
-@given(size=st.floats(100, 10 * MIB), runs=st.integers(SETTLED + 10, 3_000), processes=st.integers(1, 4), every=st.integers(1, 4))
-def test_every_steady_leak_is_named_whatever_its_size(size: float, runs: int, processes: int, every: int) -> None:
-    assert isinstance(verdict_on(evidence_of(lambda _: size, runs, processes, audit_every=every)), Suspect)
+@given(
+    size=st.floats(100, 10 * MIB),
+    runs=st.integers(SETTLED + 10, 3_000),
+    processes=st.integers(1, 4),
+    every=st.integers(1, 4),
+)
+def test_every_steady_leak_is_named_whatever_its_size(
+    size: float, runs: int, processes: int, every: int
+) -> None:
+    assert isinstance(
+        verdict_on(evidence_of(lambda _: size, runs, processes, audit_every=every)), Suspect
+    )
 
 
 def test_nothing_is_said_before_a_process_has_seen_runs_enough() -> None:
@@ -133,7 +164,7 @@ def test_only_failing_runs_leak() -> None:
     assert "failing" in verdict.advice
 
 
-# --- innocents ----------------------------------------------------------------------------------------------------------
+# --- innocents ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,9 +173,13 @@ def test_only_failing_runs_leak() -> None:
         pytest.param(lambda _: 0.0, id="nothing"),
         pytest.param(lambda number: 5000.0 if number < 60 else 0.0, id="a cache that fills"),
         pytest.param(lambda number: 5000.0 if number < 90 else 0.0, id="a cache that fills late"),
-        pytest.param(lambda number: 1e6 if number in (0, 3, 11) else 0.0, id="imports and connections"),
+        pytest.param(
+            lambda number: 1e6 if number in (0, 3, 11) else 0.0, id="imports and connections"
+        ),
         pytest.param(lambda number: 10.0 * MIB if number == 60 else 0.0, id="one step"),
-        pytest.param(lambda number: 1000.0 if number % 50 else -49_000.0, id="a cache that is cleared"),
+        pytest.param(
+            lambda number: 1000.0 if number % 50 else -49_000.0, id="a cache that is cleared"
+        ),
         pytest.param(lambda number: 3000.0 * 0.95**number, id="slower and slower"),
         pytest.param(lambda number: (-1) ** number * 1000.0, id="up and down"),
     ],
@@ -159,7 +194,9 @@ def test_what_stops_growing_is_no_leak(shape: Shape) -> None:
 @given(st.lists(st.floats(-300, 300), min_size=40, max_size=40), st.integers(1, 4))
 def test_noise_without_a_trend_is_no_leak(noise: list[float], processes: int) -> None:
     balanced = [*noise, *(-value for value in noise)]
-    verdict = verdict_on(evidence_of(lambda number: balanced[number % 80], 560, processes, audit_every=1))
+    verdict = verdict_on(
+        evidence_of(lambda number: balanced[number % 80], 560, processes, audit_every=1)
+    )
     assert isinstance(verdict, Cleared)
 
 
@@ -185,7 +222,9 @@ def test_one_process_of_many_is_not_evidence_enough() -> None:
 
 
 def test_resident_memory_that_stays_while_live_memory_does_not_is_the_allocators() -> None:
-    verdict = verdict_on(evidence_of(lambda _: 0.0), task={"growth_bytes": 80.0 * MIB, "release_bytes": 10.0 * MIB})
+    verdict = verdict_on(
+        evidence_of(lambda _: 0.0), task={"growth_bytes": 80.0 * MIB, "release_bytes": 10.0 * MIB}
+    )
     assert isinstance(verdict, Cleared)
     assert verdict.growth_class == "allocator"
     assert "jemalloc" in verdict.advice
@@ -212,14 +251,16 @@ def test_workers_without_an_agent_or_gone_are_not_judged() -> None:
     assert diagnosis_of(view(None)).suspects == ()
 
 
-# --- classes ------------------------------------------------------------------------------------------------------------
+# --- classes ------------------------------------------------------------------------------------
 
 
 def native_evidence(**changes: Any) -> Evidence:
     grown = Growth()
     for _ in range(200):
         grown.add_audit(grown.begin(), 0.0, 50_000.0)
-    return dataclasses.replace(to_evidence(together([Words(row=grown.row)]), 60.0, None, None), **changes)
+    return dataclasses.replace(
+        to_evidence(together([Words(row=grown.row)]), 60.0, None, None), **changes
+    )
 
 
 def test_native_bytes_without_blocks_or_survivors_are_native() -> None:
@@ -242,7 +283,10 @@ def test_native_bytes_of_python_objects_are_pythons(changes: dict[str, Any]) -> 
     assert verdict.growth_class == "python"
 
 
-@pytest.mark.parametrize(("figure", "growth_class"), [("fds", "descriptors"), ("threads", "threads"), ("children", "processes")])
+@pytest.mark.parametrize(
+    ("figure", "growth_class"),
+    [("fds", "descriptors"), ("threads", "threads"), ("children", "processes")],
+)
 def test_what_the_kernel_counts(figure: str, growth_class: str) -> None:
     verdict = verdict_on(evidence_of(lambda _: 0.0, **{figure: 1.0}))
     assert isinstance(verdict, Suspect)
@@ -266,21 +310,29 @@ def test_the_class_that_tells_most_comes_first_and_the_others_are_named() -> Non
     ],
 )
 def test_files_in_memory_are_told_by_least_squares(estimate: Estimate, accused: bool) -> None:
-    verdict = verdict_on(dataclasses.replace(evidence_of(lambda _: 0.0, shared=5000.0), tmpfs=estimate))
+    verdict = verdict_on(
+        dataclasses.replace(evidence_of(lambda _: 0.0, shared=5000.0), tmpfs=estimate)
+    )
     assert isinstance(verdict, Suspect) is accused
     assert not accused or verdict.growth_class == "shared"
 
 
 def test_what_other_programs_write_to_tmpfs_is_no_task_types() -> None:
     estimate = Estimate(5000.0, 200.0, 5000.0, 400.0, 400, 40)
-    assert isinstance(verdict_on(dataclasses.replace(evidence_of(lambda _: 0.0), tmpfs=estimate)), Cleared)
+    assert isinstance(
+        verdict_on(dataclasses.replace(evidence_of(lambda _: 0.0), tmpfs=estimate)), Cleared
+    )
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
 def test_where_runs_overlap_least_squares_decide(pool: str) -> None:
     evidence = evidence_of(lambda _: 0.0, runs=5, processes=1, audit_every=1000)
-    leaking = dataclasses.replace(evidence, overlapping=Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), collections=3)
-    innocent = dataclasses.replace(evidence, overlapping=Estimate(30.0, 50.0, 20.0, 90.0, 400, 40), collections=3)
+    leaking = dataclasses.replace(
+        evidence, overlapping=Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), collections=3
+    )
+    innocent = dataclasses.replace(
+        evidence, overlapping=Estimate(30.0, 50.0, 20.0, 90.0, 400, 40), collections=3
+    )
     assert isinstance(verdict_on(leaking, pool=pool), Suspect)
     assert isinstance(verdict_on(innocent, pool=pool), Cleared)
     early = verdict_on(dataclasses.replace(leaking, collections=2), pool=pool)
@@ -289,23 +341,35 @@ def test_where_runs_overlap_least_squares_decide(pool: str) -> None:
 
 
 def alone(size: float) -> Evidence:
-    """Of a pool whose runs overlap: two hundred runs that happened to be alone, each read before and after."""
+    """Of a pool whose runs overlap: two hundred runs that happened to be alone, each read before
+    and after."""
     grown = Growth()
     for _ in range(200):
         grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
-    told = to_evidence(together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None)
+    told = to_evidence(
+        together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None
+    )
     return dataclasses.replace(told, collections=3)
 
 
-@pytest.mark.parametrize(("size", "accused"), [(1800.0, True), (1000.0, True), (100.0, False), (0.0, False)])
-def test_runs_that_happened_to_be_alone_contradict_least_squares(size: float, accused: bool) -> None:
+@pytest.mark.parametrize(
+    ("size", "accused"), [(1800.0, True), (1000.0, True), (100.0, False), (0.0, False)]
+)
+def test_runs_that_happened_to_be_alone_contradict_least_squares(
+    size: float, accused: bool
+) -> None:
     assert isinstance(verdict_on(alone(size), pool="gevent"), Suspect) is accused
 
 
 def test_where_runs_overlap_a_container_that_grows_with_a_types_runs_is_proof_enough() -> None:
     blurred = Estimate(1800.0, 5000.0, 1750.0, 9000.0, 400, 40)
-    evidence = dataclasses.replace(evidence_of(lambda _: 0.0, processes=1, audit_every=1000), overlapping=blurred)
-    for share, accused in ((Estimate(1.0, 0.01, 1.0, 0.02, 400, 40), True), (Estimate(0.3, 0.01, 0.0, 0.02, 400, 40), False)):
+    evidence = dataclasses.replace(
+        evidence_of(lambda _: 0.0, processes=1, audit_every=1000), overlapping=blurred
+    )
+    for share, accused in (
+        (Estimate(1.0, 0.01, 1.0, 0.02, 400, 40), True),
+        (Estimate(0.3, 0.01, 0.0, 0.02, 400, 40), False),
+    ):
         held = [Holder("shop._my_app_cache", "dict", 400, 400.0, share=share)]
         verdict = verdict_on(dataclasses.replace(evidence, holders=held), pool="threads")
         assert isinstance(verdict, Suspect) is accused
@@ -327,7 +391,8 @@ def test_cycles_stay_where_the_collector_is_off() -> None:
 
 
 def read_only(size: float) -> Evidence:
-    """Of processes whose heap the application froze: each run is read before and after, and none is audited."""
+    """Of processes whose heap the application froze: each run is read before and after, and none is
+    audited."""
     grown = Growth()
     for _ in range(200):
         grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
@@ -335,25 +400,38 @@ def read_only(size: float) -> Evidence:
 
 
 @pytest.mark.parametrize(("floor", "accused"), [(4.0 * MIB, True), (0.0, False)])
-def test_without_audits_a_process_has_to_grow_from_floor_to_floor(floor: float, accused: bool) -> None:
+def test_without_audits_a_process_has_to_grow_from_floor_to_floor(
+    floor: float, accused: bool
+) -> None:
     """Garbage that waits for the collector looks like what stays, until it is collected."""
-    history = [[float(at), 0.0, 0.0, 50 * MIB + at / 15 * floor + (at % 4) * MIB / 8, 0.0, 5.0, 1.0] for at in range(16)]
+    history = [
+        [float(at), 0.0, 0.0, 50 * MIB + at / 15 * floor + (at % 4) * MIB / 8, 0.0, 5.0, 1.0]
+        for at in range(16)
+    ]
     processes = [samples.process("main", 100), samples.process("0", 101, history=history)]
     verdict = verdict_on(read_only(20_000.0), processes=processes)
     assert isinstance(verdict, Suspect) is accused
 
 
-# --- how its container fills up -----------------------------------------------------------------------------------------
+# --- how its container fills up -----------------------------------------------------------------
 
 
-def filled(shape: Shape, runs: int, gains: Callable[[int], float], limit: int | None = None) -> Evidence:
+def filled(
+    shape: Shape, runs: int, gains: Callable[[int], float], limit: int | None = None
+) -> Evidence:
     """Two processes in which the runs of these numbers also add so many items to a container."""
     evidence = evidence_of(shape, runs)
     first = AGES.index(WARM_RUNS)
     bounds = [each for each in AGES[first:] if each < runs] + [runs]
     spans = [range(start, end) for start, end in pairwise(bounds)]
-    fill = Fill("shop.held", [2.0 * sum(map(gains, span)) for span in spans], [2.0 * len(span) for span in spans])
-    return dataclasses.replace(evidence, holders=[Holder("shop.held", "dict", 99, 20.0, limit)], fills=[fill])
+    fill = Fill(
+        "shop.held",
+        [2.0 * sum(map(gains, span)) for span in spans],
+        [2.0 * len(span) for span in spans],
+    )
+    return dataclasses.replace(
+        evidence, holders=[Holder("shop.held", "dict", 99, 20.0, limit)], fills=[fill]
+    )
 
 
 def some(share: float, seed: int) -> Shape:
@@ -369,7 +447,9 @@ def test_a_cache_that_has_filled_is_no_leak_however_short_a_time_ago(full: int) 
         return 3000.0 if number < full else 0.0
 
     for runs in (*range(105, 140), 200, 400):
-        assert isinstance(verdict_on(filled(shape, runs, lambda number: number < full)), Cleared), runs
+        assert isinstance(verdict_on(filled(shape, runs, lambda number: number < full)), Cleared), (
+            runs
+        )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -382,7 +462,9 @@ def test_a_leak_in_some_runs_is_told_by_what_its_container_gains_in_all(seed: in
 def test_a_cache_that_is_filled_by_chance_gains_ever_less(seed: int) -> None:
     chance, seen = random.Random(seed), set[int]()
     new = [len(seen) < len(seen := seen | {chance.randrange(40)}) for _ in range(200)]
-    assert isinstance(verdict_on(filled(lambda number: 3000.0 * new[number], 200, new.__getitem__)), Cleared)
+    assert isinstance(
+        verdict_on(filled(lambda number: 3000.0 * new[number], 200, new.__getitem__)), Cleared
+    )
 
 
 def test_a_container_that_slows_down_a_little_in_a_long_life_still_leaks() -> None:
@@ -399,11 +481,15 @@ def test_what_is_bounded_by_its_code_is_no_leak_while_it_fills() -> None:
 
 def test_an_unbounded_container_beside_a_bounded_one_is_named_first() -> None:
     evidence = filled(leak, 200, lambda _: 1.0, limit=500)
-    both = dataclasses.replace(evidence, holders=[*evidence.holders, Holder("shop.more", "list", 50, 10.0)])
+    both = dataclasses.replace(
+        evidence, holders=[*evidence.holders, Holder("shop.more", "list", 50, 10.0)]
+    )
     verdict = verdict_on(both)
     assert isinstance(verdict, Suspect)
     assert verdict.holder == "shop.more"
-    little = dataclasses.replace(evidence, holders=[*evidence.holders, Holder("shop.more", "list", 50, 1.0)])
+    little = dataclasses.replace(
+        evidence, holders=[*evidence.holders, Holder("shop.more", "list", 50, 1.0)]
+    )
     assert isinstance(verdict_on(little), Cleared)
 
 
@@ -416,14 +502,22 @@ def test_a_buffer_that_keeps_what_runs_write_to_it_leaks(full: int, accused: boo
 
 
 def test_a_full_cache_hides_no_leak_beside_it() -> None:
-    """The deep audits that saw the cache grow were early ones: it is the holder that is told first for good."""
+    """The deep audits that saw the cache grow were early ones: it is the holder that is told first
+    for good."""
     for limit in (None, 70):
         evidence = filled(leak, 5_000, lambda number: number < 70, limit=limit)
-        assert isinstance(verdict_on(evidence), Suspect), "what it leaves behind now is in no container that is known"
+        assert isinstance(verdict_on(evidence), Suspect), (
+            "what it leaves behind now is in no container that is known"
+        )
     both = filled(leak, 5_000, lambda number: number < 70)
     leaking = Fill("shop.leaked", [float(runs) for runs in both.fills[0].runs], both.fills[0].runs)
     beside = Holder("shop.leaked", "list", 10_000, 15.0)
-    assert isinstance(verdict_on(dataclasses.replace(both, holders=[*both.holders, beside], fills=[*both.fills, leaking])), Suspect)
+    assert isinstance(
+        verdict_on(
+            dataclasses.replace(both, holders=[*both.holders, beside], fills=[*both.fills, leaking])
+        ),
+        Suspect,
+    )
 
 
 @pytest.mark.parametrize("first", [20, 95])
@@ -433,7 +527,9 @@ def test_descriptors_opened_once_are_no_leak(first: int) -> None:
         start = grown.begin()
         grown.add_audit(start, 0.0, 0.0)
         grown.add_kernel(start, 10.0 if number == first else 0.0, 0.0, 0.0, 0.0)
-    assert isinstance(verdict_on(to_evidence(together([Words(row=grown.row)]), 60.0, None, None)), Cleared)
+    assert isinstance(
+        verdict_on(to_evidence(together([Words(row=grown.row)]), 60.0, None, None)), Cleared
+    )
 
 
 def test_a_single_run_alone_does_not_outweigh_least_squares() -> None:
@@ -442,7 +538,9 @@ def test_a_single_run_alone_does_not_outweigh_least_squares() -> None:
         start = grown.begin()
         if number == 50:
             grown.add_sample(start, 500.0, 0.0, only_large=False)
-    evidence = to_evidence(together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None)
+    evidence = to_evidence(
+        together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None
+    )
     verdict = verdict_on(dataclasses.replace(evidence, collections=3), pool="gevent")
     assert isinstance(verdict, Suspect)
     assert verdict.retained_bytes_per_run == 1800.0
@@ -452,7 +550,9 @@ def test_a_single_run_alone_does_not_outweigh_least_squares() -> None:
 def test_whatever_a_fill_tells_there_is_a_verdict(fill: list[tuple[float, float]]) -> None:
     gains, runs = [list(column) for column in zip(*fill, strict=True)] if fill else ([], [])
     evidence = dataclasses.replace(
-        evidence_of(leak), holders=[Holder("shop.held", "dict", 9, 9.0)], fills=[Fill("shop.held", gains, runs)]
+        evidence_of(leak),
+        holders=[Holder("shop.held", "dict", 9, 9.0)],
+        fills=[Fill("shop.held", gains, runs)],
     )
     assert verdict_on(evidence)
 
@@ -463,10 +563,12 @@ def test_a_table_that_all_objects_are_in_grows_in_steps_ever_rarer() -> None:
     for number in range(200):
         step = 20 * number < (full := 2 ** (20 * number + 20).bit_length() // 2) <= 20 * number + 20
         grown.add_audit(grown.begin(), 20.0, 16.0 * full if step else 0.0)
-    assert isinstance(verdict_on(to_evidence(together([Words(row=grown.row)] * 2), 60.0, None, None)), Suspect)
+    assert isinstance(
+        verdict_on(to_evidence(together([Words(row=grown.row)] * 2), 60.0, None, None)), Suspect
+    )
 
 
-# --- what is told with it -----------------------------------------------------------------------------------------------
+# --- what is told with it -----------------------------------------------------------------------
 
 
 def test_the_answer_names_type_holder_and_line() -> None:
@@ -488,7 +590,10 @@ def test_the_answer_names_type_holder_and_line() -> None:
 
 
 def test_the_worst_comes_first() -> None:
-    small, large = view(evidence_of(leak), name="small"), view(evidence_of(lambda _: 9000.0), name="large")
+    small, large = (
+        view(evidence_of(leak), name="small"),
+        view(evidence_of(lambda _: 9000.0), name="large"),
+    )
     assert [each.task for each in diagnosis_of(small, large).suspects] == ["large", "small"]
 
 
@@ -500,10 +605,12 @@ def test_time_to_the_memory_limit_at_the_present_rate() -> None:
     assert verdict.seconds_to_limit == pytest.approx((400 * MIB - used) / rate * 3600, rel=0.1)
 
 
-# --- processes ----------------------------------------------------------------------------------------------------------
+# --- processes ----------------------------------------------------------------------------------
 
 
-def history(live: Callable[[int], float], anon: Callable[[int], float] | None = None, free: float = 0.0) -> list[list[float]]:
+def history(
+    live: Callable[[int], float], anon: Callable[[int], float] | None = None, free: float = 0.0
+) -> list[list[float]]:
     points = range(16)
     return [[60.0 * n, 90.0 * MIB, (anon or live)(n), live(n), free * n, 20.0, 2.0] for n in points]
 
@@ -520,17 +627,32 @@ def test_a_main_process_that_grows_is_named_without_a_task() -> None:
 
 def test_requests_that_wait_in_the_main_process_explain_its_growth() -> None:
     waiting = [Container("celery.worker.state.requests", "dict", 50_000, 50_000)]
-    (suspect,) = diagnosis_of(with_main(lambda n: (40 + min(n, 3) * 20) * MIB, containers=waiting)).suspects
+    (suspect,) = diagnosis_of(
+        with_main(lambda n: (40 + min(n, 3) * 20) * MIB, containers=waiting)
+    ).suspects
     assert suspect.holder == "celery.worker.state.requests"
 
 
-@pytest.mark.parametrize("live", [lambda n: 40 * MIB, lambda n: (40 + 30 * (n % 3)) * MIB, lambda n: (40 + (20 if n else 0)) * MIB])
-def test_a_main_process_that_is_steady_or_goes_up_and_down_is_not_accused(live: Callable[[int], float]) -> None:
+@pytest.mark.parametrize(
+    "live",
+    [
+        lambda n: 40 * MIB,
+        lambda n: (40 + 30 * (n % 3)) * MIB,
+        lambda n: (40 + (20 if n else 0)) * MIB,
+    ],
+)
+def test_a_main_process_that_is_steady_or_goes_up_and_down_is_not_accused(
+    live: Callable[[int], float],
+) -> None:
     assert diagnosis_of(with_main(live)).suspects == ()
 
 
 def test_memory_that_the_allocator_keeps_is_told_of_the_worker() -> None:
-    child = samples.process("0", 101, history=history(lambda n: 30.0 * MIB, lambda n: (30.0 + 4 * n) * MIB, free=3.5 * MIB))
+    child = samples.process(
+        "0",
+        101,
+        history=history(lambda n: 30.0 * MIB, lambda n: (30.0 + 4 * n) * MIB, free=3.5 * MIB),
+    )
     worker = view(evidence_of(lambda _: 0.0), processes=[samples.process("main", 100), child])
     (verdict,) = diagnosis_of(worker).workers
     assert (verdict.leaking, verdict.growth_class) == (False, "allocator")

@@ -34,7 +34,9 @@ def text(of: Snapshot) -> str:
 
 
 def fine(name: str = "shop.fine") -> Any:
-    return samples.task(name, growth_bytes=0.0, release_bytes=0.0, evidence=evidence_of(lambda _: 0.0))
+    return samples.task(
+        name, growth_bytes=0.0, release_bytes=0.0, evidence=evidence_of(lambda _: 0.0)
+    )
 
 
 def test_a_leak_with_its_holder_line_and_types() -> None:
@@ -61,7 +63,10 @@ def test_no_agent_is_told_with_the_next_step() -> None:
 
 def test_descriptors_are_counted_and_lines_told_in_their_own_unit() -> None:
     evidence = dataclasses.replace(
-        evidence_of(lambda _: 0.0, fds=1.0), sites=[Site("shop.py:9", "descriptors", 4.0)], deep_audits=4, watched_audits=4
+        evidence_of(lambda _: 0.0, fds=1.0),
+        sites=[Site("shop.py:9", "descriptors", 4.0)],
+        deep_audits=4,
+        watched_audits=4,
     )
     shown = text(snapshot(samples.task(evidence=evidence)))
     assert "retains    1 descriptors a run" in shown
@@ -74,13 +79,23 @@ def test_time_to_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "shown"), [(0, "0 B"), (1023, "1023 B"), (2048, "2.0 KiB"), (-(3 << 20), "-3.0 MiB"), (5 << 30, "5.0 GiB")]
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (2048, "2.0 KiB"),
+        (-(3 << 20), "-3.0 MiB"),
+        (5 << 30, "5.0 GiB"),
+    ],
 )
 def test_sizes(count: float, shown: str) -> None:
     assert size(count) == shown
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(5, "5 seconds"), (300, "5 minutes"), (10_000, "3 hours"), (400_000, "5 days")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(5, "5 seconds"), (300, "5 minutes"), (10_000, "3 hours"), (400_000, "5 days")],
+)
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
@@ -109,13 +124,22 @@ def test_the_exit_status_tells_whether_something_leaks(
     assert cli.main(["report", "--url", serve(snapshot(fine()))]) == 0
 
 
-def test_json_is_what_the_api_answers(serve: Callable[[Snapshot], str], capsys: pytest.CaptureFixture[str]) -> None:
-    overlapping = dataclasses.replace(samples.evidence(), overlapping=Estimate(1.0, None, 1.0, None, 1, 1))
-    assert cli.main(["report", "--json", "--url", serve(snapshot(samples.task(evidence=overlapping)))]) == 1
+def test_json_is_what_the_api_answers(
+    serve: Callable[[Snapshot], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlapping = dataclasses.replace(
+        samples.evidence(), overlapping=Estimate(1.0, None, 1.0, None, 1, 1)
+    )
+    assert (
+        cli.main(["report", "--json", "--url", serve(snapshot(samples.task(evidence=overlapping)))])
+        == 1
+    )
     assert json.loads(capsys.readouterr().out)["suspects"][0]["task"] == "shop.leak"
 
 
-def test_an_exporter_that_is_not_there_is_told_with_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exporter_that_is_not_there_is_told_with_the_next_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     listener = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     listener.close()
@@ -123,7 +147,9 @@ def test_an_exporter_that_is_not_there_is_told_with_the_next_step(capsys: pytest
     assert "is the exporter running there? Give its address with --url" in capsys.readouterr().err
 
 
-def test_a_server_that_is_no_exporter_is_told_as_such(serve: Callable[[Snapshot], str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_is_no_exporter_is_told_as_such(
+    serve: Callable[[Snapshot], str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["report", "--url", serve(NOTHING) + "nowhere"]) == 2
     assert "Not Found" in capsys.readouterr().err
     assert cli.main(["report", "--url", "no-url"]) == 2

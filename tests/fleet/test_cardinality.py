@@ -1,6 +1,8 @@
-"""However large a fleet is and however often its workers change: series are bounded, and what is gone leaves nothing behind.
+"""However large a fleet is and however often its workers change: series are bounded, and what is
+gone leaves nothing behind.
 
-The figures of a really large one are the benchmark's (``tests/bench/cardinality.py``), whose fleet this is.
+The figures of a really large one are the benchmark's (``tests/bench/cardinality.py``), whose fleet
+this is.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ from tests.bench.cardinality import ONE_GROUP, RULES, THEIR_TASK_TYPES, Scene, g
 
 SENDERS = dataclasses.replace(RULES, senders=True)
 TYPES, WORKERS = 10, 4
-#: Of one task type on one queue of one worker: six counters, failures, and two histograms of 15 buckets with sum and count.
+#: Of one task type on one queue of one worker: six counters, failures, and two histograms of 15
+#: buckets with sum and count.
 SERIES_OF_A_ROW = 6 + 1 + 2 * 17
 
 
 @pytest.mark.parametrize("clients", [1, 100])
 def test_clients_make_no_series_of_their_own(clients: int) -> None:
-    assert large(Scene(), clients=clients, types=TYPES, workers=1).series()["celery_task_sent"] == TYPES
+    assert (
+        large(Scene(), clients=clients, types=TYPES, workers=1).series()["celery_task_sent"]
+        == TYPES
+    )
 
 
 def test_clients_that_are_told_apart_make_one_for_each_task_and_nothing_else() -> None:
@@ -44,7 +50,11 @@ def test_clients_beyond_the_cap_are_one() -> None:
 def test_a_worker_makes_a_fixed_number_of_series_for_each_task() -> None:
     def series(types: int, workers: int) -> int:
         found = large(Scene(), clients=workers, types=types, workers=workers).series()
-        return sum(amount for name, amount in found.items() if name.startswith("celery_task_") and name != "celery_task_sent")
+        return sum(
+            amount
+            for name, amount in found.items()
+            if name.startswith("celery_task_") and name != "celery_task_sent"
+        )
 
     assert series(TYPES, 1) == TYPES * SERIES_OF_A_ROW
     assert series(TYPES, WORKERS) == WORKERS * TYPES * SERIES_OF_A_ROW
@@ -60,7 +70,9 @@ def test_tasks_beyond_the_cap_are_one() -> None:
 def test_a_group_is_as_large_as_one_worker(agents: bool) -> None:
     def series(workers: int) -> dict[str, int]:
         rules = dataclasses.replace(RULES, groups=ONE_GROUP)
-        return large(Scene(rules), clients=workers, types=TYPES, workers=workers, agents=agents).series()
+        return large(
+            Scene(rules), clients=workers, types=TYPES, workers=workers, agents=agents
+        ).series()
 
     several = series(WORKERS)
     assert several == series(1)
@@ -70,7 +82,9 @@ def kept() -> tuple[int, int]:
     """What is remembered of workers and of tasks, anywhere."""
     gc.collect()
     objects = gc.get_objects()
-    return sum(isinstance(each, WorkerTasks) for each in objects), sum(isinstance(each, Task) for each in objects)
+    return sum(isinstance(each, WorkerTasks) for each in objects), sum(
+        isinstance(each, Task) for each in objects
+    )
 
 
 def test_workers_that_come_and_go_leave_nothing_behind() -> None:
@@ -82,10 +96,17 @@ def test_workers_that_come_and_go_leave_nothing_behind() -> None:
         assert scene.series()["celery_worker_up"] == workers
         assert scene.fleet.snapshot(scene.now).tasks_in_flight > 0
         scene.expire()
-        assert (scene.fleet.snapshot(scene.now).workers, scene.fleet.snapshot(scene.now).tasks_in_flight) == ((), 0)
+        assert (
+            scene.fleet.snapshot(scene.now).workers,
+            scene.fleet.snapshot(scene.now).tasks_in_flight,
+        ) == ((), 0)
         rests.append(scene.series())
     assert rests[1] == rests[2]
-    assert not [name for name in rests[2] if name.startswith(("celery_worker", "celery_queue", "celery_agent"))]
+    assert not [
+        name
+        for name in rests[2]
+        if name.startswith(("celery_worker", "celery_queue", "celery_agent"))
+    ]
     late = 3 * workers // 2  # done tasks with an event still to come: bounded, whose ever they were
     assert kept() == (before[0], before[1] + late)
 
@@ -115,5 +136,7 @@ def test_workers_that_are_gone_make_room_though_nobody_scrapes() -> None:
         scene.beat("celery@one-too-many")
         scene.now += RULES.expire_after + 1
     generation(scene, 3, 4)
-    assert {worker.nodename for worker in scene.fleet.snapshot(scene.now).workers} == {f"celery@web-3-{each}" for each in range(4)}
+    assert {worker.nodename for worker in scene.fleet.snapshot(scene.now).workers} == {
+        f"celery@web-3-{each}" for each in range(4)
+    }
     assert scene.fleet.snapshot(scene.now).dropped["celery_worker_info"] == 3

@@ -10,7 +10,9 @@ from celery_memory_exporter.fleet.estimates import LEAST_INTERVALS, ResidentShar
 from tests import samples
 
 
-def readings(shares: ResidentShares, runs: list[dict[str, int]], per_run: dict[str, int], noise: int = 0) -> None:
+def readings(
+    shares: ResidentShares, runs: list[dict[str, int]], per_run: dict[str, int], noise: int = 0
+) -> None:
     chance = random.Random(7)
     size = 50 * samples.MIB
     shares.read(samples.table(rss=size), {})
@@ -21,7 +23,10 @@ def readings(shares: ResidentShares, runs: list[dict[str, int]], per_run: dict[s
 
 def mixed(count: int) -> list[dict[str, int]]:
     chance = random.Random(3)
-    return [{name: chance.randrange(20) for name in ("leaks", "innocent", "another")} for _ in range(count)]
+    return [
+        {name: chance.randrange(20) for name in ("leaks", "innocent", "another")}
+        for _ in range(count)
+    ]
 
 
 def test_the_task_type_that_grows_gets_the_growth_and_the_others_do_not() -> None:
@@ -42,7 +47,9 @@ def test_few_readings_tell_nothing() -> None:
 
 def test_task_types_that_always_run_together_cannot_be_told_apart() -> None:
     shares = ResidentShares()
-    readings(shares, [{"one": number % 5, "two": number % 5} for number in range(60)], {"one": 100_000})
+    readings(
+        shares, [{"one": number % 5, "two": number % 5} for number in range(60)], {"one": 100_000}
+    )
     assert shares.estimates == {}
 
 

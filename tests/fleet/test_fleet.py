@@ -29,14 +29,19 @@ def rss(worker: WorkerView) -> dict[str, int | None]:
     return {each.figures.process: each.figures.rss_bytes for each in worker.processes}
 
 
-# --- reports --------------------------------------------------------------------------------------------------------
+# --- reports ------------------------------------------------------------------------------------
 
 
 def test_a_report_shows_the_worker() -> None:
     fleet = make_fleet()
     assert fleet.apply_report(samples.report(), 10.0) is None
     worker = only(fleet, 11.0)
-    assert (worker.nodename, worker.hostname, worker.up, worker.live) == ("celery@web1", "web1", True, True)
+    assert (worker.nodename, worker.hostname, worker.up, worker.live) == (
+        "celery@web1",
+        "web1",
+        True,
+        True,
+    )
     assert set(rss(worker)) == {"main", "0", "1"}
 
 
@@ -50,7 +55,9 @@ def test_a_repeated_report_is_a_counted_duplicate() -> None:
 
 
 @given(st.permutations(range(6)), st.lists(st.integers(0, 5), max_size=6))
-def test_reports_lost_repeated_and_reordered_end_in_the_latest(order: list[int], repeated: list[int]) -> None:
+def test_reports_lost_repeated_and_reordered_end_in_the_latest(
+    order: list[int], repeated: list[int]
+) -> None:
     fleet = make_fleet()
     reports = [samples.report(sequence=number, children_started=number) for number in range(6)]
     for number in [*order, *repeated]:
@@ -61,7 +68,9 @@ def test_reports_lost_repeated_and_reordered_end_in_the_latest(order: list[int],
 def test_a_restarted_worker_replaces_its_predecessor_whatever_the_sequence() -> None:
     fleet = make_fleet()
     fleet.apply_report(samples.report(sequence=900), 0.0)
-    again = samples.report(sequence=1, instance=samples.instance(200, started_at=2_000.0), children_started=1)
+    again = samples.report(
+        sequence=1, instance=samples.instance(200, started_at=2_000.0), children_started=1
+    )
     assert fleet.apply_report(again, 1.0) is None
     assert fleet.apply_report(samples.report(sequence=901), 2.0) == "stale"
     assert only(fleet).children_started == 1
@@ -87,7 +96,7 @@ def test_workers_beyond_the_cap_are_refused_and_counted() -> None:
     assert snapshot.dropped["celery_worker_info"] == 1
 
 
-# --- worker events --------------------------------------------------------------------------------------------------
+# --- worker events ------------------------------------------------------------------------------
 
 
 def test_a_heartbeat_alone_shows_a_worker_until_it_times_out() -> None:
@@ -104,7 +113,7 @@ def test_a_worker_that_says_goodbye_is_down_at_once() -> None:
     assert (only(fleet, 1.0).up, only(fleet, 1.0).processes) == (False, ())
 
 
-# --- the process table ----------------------------------------------------------------------------------------------
+# --- the process table --------------------------------------------------------------------------
 
 
 def test_without_agent_and_events_the_table_shows_the_worker() -> None:
@@ -121,7 +130,12 @@ def test_a_recycled_child_takes_the_slot_that_is_free() -> None:
     fleet.apply_processes([samples.table(children=(101, 102, 103))], 0.0)
     fleet.apply_processes([samples.table(children=(101, 103, 110))], 5.0)
     worker = only(fleet, 5.0)
-    assert {each.figures.pid: each.figures.process for each in worker.processes} == {100: "main", 101: "0", 103: "2", 110: "1"}
+    assert {each.figures.pid: each.figures.process for each in worker.processes} == {
+        100: "main",
+        101: "0",
+        103: "2",
+        110: "1",
+    }
     assert worker.children_started == 4
 
 
@@ -133,25 +147,40 @@ def test_no_slot_is_shown_twice_when_the_guess_was_wrong() -> None:
     told = [samples.process("main", 100), samples.process("1", 20)]
     fleet.apply_report(samples.report(processes=told), 6.0)
     fleet.apply_processes([samples.table(children=(20, 30))], 10.0)
-    assert {each.figures.pid: each.figures.process for each in only(fleet, 10.0).processes} == {100: "main", 20: "1", 30: "0"}
+    assert {each.figures.pid: each.figures.process for each in only(fleet, 10.0).processes} == {
+        100: "main",
+        20: "1",
+        30: "0",
+    }
 
 
 def test_two_workers_of_one_host_stay_apart_even_with_one_name() -> None:
     fleet = make_fleet()
-    fleet.apply_processes([samples.table(main=100, children=()), samples.table(main=200, children=())], 0.0)
-    assert [worker.nodename for worker in fleet.snapshot(0.0).workers] == ["celery@web1", "celery@web1#2"]
+    fleet.apply_processes(
+        [samples.table(main=100, children=()), samples.table(main=200, children=())], 0.0
+    )
+    assert [worker.nodename for worker in fleet.snapshot(0.0).workers] == [
+        "celery@web1",
+        "celery@web1#2",
+    ]
 
 
-def test_agent_and_table_of_one_worker_become_one_with_the_agents_slots_and_the_tables_memory() -> None:
+def test_agent_and_table_of_one_worker_become_one_with_the_agents_slots_and_the_tables_memory() -> (
+    None
+):
     fleet = make_fleet()
-    fleet.apply_report(samples.report(processes=[samples.process("main", 100), samples.process("7", 101)]), 0.0)
+    fleet.apply_report(
+        samples.report(processes=[samples.process("main", 100), samples.process("7", 101)]), 0.0
+    )
     fleet.apply_processes([samples.table("celery@name-on-the-command-line", children=(101,))], 1.0)
     worker = only(fleet, 1.0)
     child = next(each.figures for each in worker.processes if each.figures.process == "7")
     assert worker.nodename == "celery@web1"
     assert child.rss_bytes == 55 * samples.MIB
     assert child.python_blocks == 300_000
-    assert child.peak_rss_bytes == 60 * samples.MIB, "the agent restarts the kernel's mark and keeps the peak itself"
+    assert child.peak_rss_bytes == 60 * samples.MIB, (
+        "the agent restarts the kernel's mark and keeps the peak itself"
+    )
 
 
 def test_the_order_in_which_agent_and_table_are_heard_does_not_matter() -> None:
@@ -163,7 +192,9 @@ def test_the_order_in_which_agent_and_table_are_heard_does_not_matter() -> None:
         fleet.apply_processes([samples.table("celery@other-name")], 0.0)
         fleet.apply_report(samples.report(), 0.0)
         fleet.apply_processes([samples.table("celery@other-name")], 1.0)
-        views.append(rss(next(w for w in fleet.snapshot(1.0).workers if w.nodename == "celery@web1")))
+        views.append(
+            rss(next(w for w in fleet.snapshot(1.0).workers if w.nodename == "celery@web1"))
+        )
     assert views[0] == views[1]
 
 
@@ -191,12 +222,18 @@ def test_the_same_pid_on_another_machine_is_another_process() -> None:
     assert names == ["celery@web1", "celery@web1#2"]
 
 
-def test_a_name_that_was_guessed_from_outside_a_container_is_forgotten_when_the_agent_tells_its_own() -> None:
+def test_a_name_guessed_from_outside_a_container_is_forgotten_when_the_agent_tells_it() -> None:
     fleet = make_fleet()
     cgroup = samples.table().cgroup
-    inside = [samples.WorkerProcesses("celery@host", samples.seen(pid, inner=1), (), cgroup) for pid in (4000, 5000)]
+    inside = [
+        samples.WorkerProcesses("celery@host", samples.seen(pid, inner=1), (), cgroup)
+        for pid in (4000, 5000)
+    ]
     fleet.apply_processes(inside, 0.0)
-    assert [worker.nodename for worker in fleet.snapshot(0.0).workers] == ["celery@host", "celery@host#2"]
+    assert [worker.nodename for worker in fleet.snapshot(0.0).workers] == [
+        "celery@host",
+        "celery@host#2",
+    ]
     for name, seen in zip(("celery@a", "celery@b"), inside, strict=True):
         instance = samples.instance(1, start_ticks=seen.main.identity.start_ticks)
         fleet.apply_report(samples.report(worker=name, instance=instance, processes=[]), 1.0)
@@ -210,7 +247,10 @@ def test_a_name_that_was_guessed_stays_where_somebody_else_has_it() -> None:
     fleet.apply_worker_event("celery@host", "worker-heartbeat", 1, 0.0)
     fleet.apply_report(samples.report(), 1.0)
     fleet.apply_processes([samples.table("celery@host")], 2.0)
-    assert {worker.nodename: worker.up for worker in fleet.snapshot(2.0).workers} == {"celery@host": True, "celery@web1": True}
+    assert {worker.nodename: worker.up for worker in fleet.snapshot(2.0).workers} == {
+        "celery@host": True,
+        "celery@web1": True,
+    }
 
 
 def test_a_table_that_is_no_longer_read_gives_way_to_the_agent() -> None:
@@ -228,7 +268,7 @@ def test_the_cgroup_is_the_agents_where_it_tells() -> None:
     assert only(fleet).cgroup.limit_bytes == 512 * samples.MIB
 
 
-# --- bounds ---------------------------------------------------------------------------------------------------------
+# --- bounds -------------------------------------------------------------------------------------
 
 
 def test_workers_that_come_and_go_leave_nothing_behind() -> None:
@@ -248,12 +288,16 @@ def test_event_groups_are_bounded() -> None:
     assert snapshot.event_lag_seconds == pytest.approx(0.5)
 
 
-# --- task events ----------------------------------------------------------------------------------------------------
+# --- task events --------------------------------------------------------------------------------
 
 
-def run_by_events(fleet: Fleet, worker: str = "celery@bare", uuid: str = "one", now: float = 0.0, broker: str = "") -> None:
+def run_by_events(
+    fleet: Fleet, worker: str = "celery@bare", uuid: str = "one", now: float = 0.0, broker: str = ""
+) -> None:
     for kind in ("task-received", "task-started", "task-succeeded"):
-        fleet.apply_task_event(kind, samples.task_event(kind, hostname=worker, uuid=uuid), now, broker)
+        fleet.apply_task_event(
+            kind, samples.task_event(kind, hostname=worker, uuid=uuid), now, broker
+        )
 
 
 def succeeded(worker: WorkerView) -> int:
@@ -292,7 +336,9 @@ def test_what_was_counted_before_the_workers_only_queue_was_known_is_that_queues
     run_by_events(fleet, uuid="later")
     traffic = only(fleet).traffic
     assert traffic is not None
-    assert [(row.queue, row.succeeded, sum(row.runtime.counts)) for row in traffic.rows] == [("mine", 2, 2)]
+    assert [(row.queue, row.succeeded, sum(row.runtime.counts)) for row in traffic.rows] == [
+        ("mine", 2, 2)
+    ]
 
 
 def test_lost_events_are_told_by_the_workers_own_count() -> None:
@@ -311,11 +357,15 @@ def test_nothing_is_lost_while_the_agent_counts() -> None:
     fleet.apply_worker_event("celery@web1", "worker-heartbeat", 0, 0.0, processed=1)
     fleet.apply_report(samples.report(), 1.0)
     for second in range(2, 40, 2):
-        fleet.apply_worker_event("celery@web1", "worker-heartbeat", 0, float(second), processed=second * 100)
+        fleet.apply_worker_event(
+            "celery@web1", "worker-heartbeat", 0, float(second), processed=second * 100
+        )
         run_by_events(fleet, "celery@web1", uuid=str(second), now=float(second))
     for second in range(700, 900, 2):
         run_by_events(fleet, "celery@web1", uuid=str(second), now=float(second))
-        fleet.apply_worker_event("celery@web1", "worker-heartbeat", 0, float(second), processed=10_000 + second // 2)
+        fleet.apply_worker_event(
+            "celery@web1", "worker-heartbeat", 0, float(second), processed=10_000 + second // 2
+        )
     assert only(fleet, 900.0).report is None
     assert only(fleet, 900.0).events_lost == 0
 
@@ -333,7 +383,9 @@ def test_the_last_report_comes_after_the_goodbye() -> None:
     fleet = make_fleet()
     fleet.apply_report(samples.report(), 0.0)
     fleet.apply_worker_event("celery@web1", "worker-offline", None, 1.0)
-    fleet.apply_report(samples.report(sequence=4, final=1, traffic=[samples.traffic(succeeded=9)]), 2.0)
+    fleet.apply_report(
+        samples.report(sequence=4, final=1, traffic=[samples.traffic(succeeded=9)]), 2.0
+    )
     worker = only(fleet, 2.0)
     assert (worker.up, worker.live, succeeded(worker)) == (False, False, 9)
 
@@ -344,14 +396,25 @@ def test_tasks_of_clients_are_counted_by_queue_and_not_by_client() -> None:
         event = samples.task_event("task-sent", hostname=f"gen{pod}@pod{pod}", uuid=str(pod))
         fleet.apply_task_event("task-sent", event, 0.0)
     (sent,) = fleet.snapshot(0.0).sent
-    assert (sent.name, sent.hostname, sent.queue, sent.count) == ("shop.send", "generic", "slow", 100)
+    assert (sent.name, sent.hostname, sent.queue, sent.count) == (
+        "shop.send",
+        "generic",
+        "slow",
+        100,
+    )
 
 
 def test_clients_told_apart_come_and_go() -> None:
     fleet = Fleet(Rules(samples.BOOT, Limits(senders=2), senders=True))
     for number in range(4):
-        fleet.apply_task_event("task-sent", samples.task_event("task-sent", hostname=f"gen@pod{number}"), 0.0)
-    assert {sent.hostname: sent.count for sent in fleet.snapshot(0.0).sent} == {"pod0": 1, "pod1": 1, "other": 2}
+        fleet.apply_task_event(
+            "task-sent", samples.task_event("task-sent", hostname=f"gen@pod{number}"), 0.0
+        )
+    assert {sent.hostname: sent.count for sent in fleet.snapshot(0.0).sent} == {
+        "pod0": 1,
+        "pod1": 1,
+        "other": 2,
+    }
     assert fleet.snapshot(0.0).dropped["celery_task_sent_total"] == 2
     assert fleet.snapshot(601.0).sent == ()
 
@@ -366,13 +429,15 @@ def test_what_clients_send_is_remembered_only_where_somebody_tells_its_end() -> 
     assert fleet.sent_at("one") is None
 
 
-# --- queues ---------------------------------------------------------------------------------------------------------
+# --- queues -------------------------------------------------------------------------------------
 
 
 def test_queues_are_those_configured_consumed_and_sent_to() -> None:
     fleet = Fleet(Rules(samples.BOOT, Limits()), {"": ("configured",)})
     fleet.apply_report(samples.report(queues=["consumed"]), 0.0)
-    fleet.apply_inspection("", {"celery@bare": WorkerFacts("prefork", 4, 4, ("consumed", "asked"))}, 0.0)
+    fleet.apply_inspection(
+        "", {"celery@bare": WorkerFacts("prefork", 4, 4, ("consumed", "asked"))}, 0.0
+    )
     fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
     assert set(fleet.queue_names("", 0.0)) == {"configured", "consumed", "asked", "slow"}
 
@@ -424,7 +489,7 @@ def test_only_living_workers_without_an_agent_are_asked() -> None:
     assert fleet.without_agent("", 301.0) == set()
 
 
-# --- several brokers ------------------------------------------------------------------------------------------------
+# --- several brokers ----------------------------------------------------------------------------
 
 
 def test_one_name_at_two_brokers_is_two_workers() -> None:
@@ -442,8 +507,17 @@ def test_a_process_belongs_to_the_broker_at_which_its_worker_was_heard() -> None
     fleet = Fleet(Rules(samples.BOOT, Limits()), {"eu": (), "us": ()})
     fleet.apply_worker_event("celery@bare", "worker-heartbeat", 0, 0.0, broker="us")
     fleet.apply_report(samples.report(), 0.0, "eu")
-    fleet.apply_processes([samples.table(), samples.table("celery@bare", 300, ()), samples.table("celery@new", 400, ())], 0.0)
-    live = {worker.nodename: worker.broker for worker in fleet.snapshot(0.0).workers if worker.processes}
+    fleet.apply_processes(
+        [
+            samples.table(),
+            samples.table("celery@bare", 300, ()),
+            samples.table("celery@new", 400, ()),
+        ],
+        0.0,
+    )
+    live = {
+        worker.nodename: worker.broker for worker in fleet.snapshot(0.0).workers if worker.processes
+    }
     assert live == {"celery@web1": "eu", "celery@bare": "us", "celery@new": ""}
 
 

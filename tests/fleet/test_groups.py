@@ -15,7 +15,10 @@ from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples
 
-GROUPS = ((re.compile(r"celery@web-.*"), "celery@web"), (re.compile(r"celery@(\w+)-\d+"), r"celery@\1"))
+GROUPS = (
+    (re.compile(r"celery@web-.*"), "celery@web"),
+    (re.compile(r"celery@(\w+)-\d+"), r"celery@\1"),
+)
 START, LATER = 0.0, 100.0
 
 
@@ -28,7 +31,9 @@ class Watched:
         self.registry = CollectorRegistry()
         self.registry.register(FleetCollector(lambda: self.fleet.snapshot(self.now)))
 
-    def report(self, pod: str, *, pid: int = 100, runs: int = 0, sequence: int = 1, **changes: Any) -> None:
+    def report(
+        self, pod: str, *, pid: int = 100, runs: int = 0, sequence: int = 1, **changes: Any
+    ) -> None:
         report = samples.report(
             worker=pod,
             instance=samples.instance(pid, started_at=float(pid)),
@@ -68,13 +73,32 @@ def test_members_add_up_and_the_highest_of_some_is_shown(watched: Watched) -> No
     assert watched.succeeded() == 7
     assert watched.value("celery_task_runtime_bucket", worker="celery@web", le="0.1") == 7
     assert watched.value("celery_task_runtime_sum", worker="celery@web") == 3.5
-    assert watched.value("celery_worker_memory_rss_bytes", worker="celery@web", process="1") == 140 * samples.MIB
-    assert watched.value("celery_worker_child_memory_limit_bytes", worker="celery@web") == 200 * samples.MIB
+    assert (
+        watched.value("celery_worker_memory_rss_bytes", worker="celery@web", process="1")
+        == 140 * samples.MIB
+    )
+    assert (
+        watched.value("celery_worker_child_memory_limit_bytes", worker="celery@web")
+        == 200 * samples.MIB
+    )
     assert watched.value("celery_worker_up", worker="celery@web", hostname="web") == 1
     assert watched.value("celery_worker_concurrency", worker="celery@web") == 4
     assert watched.value("celery_memory_exporter_workers") == 3
-    assert watched.value("celery_worker_gc_collections_total", worker="celery@web", process="main", generation="0") is None
-    assert watched.value("celery_worker_gc_collections_total", worker="celery@db", process="main", generation="0") == 180
+    assert (
+        watched.value(
+            "celery_worker_gc_collections_total",
+            worker="celery@web",
+            process="main",
+            generation="0",
+        )
+        is None
+    )
+    assert (
+        watched.value(
+            "celery_worker_gc_collections_total", worker="celery@db", process="main", generation="0"
+        )
+        == 180
+    )
 
 
 def test_a_name_may_be_made_of_the_members(watched: Watched) -> None:
@@ -145,7 +169,9 @@ def test_a_member_that_was_out_of_sight_goes_on_where_it_is_seen_again(watched: 
 def test_a_member_that_gets_its_agent_goes_on(watched: Watched) -> None:
     for number in range(5):
         for kind in ("task-received", "task-started", "task-succeeded"):
-            event = samples.task_event(kind, hostname="celery@web-a", uuid=str(number), name="shop.leak")
+            event = samples.task_event(
+                kind, hostname="celery@web-a", uuid=str(number), name="shop.leak"
+            )
             watched.fleet.apply_task_event(kind, event, watched.now)
     watched.report("celery@web-a", pid=1, runs=3)
     assert watched.succeeded() == 5
@@ -171,11 +197,15 @@ def test_a_group_without_members_is_forgotten(watched: Watched) -> None:
 def test_members_without_an_agent_are_counted_by_their_events(watched: Watched) -> None:
     for pod in ("celery@web-a", "celery@web-b"):
         for kind in ("task-received", "task-started", "task-succeeded"):
-            watched.fleet.apply_task_event(kind, samples.task_event(kind, hostname=pod, uuid=pod), watched.now)
+            watched.fleet.apply_task_event(
+                kind, samples.task_event(kind, hostname=pod, uuid=pod), watched.now
+            )
     assert watched.succeeded() == 2
     watched.now += 500
     kind = "task-received"
-    watched.fleet.apply_task_event(kind, samples.task_event(kind, hostname="celery@web-c", uuid="c"), watched.now)
+    watched.fleet.apply_task_event(
+        kind, samples.task_event(kind, hostname="celery@web-c", uuid="c"), watched.now
+    )
     watched.now += 200
     assert watched.succeeded() == 2
 
@@ -191,7 +221,14 @@ def test_the_caps_hold_for_the_group() -> None:
     watched.report("celery@db", tasks=[], lost=[])
     watched.now = LATER
     watched.report("celery@web-a", pid=1, runs=3, tasks=[], lost=[])
-    report = samples.report(worker="celery@web-b", tasks=[], lost=[], traffic=[samples.traffic("another")])
+    report = samples.report(
+        worker="celery@web-b", tasks=[], lost=[], traffic=[samples.traffic("another")]
+    )
     watched.fleet.apply_report(report, watched.now)
-    names = {each.labels["name"] for family in watched.registry.collect() for each in family.samples if "name" in each.labels}
+    names = {
+        each.labels["name"]
+        for family in watched.registry.collect()
+        for each in family.samples
+        if "name" in each.labels
+    }
     assert names == {"shop.leak", "other"}

@@ -1,7 +1,8 @@
-"""The 17 rules of Grafana's dashboard-linter, in its own names, written after its documentation; without exclusions.
+"""The 17 rules of Grafana's dashboard-linter, in its own names, written after its documentation;
+without exclusions.
 
-Each rule yields what is wrong with a dashboard. Its binary is not to be had from a package registry. PromQL is parsed by
-``promql_parser``, with the variables filled in as the linter does it.
+Each rule yields what is wrong with a dashboard. Its binary is not to be had from a package
+registry. PromQL is parsed by ``promql_parser``, with the variables filled in as the linter does it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ UNITS = {"none", "short", "bytes", "Bps", "s", "percentunit", "ops", "cps"}
 WITH_DATA_SOURCE = {"singlestat", "graph", "table", "timeseries"}
 WITH_QUERIES = {"stat", "singlestat", "graph", "table", "timeseries", "gauge"}
 WITH_TARGETS = {*WITH_QUERIES, "state-timeline", "heatmap", "bargauge"}
-DATA_SOURCES = {"$datasource", "${datasource}", "$prometheus_datasource", "${prometheus_datasource}"}
+DATA_SOURCES = {
+    "$datasource",
+    "${datasource}",
+    "$prometheus_datasource",
+    "${prometheus_datasource}",
+}
 VARIABLES = {"$__rate_interval": "5m", "$__range": "3h", "$__interval": "1m"}
 QUERY = re.compile(r"(label_names|label_values|metrics|query_result)\((.+)\)")
 
@@ -127,7 +133,12 @@ def panel_units(dashboard: Json) -> Iterator[str]:
     for panel in panels(dashboard):
         config = panel["fieldConfig"]
         units = [config["defaults"].get("unit")]
-        units += [each["value"] for override in config["overrides"] for each in override["properties"] if each["id"] == "unit"]
+        units += [
+            each["value"]
+            for override in config["overrides"]
+            for each in override["properties"]
+            if each["id"] == "unit"
+        ]
         for unit in units:
             if unit not in UNITS:
                 yield f"{panel['title']} has the unit {unit!r}"
@@ -170,7 +181,11 @@ def target_rate_interval(dashboard: Json) -> Iterator[str]:
 def _target_matcher(dashboard: Json, name: str) -> Iterator[str]:
     for title, expression in targets(dashboard):
         for selector in selectors(expression):
-            matchers = [(str(each.op), each.value) for each in selector.matchers.matchers if each.name == name]
+            matchers = [
+                (str(each.op), each.value)
+                for each in selector.matchers.matchers
+                if each.name == name
+            ]
             if matchers != [("MatchOp.Re", f"${name}")]:
                 yield f'{title}: {selector.name} has not {name}=~"${name}"'
 
@@ -193,7 +208,8 @@ def target_counter_agg(dashboard: Json) -> Iterator[str]:
                 yield f"{title} shows the counter {match[0]} as it is"
 
 
-#: Counters whose total is what is asked for: since the start, or of a series that began meanwhile (see ``risen``).
+#: Counters whose total is what is asked for: since the start, or of a series that began meanwhile
+#: (see ``risen``).
 SHOWN_AS_THEY_ARE = {
     "celery_memory_exporter_series_dropped_total",
     "celery_task_lost_total",

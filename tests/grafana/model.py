@@ -1,7 +1,9 @@
-"""Reads dashboards into the official model of a Grafana release and says what does not come out again.
+"""Reads dashboards into the official model of a Grafana release and says what does not come out
+again.
 
-``python -m tests.grafana.model FILE…`` with the release's ``grafana-foundation-sdk`` in ``PYTHONPATH``; a program of its own, as
-several releases of the SDK cannot be in one process. One line for each difference; nothing when the model knows every field.
+``python -m tests.grafana.model FILE…`` with the release's ``grafana-foundation-sdk`` in
+``PYTHONPATH``; a program of its own, as several releases of the SDK cannot be in one process. One
+line for each difference; nothing when the model knows every field.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: What the Prometheus data source itself reads of an annotation's query; older models end at the query.
+#: What the Prometheus data source itself reads of an annotation's query; older models end at the
+#: query.
 OF_THE_DATA_SOURCE = ("titleFormat", "tagKeys")
 
 

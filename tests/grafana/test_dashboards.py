@@ -1,4 +1,5 @@
-"""The dashboards as they are committed: what is in them, where it is, and that Grafana knows every field of it."""
+"""The dashboards as they are committed: what is in them, where it is, and that Grafana knows every
+field of it."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def dashboard(request: pytest.FixtureRequest) -> Json:
 
 def test_what_is_committed_is_what_is_generated() -> None:
     expected = files()
-    assert {f"{path.parent.name}/{path.name}" for path in [*FILES, *(GRAFANA / "rules").glob("*.yaml")]} == set(expected)
+    assert {
+        f"{path.parent.name}/{path.name}" for path in [*FILES, *(GRAFANA / "rules").glob("*.yaml")]
+    } == set(expected)
     for path, content in expected.items():
         assert (GRAFANA / path).read_text() == content, f"{path}: run `make grafana`"
 
@@ -72,14 +75,22 @@ SELECTOR = '{job=~"$job",instance=~"$instance"}'
 BROKEN: dict[str, Callable[[Json], Any]] = {
     "template_datasource": lambda each: each["templating"]["list"].pop(0),
     "template_job": lambda each: linter.variables(each, "query")["job"].update(multi=False),
-    "template_instance": lambda each: linter.variables(each, "query")["instance"].update(allValue=".*"),
-    "template_label_promql": lambda each: linter.variables(each, "query")["job"].update(query="label_values(up{, job)"),
-    "template_on_time_change_reload": lambda each: linter.variables(each, "query")["job"].update(refresh=1),
+    "template_instance": lambda each: linter.variables(each, "query")["instance"].update(
+        allValue=".*"
+    ),
+    "template_label_promql": lambda each: linter.variables(each, "query")["job"].update(
+        query="label_values(up{, job)"
+    ),
+    "template_on_time_change_reload": lambda each: linter.variables(each, "query")["job"].update(
+        refresh=1
+    ),
     "panel_datasource": lambda each: panel_of(each)["datasource"].update(uid="P1809F7CD0C75ACF3"),
     "panel_title_description": lambda each: panel_of(each).update(description=""),
     "panel_units": lambda each: panel_of(each)["fieldConfig"]["defaults"].update(unit="megabytes"),
     "panel_no_targets": lambda each: panel_of(each).update(targets=[]),
-    "target_logql": lambda each: panel_of(each)["targets"][0].update(datasource={"type": "loki", "uid": "x"}),
+    "target_logql": lambda each: panel_of(each)["targets"][0].update(
+        datasource={"type": "loki", "uid": "x"}
+    ),
     "target_logql_auto": lambda each: set_expr(each, "rate(x[$__auto])"),
     "target_promql": lambda each: set_expr(each, f"sum(rate(x{SELECTOR}[5m])"),
     "target_rate_interval": lambda each: set_expr(each, f"rate(x{SELECTOR}[5m])"),
@@ -99,7 +110,9 @@ def test_the_linter_sees_what_is_broken(rule: linter.Rule) -> None:
 
 def cells(panel: Json) -> set[tuple[int, int]]:
     at = panel["gridPos"]
-    return set(itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"])))
+    return set(
+        itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"]))
+    )
 
 
 def test_panels_do_not_overlap_and_stay_on_the_grid(dashboard: Json) -> None:
@@ -120,14 +133,26 @@ def test_a_row_has_to_fill_the_grid() -> None:
 def metrics_of(dashboard: Json) -> set[str]:
     expressions = [expression for _, expression in linter.targets(dashboard)]
     expressions += [each["expr"] for each in dashboard["annotations"]["list"] if "expr" in each]
-    asked = [linter.QUERY.fullmatch(each["query"]) for each in linter.variables(dashboard, "query").values()]
+    asked = [
+        linter.QUERY.fullmatch(each["query"])
+        for each in linter.variables(dashboard, "query").values()
+    ]
     expressions += [match[2].rpartition(",")[0] for match in asked if match]
-    return {str(selector.name) for expression in expressions for selector in linter.selectors(expression)}
+    return {
+        str(selector.name)
+        for expression in expressions
+        for selector in linter.selectors(expression)
+    }
 
 
 def family_of(sample: str) -> Family | None:
     return next(
-        (BY_NAME[base] for suffix in ("", "_bucket", "_sum", "_count") if (base := sample.removesuffix(suffix)) in BY_NAME), None
+        (
+            BY_NAME[base]
+            for suffix in ("", "_bucket", "_sum", "_count")
+            if (base := sample.removesuffix(suffix)) in BY_NAME
+        ),
+        None,
     )
 
 
@@ -141,11 +166,18 @@ def test_every_label_that_is_asked_for_is_one_of_the_metrics(dashboard: Json) ->
         for selector in linter.selectors(expression):
             family = family_of(str(selector.name))
             asked = {matcher.name for matcher in selector.matchers.matchers}
-            assert family is None or asked <= of_the_target | set(family.labels), (title, selector.name)
+            assert family is None or asked <= of_the_target | set(family.labels), (
+                title,
+                selector.name,
+            )
 
 
 #: The same nodename in two clusters, and at two brokers of one exporter.
-PLACES = ({"cluster": "a", "broker": "eu"}, {"cluster": "a", "broker": "us"}, {"cluster": "b", "broker": "eu"})
+PLACES = (
+    {"cluster": "a", "broker": "eu"},
+    {"cluster": "a", "broker": "us"},
+    {"cluster": "b", "broker": "eu"},
+)
 #: Members of a group have several holders.
 VALUES = {
     "process": ("main", "0", "1"),
@@ -158,8 +190,16 @@ VALUES = {
 
 def samples_of(family: Family) -> list[tuple[str, dict[str, str]]]:
     """Name and further labels of each of its samples."""
-    buckets = [(f"{family.name}_bucket", {"le": bound}) for bound in ("1", "+Inf")] if family.kind == "histogram" else []
-    plain = [f"{family.name}_sum", f"{family.name}_count"] if family.kind in ("histogram", "summary") else [family.name]
+    buckets = (
+        [(f"{family.name}_bucket", {"le": bound}) for bound in ("1", "+Inf")]
+        if family.kind == "histogram"
+        else []
+    )
+    plain = (
+        [f"{family.name}_sum", f"{family.name}_count"]
+        if family.kind in ("histogram", "summary")
+        else [family.name]
+    )
     return [*buckets, *((name, {}) for name in plain)]
 
 
@@ -167,11 +207,25 @@ def alike_in_several_places() -> list[str]:
     """Series of every family that differ by where they come from."""
     found = []
     for family, place in itertools.product(BY_NAME.values(), PLACES):
-        where = {key: value for key, value in place.items() if key == "cluster" or not family.name.startswith("celery_memory_")}
+        where = {
+            key: value
+            for key, value in place.items()
+            if key == "cluster" or not family.name.startswith("celery_memory_")
+        }
         for values in itertools.product(*(VALUES.get(label, ("x",)) for label in family.labels)):
-            labels = {"job": "celery", "instance": "e:9808", **where, **dict(zip(family.labels, values, strict=True))}
+            labels = {
+                "job": "celery",
+                "instance": "e:9808",
+                **where,
+                **dict(zip(family.labels, values, strict=True)),
+            }
             for name, more in samples_of(family):
-                found.append(name + "{" + ",".join(f'{key}="{value}"' for key, value in {**labels, **more}.items()) + "}")
+                found.append(
+                    name
+                    + "{"
+                    + ",".join(f'{key}="{value}"' for key, value in {**labels, **more}.items())
+                    + "}"
+                )
     return list(dict.fromkeys(found))
 
 
@@ -182,14 +236,25 @@ def filled(expression: str) -> str:
 
 
 @pytest.mark.integration
-def test_queries_join_what_belongs_together_where_targets_have_more_labels(dashboard: Json, tmp_path: Path) -> None:
+def test_queries_join_what_belongs_together_where_targets_have_more_labels(
+    dashboard: Json, tmp_path: Path
+) -> None:
     # Whatever a query answers, if it is no error.
     whatever = {"eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 0}]}
-    asked = [{"expr": f"count({filled(expression)}) * 0 or vector(0)", **whatever} for _, expression in linter.targets(dashboard)]
+    asked = [
+        {"expr": f"count({filled(expression)}) * 0 or vector(0)", **whatever}
+        for _, expression in linter.targets(dashboard)
+    ]
     series = [{"series": each, "values": "1+1x20"} for each in alike_in_several_places()]
     test = tmp_path / "test.yaml"
-    test.write_text(yaml.safe_dump({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": asked}]}))
-    done = subprocess.run([need("promtool"), "test", "rules", str(test)], capture_output=True, text=True, check=False)
+    test.write_text(
+        yaml.safe_dump(
+            {"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": asked}]}
+        )
+    )
+    done = subprocess.run(
+        [need("promtool"), "test", "rules", str(test)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -214,10 +279,14 @@ def test_dashboards_are_found_under_fixed_names_and_lead_to_each_other() -> None
 @pytest.mark.parametrize("release", RELEASES)
 def test_grafana_knows_every_field(release: str) -> None:
     if not (MODELS / release).is_dir():
-        (pytest.fail if IN_CI else pytest.skip)(f"no model of Grafana {release}; tests/prepare.sh models fetches it")
+        (pytest.fail if IN_CI else pytest.skip)(
+            f"no model of Grafana {release}; tests/prepare.sh models fetches it"
+        )
     command = [sys.executable, "-m", "tests.grafana.model", *map(str, FILES)]
     environment = {**os.environ, "PYTHONPATH": str(MODELS / release)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
@@ -230,11 +299,41 @@ def test_the_model_sees_a_field_that_is_not_known() -> None:
     ]
 
 
-#: The fields of Grafana's documentation on provisioning; it refuses nothing, and silently leaves out what it does not know.
-PROVIDER = {"name", "orgId", "folder", "folderUid", "type", "disableDeletion", "updateIntervalSeconds", "allowUiUpdates", "options"}
-SOURCE = {"name", "type", "access", "orgId", "uid", "url", "isDefault", "version", "editable", "jsonData", "secureJsonData"}
+#: The fields of Grafana's documentation on provisioning; it refuses nothing, and silently leaves
+#: out what it does not know.
+PROVIDER = {
+    "name",
+    "orgId",
+    "folder",
+    "folderUid",
+    "type",
+    "disableDeletion",
+    "updateIntervalSeconds",
+    "allowUiUpdates",
+    "options",
+}
+SOURCE = {
+    "name",
+    "type",
+    "access",
+    "orgId",
+    "uid",
+    "url",
+    "isDefault",
+    "version",
+    "editable",
+    "jsonData",
+    "secureJsonData",
+}
 OPTIONS = {"path", "foldersFromFilesStructure"}
-SETTINGS = {"httpMethod", "timeInterval", "prometheusType", "prometheusVersion", "manageAlerts", "exemplarTraceIdDestinations"}
+SETTINGS = {
+    "httpMethod",
+    "timeInterval",
+    "prometheusType",
+    "prometheusVersion",
+    "manageAlerts",
+    "exemplarTraceIdDestinations",
+}
 
 
 def provisioned(kind: str, key: str) -> Json:
@@ -258,4 +357,6 @@ def test_the_data_source_is_provisioned() -> None:
     assert set(source) <= SOURCE
     assert set(source["jsonData"]) <= SETTINGS
     assert source["type"] == "prometheus"
-    assert source["jsonData"]["timeInterval"] == "15s", "as the README's scrape configuration has it"
+    assert source["jsonData"]["timeInterval"] == "15s", (
+        "as the README's scrape configuration has it"
+    )

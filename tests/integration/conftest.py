@@ -1,4 +1,5 @@
-"""Real servers, real workers, a real exporter: started here on free ports, ended here by their pid."""
+"""Real servers, real workers, a real exporter: started here on free ports, ended here by their
+pid."""
 
 from __future__ import annotations
 
@@ -81,7 +82,12 @@ class Program:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT
+                self.command,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
             )
 
     @property
@@ -103,7 +109,9 @@ class Program:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"{self.command[:3]} did not stop within {patience:.0f} s:\n{self.text[-2000:]}") from None
+            raise AssertionError(
+                f"{self.command[:3]} did not stop within {patience:.0f} s:\n{self.text[-2000:]}"
+            ) from None
 
     def ensure_stopped(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -113,7 +121,9 @@ class Program:
 class Server(Program):
     """A broker on one port, which can be stopped and started again."""
 
-    def __init__(self, command: list[str], log: Path, url: str, port: int, **environment: str) -> None:
+    def __init__(
+        self, command: list[str], log: Path, url: str, port: int, **environment: str
+    ) -> None:
         super().__init__(command, log, **environment)
         self.url = url
         self.port = port
@@ -123,7 +133,9 @@ class Server(Program):
     def connection(self) -> Connection:
         """As a client of this broker has it."""
         options = self.settings.get("broker_transport_options", {})
-        return Connection(self.url, ssl=self.settings.get("broker_use_ssl", False), transport_options=options)
+        return Connection(
+            self.url, ssl=self.settings.get("broker_use_ssl", False), transport_options=options
+        )
 
     def start(self) -> None:
         super().start()
@@ -136,7 +148,17 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("redis")
     port = free_port()
     # Kept on disk at shutdown, so that tasks survive a restart as they do on users' brokers.
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes"]
+    command = [
+        program,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--appendonly",
+        "yes",
+    ]
     server = Server(command, folder / "log", f"redis://127.0.0.1:{port}/0", port)
     server.start()
     yield server
@@ -145,7 +167,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files. One certificate is for server and client alike, and for ``localhost`` and 127.0.0.1."""
+    """Files. One certificate is for server and client alike, and for ``localhost`` and
+    127.0.0.1."""
 
     authority: str
     certificate: str
@@ -164,24 +187,47 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         f"{new} -x509 -subj /CN=authority -keyout authority.key -out authority.pem",
         f"{new} -x509 -subj /CN=stranger -keyout stranger.key -out stranger.pem",
         f"{new} -subj /CN=localhost -keyout key.pem -out request.pem",
-        "x509 -req -in request.pem -CA authority.pem -CAkey authority.key -set_serial 1 -extfile names -out certificate.pem",
+        "x509 -req -in request.pem -CA authority.pem -CAkey authority.key -set_serial 1 -extfile "
+        "names -out certificate.pem",
     ):
         subprocess.run([program, *arguments.split()], cwd=folder, check=True, capture_output=True)
-    return Certificates(*(str(folder / name) for name in ("authority.pem", "certificate.pem", "key.pem", "stranger.pem")))
+    return Certificates(
+        *(
+            str(folder / name)
+            for name in ("authority.pem", "certificate.pem", "key.pem", "stranger.pem")
+        )
+    )
 
 
 @pytest.fixture(scope="session")
-def rediss_server(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Server]:
+def rediss_server(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[Server]:
     """Redis over TLS alone, which asks its clients for a certificate."""
     program = need("redis-server")
     folder = tmp_path_factory.mktemp("rediss")
     port = free_port()
     # A second address, which its certificate is not for.
-    command = [program, "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "127.0.0.2", "--dir", str(folder)]
+    command = [
+        program,
+        "--port",
+        "0",
+        "--tls-port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "127.0.0.2",
+        "--dir",
+        str(folder),
+    ]
     command += ["--tls-cert-file", certificates.certificate, "--tls-key-file", certificates.key]
     command += ["--tls-ca-cert-file", certificates.authority]
     server = Server(command, folder / "log", f"rediss://127.0.0.1:{port}/0", port)
-    files = {"ssl_ca_certs": certificates.authority, "ssl_certfile": certificates.certificate, "ssl_keyfile": certificates.key}
+    files = {
+        "ssl_ca_certs": certificates.authority,
+        "ssl_certfile": certificates.certificate,
+        "ssl_keyfile": certificates.key,
+    }
     server.settings = {"broker_use_ssl": {"ssl_cert_reqs": "required", **files}}
     server.start()
     yield server
@@ -195,11 +241,17 @@ def sentinel_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
     folder = tmp_path_factory.mktemp("sentinel")
     redis_port, port = free_port(), free_port()
     redis = Server(
-        [program, "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", str(folder)], folder / "redis", "", redis_port
+        [program, "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", str(folder)],
+        folder / "redis",
+        "",
+        redis_port,
     )
     redis.start()
     settings = folder / "sentinel.conf"
-    settings.write_text(f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor main 127.0.0.1 {redis_port} 1\n")
+    settings.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor main 127.0.0.1 {redis_port} "
+        "1\n"
+    )
     url = f"sentinel://127.0.0.1:{port};sentinel://127.0.0.1:{free_port()}"
     server = Server([program, str(settings), "--sentinel"], folder / "log", url, port)
     server.settings = {"broker_transport_options": {"master_name": "main"}}
@@ -216,7 +268,9 @@ def rabbitmq(folder: Path, url: str, port: int, listener: str) -> Iterator[Serve
     program = need("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
     epmd = need("epmd")
     mapper_port = free_port()
-    mapper = Server([epmd, "-port", str(mapper_port), "-address", "127.0.0.1"], folder / "epmd", "", mapper_port)
+    mapper = Server(
+        [epmd, "-port", str(mapper_port), "-address", "127.0.0.1"], folder / "epmd", "", mapper_port
+    )
     mapper.start()
     (folder / "rabbitmq.conf").write_text(f"{listener}\nloopback_users = none\n")
     (folder / "plugins").write_text("[].")
@@ -245,26 +299,37 @@ def rabbitmq(folder: Path, url: str, port: int, listener: str) -> Iterator[Serve
 def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     port = free_port()
     url = f"amqp://guest:guest@127.0.0.1:{port}//"
-    with rabbitmq(tmp_path_factory.mktemp("rabbitmq"), url, port, f"listeners.tcp.default = 127.0.0.1:{port}") as server:
+    with rabbitmq(
+        tmp_path_factory.mktemp("rabbitmq"), url, port, f"listeners.tcp.default = 127.0.0.1:{port}"
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def amqps_server(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Server]:
+def amqps_server(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[Server]:
     """RabbitMQ over TLS alone."""
     port = free_port()
-    files = {"cacertfile": certificates.authority, "certfile": certificates.certificate, "keyfile": certificates.key}
+    files = {
+        "cacertfile": certificates.authority,
+        "certfile": certificates.certificate,
+        "keyfile": certificates.key,
+    }
     listener = ["listeners.tcp = none", f"listeners.ssl.default = 127.0.0.1:{port}"]
     listener += [f"ssl_options.{name} = {path}" for name, path in files.items()]
     url = f"amqps://guest:guest@localhost:{port}//"
     with rabbitmq(tmp_path_factory.mktemp("amqps"), url, port, "\n".join(listener)) as server:
-        server.settings = {"broker_use_ssl": {"ca_certs": certificates.authority, "cert_reqs": ssl.CERT_REQUIRED}}
+        server.settings = {
+            "broker_use_ssl": {"ca_certs": certificates.authority, "cert_reqs": ssl.CERT_REQUIRED}
+        }
         yield server
 
 
 @pytest.fixture
 def broker(request: pytest.FixtureRequest) -> Server:
-    """The server that the test is parametrized with, Redis unless it says otherwise; running, and empty of old tasks."""
+    """The server that the test is parametrized with, Redis unless it says otherwise; running, and
+    empty of old tasks."""
     server: Server = request.getfixturevalue(f"{getattr(request, 'param', 'redis')}_server")
     if server.process is None or server.process.poll() is not None:
         server.start()
@@ -277,11 +342,15 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 class Exporter(Program):
     """``celery-memory-exporter serve`` as a process."""
 
-    def __init__(self, log: Path, broker_url: str | None, *options: str, port: int | None = None) -> None:
+    def __init__(
+        self, log: Path, broker_url: str | None, *options: str, port: int | None = None
+    ) -> None:
         self.port = port or free_port()
         command = [sys.executable, "-m", "celery_memory_exporter.cli", "serve"]
         command += ["--listen-address", f"127.0.0.1:{self.port}", *options]
-        super().__init__(command, log, **({"CELERY_MEMORY_BROKER_URL": broker_url} if broker_url else {}))
+        super().__init__(
+            command, log, **({"CELERY_MEMORY_BROKER_URL": broker_url} if broker_url else {})
+        )
 
     def start(self) -> None:
         super().start()
@@ -299,31 +368,57 @@ class Exporter(Program):
 
     def samples(self) -> Samples:
         families = text_string_to_metric_families(self.text_of())
-        return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
+        return {
+            (each.name, frozenset(each.labels.items())): each.value
+            for family in families
+            for each in family.samples
+        }
 
     def value(self, family: str, /, **labels: str) -> float | None:
         """The sum of the samples with these labels; ``None`` when there is none."""
         wanted = set(labels.items())
-        values = [value for (each, has), value in self.samples().items() if each == family and wanted <= has]
+        values = [
+            value
+            for (each, has), value in self.samples().items()
+            if each == family and wanted <= has
+        ]
         return sum(values) if values else None
 
     def by_label(self, family: str, label: str, /, **labels: str) -> dict[str, float]:
         wanted = set(labels.items())
         samples = self.samples().items()
-        return {dict(has)[label]: value for (each, has), value in samples if each == family and wanted <= has}
+        return {
+            dict(has)[label]: value
+            for (each, has), value in samples
+            if each == family and wanted <= has
+        }
 
 
 class Worker(Program):
     """``celery worker`` on the tests' application, with the agent unless it says otherwise."""
 
-    def __init__(self, log: Path, broker: Server, name: str, *options: str, agent: bool = True, **environment: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        broker: Server,
+        name: str,
+        *options: str,
+        agent: bool = True,
+        **environment: str,
+    ) -> None:
         self.nodename = f"{name}@localhost"
         self.queue = name
-        application = "tests.integration.configured" if broker.settings else "tests.integration.tasks"
+        application = (
+            "tests.integration.configured" if broker.settings else "tests.integration.tasks"
+        )
         command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", application, "worker"]
         command += ["-n", self.nodename, "-Q", self.queue, "-l", "INFO", *options]
         command += ["-I", "celery_memory_exporter.autoload"] if agent else []
-        settings = {"TEST_BROKER_URL": broker.url, "CELERY_MEMORY_INTERVAL_SECONDS": str(INTERVAL), "C_FORCE_ROOT": "1"}
+        settings = {
+            "TEST_BROKER_URL": broker.url,
+            "CELERY_MEMORY_INTERVAL_SECONDS": str(INTERVAL),
+            "C_FORCE_ROOT": "1",
+        }
         settings["TEST_BROKER_SETTINGS"] = json.dumps(broker.settings)
         super().__init__(command, log, **{**settings, **environment})
 
@@ -348,20 +443,37 @@ class Stage:
         self._programs.append(program)
         program.start()
 
-    def exporter(self, *options: str, broker: bool = True, port: int | None = None, ready: bool = True) -> Exporter:
+    def exporter(
+        self, *options: str, broker: bool = True, port: int | None = None, ready: bool = True
+    ) -> Exporter:
         number = len(self._programs)
-        exporter = Exporter(self.folder / f"exporter{number}.log", self.broker.url if broker else None, *options, port=port)
+        exporter = Exporter(
+            self.folder / f"exporter{number}.log",
+            self.broker.url if broker else None,
+            *options,
+            port=port,
+        )
         self._run(exporter)
         if ready:
             wait_for(exporter.ready, "the exporter to be ready")
         return exporter
 
-    def worker(self, *options: str, name: str = "", agent: bool = True, **environment: str) -> Worker:
+    def worker(
+        self, *options: str, name: str = "", agent: bool = True, **environment: str
+    ) -> Worker:
         number = len(self._programs)
         name = name or f"w{number}-{self.broker.port}-{self.folder.name}"
-        # Each object is counted, however slow the machine is today: the tests ask for exact numbers.
+        # Each object is counted, however slow the machine is today: the tests ask for exact
+        # numbers.
         environment = {"CELERY_MEMORY_CENSUS_PAUSE_SECONDS": "1", **environment}
-        worker = Worker(self.folder / f"worker{number}.log", self.broker, name, *options, agent=agent, **environment)
+        worker = Worker(
+            self.folder / f"worker{number}.log",
+            self.broker,
+            name,
+            *options,
+            agent=agent,
+            **environment,
+        )
         self._run(worker)
         return worker
 
@@ -369,7 +481,9 @@ class Stage:
         with self.broker.connection() as connection:
             producer = connection.Producer()
             for _ in range(times):
-                getattr(self.tasks, task).apply_async(arguments, queue=worker.queue, producer=producer)
+                getattr(self.tasks, task).apply_async(
+                    arguments, queue=worker.queue, producer=producer
+                )
 
     def end(self) -> None:
         for program in reversed(self._programs):

@@ -1,4 +1,5 @@
-"""Programs as another user, in a pid namespace, or before another ``/proc``: by Linux' namespaces, without a container engine."""
+"""Programs as another user, in a pid namespace, or before another ``/proc``: by Linux' namespaces,
+without a container engine."""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ def start() -> Iterator[Start[Program]]:
     """Starts programs, the last of which is stopped first."""
     need("setpriv")
     # Root in a container has not always the right to.
-    if subprocess.run([need("unshare"), "--mount", "true"], check=False, capture_output=True).returncode != 0:
+    if (
+        subprocess.run(
+            [need("unshare"), "--mount", "true"], check=False, capture_output=True
+        ).returncode
+        != 0
+    ):
         pytest.skip("namespaces and other users need root")
     with contextlib.ExitStack() as stack:
 
@@ -40,16 +46,26 @@ def start() -> Iterator[Start[Program]]:
         yield start
 
 
-def as_user(user: int, command: list[str], *files: Path, hidepid: int = 0, capabilities: str = "") -> list[str]:
-    """The command run by a user without any right but those ``capabilities`` (as setpriv names them).
+def as_user(
+    user: int, command: list[str], *files: Path, hidepid: int = 0, capabilities: str = ""
+) -> list[str]:
+    """The command run by a user without any right but those ``capabilities`` (as setpriv names
+    them).
 
-    ``files`` are what it has to read beside this project and its Python, which root may have in its home.
+    ``files`` are what it has to read beside this project and its Python, which root may have in its
+    home.
     """
     lines = ["set -e", *_opened({Path(sys.base_prefix), Path(sys.prefix), ROOT, *files})]
     if hidepid:
         # A new /proc: to mount the old one again would change it for the whole machine.
         lines.append(f"mount -t proc -o hidepid={hidepid} proc /proc")
-    privileges = ["--no-new-privs", "--inh-caps", f"-all{capabilities}", "--bounding-set", f"-all{capabilities}"]
+    privileges = [
+        "--no-new-privs",
+        "--inh-caps",
+        f"-all{capabilities}",
+        "--bounding-set",
+        f"-all{capabilities}",
+    ]
     privileges += ["--ambient-caps", f"-all{capabilities}"]
     identity = ["--reuid", str(user), "--regid", str(user), "--clear-groups"]
     lines.append(shlex.join(["exec", "setpriv", *identity, *privileges, *command]))
@@ -57,7 +73,8 @@ def as_user(user: int, command: list[str], *files: Path, hidepid: int = 0, capab
 
 
 def _opened(paths: set[Path]) -> list[str]:
-    """Shell lines that make the paths reachable for all: what is closed above them is replaced, in one mount namespace only."""
+    """Shell lines that make the paths reachable for all: what is closed above them is replaced, in
+    one mount namespace only."""
     closed: dict[Path, list[Path]] = {}
     for path in sorted(paths):
         for parent in reversed(path.parents):
@@ -78,13 +95,26 @@ class Contained(Program):
 
     def __init__(self, program: Program, hostname: str) -> None:
         script = shlex.join(["hostname", hostname]) + "; exec " + shlex.join(program.command)
-        command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", "sh", "-c", script]
+        command = [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--uts",
+            "sh",
+            "-c",
+            script,
+        ]
         super().__init__(command, program.log)
         self.environment = program.environment
 
     def inner(self) -> psutil.Process:
         """Its process 1, as the outside sees it."""
-        return wait_for(lambda: next(iter(psutil.Process(self.pid).children()), None), "the process in the namespace")
+        return wait_for(
+            lambda: next(iter(psutil.Process(self.pid).children()), None),
+            "the process in the namespace",
+        )
 
     def ensure_stopped(self) -> None:
         """unshare waits for its child, and passes no signal on."""

@@ -28,7 +28,8 @@ def is_ready(port: int) -> bool:
 
 
 class Prometheus(Program):
-    """Scrapes one exporter; with ``rules``, evaluates them as often, and tells ``alertmanager`` (a port)."""
+    """Scrapes one exporter; with ``rules``, evaluates them as often, and tells ``alertmanager`` (a
+    port)."""
 
     def __init__(
         self,
@@ -46,17 +47,29 @@ class Prometheus(Program):
         interval = f"{scrape_seconds}s"
         target = {"targets": [f"{LOOPBACK}:{exporter_port}"], "labels": {"namespace": namespace}}
         settings: dict[str, Any] = {
-            "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+            "global": {
+                "scrape_interval": interval,
+                "scrape_timeout": interval,
+                "evaluation_interval": interval,
+            },
             "scrape_configs": [{"job_name": job, "static_configs": [target]}],
         }
         if rules:
             settings["rule_files"] = [rules]
         if alertmanager:
-            settings["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [f"{LOOPBACK}:{alertmanager}"]}]}]}
+            settings["alerting"] = {
+                "alertmanagers": [{"static_configs": [{"targets": [f"{LOOPBACK}:{alertmanager}"]}]}]
+            }
         config = folder / "prometheus.yaml"
         config.write_text(yaml.safe_dump(settings))
-        command = [need("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'prometheus'}"]
-        super().__init__([*command, f"--web.listen-address={LOOPBACK}:{self.port}"], folder / "prometheus.log")
+        command = [
+            need("prometheus"),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={folder / 'prometheus'}",
+        ]
+        super().__init__(
+            [*command, f"--web.listen-address={LOOPBACK}:{self.port}"], folder / "prometheus.log"
+        )
 
     def start(self) -> None:
         super().start()
@@ -77,7 +90,9 @@ class Prometheus(Program):
 
     def values(self, expression: str, begin: float, end: float) -> dict[int, float]:
         """By whole second; of one series."""
-        found = self.ask("query_range", query=expression, start=int(begin), end=int(end), step=1)["result"]
+        found = self.ask("query_range", query=expression, start=int(begin), end=int(end), step=1)[
+            "result"
+        ]
         return {int(at): float(value) for series in found for at, value in series["values"]}
 
 
@@ -89,7 +104,10 @@ class Alertmanager(Program):
         config = folder / "alertmanager.yaml"
         config.write_text(yaml.safe_dump(settings))
         command = [need("prometheus-alertmanager", "alertmanager"), f"--config.file={config}"]
-        command += [f"--storage.path={folder / 'alertmanager'}", f"--web.listen-address={LOOPBACK}:{self.port}"]
+        command += [
+            f"--storage.path={folder / 'alertmanager'}",
+            f"--web.listen-address={LOOPBACK}:{self.port}",
+        ]
         super().__init__([*command, "--cluster.listen-address="], folder / "alertmanager.log")
 
     def start(self) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import Reject
 
-app = Celery("tasks", broker=os.environ["TEST_BROKER_URL"], backend=os.environ.get("TEST_BACKEND_URL"))
+app = Celery(
+    "tasks", broker=os.environ["TEST_BROKER_URL"], backend=os.environ.get("TEST_BACKEND_URL")
+)
 app.conf.update(
     broker_connection_retry_on_startup=True,
     task_ignore_result="TEST_BACKEND_URL" not in os.environ,
@@ -130,8 +132,14 @@ def close_all_descriptors() -> None:
     from billiard import current_process
 
     worker = current_process()._target
-    pool = {worker.inq._reader.fileno(), worker.outq._writer.fileno()} if worker is not None else set()
+    pool = (
+        {worker.inq._reader.fileno(), worker.outq._writer.fileno()} if worker is not None else set()
+    )
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
-        if number > 2 and number not in pool and "pipe" in (os.path.realpath(f"/proc/self/fd/{number}")):
+        if (
+            number > 2
+            and number not in pool
+            and "pipe" in (os.path.realpath(f"/proc/self/fd/{number}"))
+        ):
             os.close(number)

@@ -1,4 +1,5 @@
-"""The agent in real workers of every pool. Runs on each Python and on the oldest and the newest Celery."""
+"""The agent in real workers of every pool. Runs on each Python and on the oldest and the newest
+Celery."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ def wait_for_growth(exporter: Exporter, worker: Worker, entries: int) -> None:
     seen: list[float | None] = []
 
     def reached() -> bool:
-        seen.append(exporter.value("celery_worker_objects_growth", worker=worker.nodename, object_type=ENTRY))
+        seen.append(
+            exporter.value(
+                "celery_worker_objects_growth", worker=worker.nodename, object_type=ENTRY
+            )
+        )
         return seen[-1] == entries
 
     try:
@@ -44,14 +49,25 @@ def wait_for_growth(exporter: Exporter, worker: Worker, entries: int) -> None:
 
 
 def no_agent_trouble(exporter: Exporter, worker: Worker) -> bool:
-    return exporter.value("celery_agent_errors_total", worker=worker.nodename) == 0 and "memory agent failed" not in worker.text
+    return (
+        exporter.value("celery_agent_errors_total", worker=worker.nodename) == 0
+        and "memory agent failed" not in worker.text
+    )
 
 
 def test_prefork_every_figure(stage: Stage) -> None:
     exporter = stage.exporter()
     worker = stage.worker("-c", "4")
     processes = wait_for(
-        lambda: len(found := exporter.by_label("celery_worker_memory_rss_bytes", "process", worker=worker.nodename)) == 5 and found,
+        lambda: (
+            len(
+                found := exporter.by_label(
+                    "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
+                )
+            )
+            == 5
+            and found
+        ),
         "main and four slots",
     )
     assert set(processes) == {"main", "0", "1", "2", "3"}
@@ -69,7 +85,9 @@ def test_prefork_every_figure(stage: Stage) -> None:
     assert exporter.value("celery_worker_children_started_total", worker=worker.nodename) == 4
     statm = Path(f"/proc/{worker.pid}/statm")
     rss = exporter.value("celery_worker_memory_rss_bytes", worker=worker.nodename, process="main")
-    assert rss == pytest.approx(int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"), abs=1024 * 1024)
+    assert rss == pytest.approx(
+        int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"), abs=1024 * 1024
+    )
     assert no_agent_trouble(exporter, worker)
 
 
@@ -80,9 +98,16 @@ def test_outcomes_of_runs(stage: Stage) -> None:
     stage.send(worker, "retry_once", times=3)
     wait_for_runs(exporter, worker, "retry_once", 3)
     labels = {"worker": worker.nodename, "queue_name": worker.queue}
-    assert exporter.value("celery_task_failed_total", name=name_of("fail"), exception="ValueError", **labels) == 7
+    assert (
+        exporter.value(
+            "celery_task_failed_total", name=name_of("fail"), exception="ValueError", **labels
+        )
+        == 7
+    )
     assert exporter.value("celery_task_retried_total", name=name_of("retry_once"), **labels) == 3
-    assert abs(per_run(exporter, worker, "celery_task_memory_retained_bytes", "fail")) < 100, "what an exception holds is not kept"
+    assert abs(per_run(exporter, worker, "celery_task_memory_retained_bytes", "fail")) < 100, (
+        "what an exception holds is not kept"
+    )
 
 
 def test_totals_survive_recycled_children_and_a_restarted_exporter(stage: Stage) -> None:
@@ -95,12 +120,30 @@ def test_totals_survive_recycled_children_and_a_restarted_exporter(stage: Stage)
     stage.send(worker, "noop", times=150)
     wait_for_runs(again, worker, "noop", 300)
     wait_for(
-        lambda: (again.value("celery_worker_children_exited_total", worker=worker.nodename, reason="tasks") or 0) >= 8,
+        lambda: (
+            (
+                again.value(
+                    "celery_worker_children_exited_total", worker=worker.nodename, reason="tasks"
+                )
+                or 0
+            )
+            >= 8
+        ),
         "recycled children",
     )
-    assert again.by_label("celery_worker_children_exited_total", "reason", worker=worker.nodename).keys() == {"tasks"}
+    assert again.by_label(
+        "celery_worker_children_exited_total", "reason", worker=worker.nodename
+    ).keys() == {"tasks"}
     slots = wait_for(
-        lambda: len(found := again.by_label("celery_worker_memory_rss_bytes", "process", worker=worker.nodename)) == 3 and found,
+        lambda: (
+            len(
+                found := again.by_label(
+                    "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
+                )
+            )
+            == 3
+            and found
+        ),
         "main and two slots",
     )
     assert set(slots) == {"main", "0", "1"}
@@ -121,15 +164,25 @@ def test_pools_without_children(stage: Stage, pool: str) -> None:
     assert set(exporter.by_label("celery_worker_memory_rss_bytes", "process", **labels)) == {"main"}
     assert exporter.by_label("celery_worker_info", "pool", **labels).keys() == {pool}
     if pool == "solo":
-        assert exporter.value("celery_task_memory_delta_bytes_bucket", le="+Inf", name=name_of("leak"), **labels) == 200
+        assert (
+            exporter.value(
+                "celery_task_memory_delta_bytes_bucket", le="+Inf", name=name_of("leak"), **labels
+            )
+            == 200
+        )
     assert no_agent_trouble(exporter, worker)
 
 
 def per_run(exporter: Exporter, worker: Worker, family: str, task: str) -> float:
     labels = {"worker": worker.nodename, "name": name_of(task)}
     # What runs left behind is told once a second.
-    wait_for(lambda: exporter.value("celery_task_memory_retained_runs", **labels), f"what {task} left behind")
-    value, runs = (exporter.value(each, **labels) for each in (family, "celery_task_memory_retained_runs"))
+    wait_for(
+        lambda: exporter.value("celery_task_memory_retained_runs", **labels),
+        f"what {task} left behind",
+    )
+    value, runs = (
+        exporter.value(each, **labels) for each in (family, "celery_task_memory_retained_runs")
+    )
     assert value is not None
     assert runs
     return value / runs
@@ -144,7 +197,9 @@ def test_results_and_arguments_are_not_retained(stage: Stage, broker_url_as_back
     stage.send(worker, "big_argument", rows, times=31)
     for task, runs in (("noop", 101), ("big_result", 31), ("big_argument", 31)):
         wait_for_runs(exporter, worker, task, runs)
-        assert abs(per_run(exporter, worker, "celery_task_memory_retained_bytes", task)) < 1024, task
+        assert abs(per_run(exporter, worker, "celery_task_memory_retained_bytes", task)) < 1024, (
+            task
+        )
 
 
 def test_twenty_objects_kept_a_run_are_twenty_blocks_a_run(stage: Stage) -> None:
@@ -155,9 +210,13 @@ def test_twenty_objects_kept_a_run_are_twenty_blocks_a_run(stage: Stage) -> None
         stage.send(worker, "noop")
     wait_for_runs(exporter, worker, "keep_twenty", 101)
     wait_for_runs(exporter, worker, "noop", 101)
-    kept, none = (per_run(exporter, worker, "celery_task_memory_retained_blocks", task) for task in ("keep_twenty", "noop"))
-    # Within a block: the list that they are kept in grows in steps of an eighth, each time in one block, and Python 3.10 gives each
-    # function a cache at its 1,024th call, Celery's own functions in whichever runs these are.
+    kept, none = (
+        per_run(exporter, worker, "celery_task_memory_retained_blocks", task)
+        for task in ("keep_twenty", "noop")
+    )
+    # Within a block: the list that they are kept in grows in steps of an eighth, each time in one
+    # block, and Python 3.10 gives each function a cache at its 1,024th call, Celery's own functions
+    # in whichever runs these are.
     assert abs(kept - 20) < 1
     assert abs(none) < 1
 
@@ -168,10 +227,18 @@ def test_what_ends_while_the_worker_shuts_down_is_counted(stage: Stage, pool: st
     worker = stage.worker("-c", "2", "-P", pool)
     stage.send(worker, "sleep", 4, times=2)
     labels = {"worker": worker.nodename, "name": name_of("sleep")}
-    wait_for(lambda: exporter.value("celery_task_started_total", **labels) == 2, "both to have started")
+    wait_for(
+        lambda: exporter.value("celery_task_started_total", **labels) == 2, "both to have started"
+    )
     worker.stop()
-    wait_for(lambda: exporter.value("celery_task_succeeded_total", **labels) == 2, "the last words of the worker")
-    wait_for(lambda: exporter.value("celery_worker_up", worker=worker.nodename) == 0, "the process to be gone")
+    wait_for(
+        lambda: exporter.value("celery_task_succeeded_total", **labels) == 2,
+        "the last words of the worker",
+    )
+    wait_for(
+        lambda: exporter.value("celery_worker_up", worker=worker.nodename) == 0,
+        "the process to be gone",
+    )
     assert exporter.value("celery_agent_errors_total", worker=worker.nodename) == 0
 
 
@@ -184,7 +251,12 @@ def test_the_task_that_a_killed_child_was_in_is_named(stage: Stage) -> None:
     wait_for(lambda: exporter.value("celery_task_lost_total", **lost) == 2, "two lost runs")
     stage.send(worker, "noop", times=20)
     wait_for_runs(exporter, worker, "noop", 40)
-    assert exporter.value("celery_worker_children_exited_total", worker=worker.nodename, reason="signal") == 2
+    assert (
+        exporter.value(
+            "celery_worker_children_exited_total", worker=worker.nodename, reason="signal"
+        )
+        == 2
+    )
     assert exporter.value("celery_worker_children_started_total", worker=worker.nodename) == 4
 
 
@@ -193,11 +265,21 @@ def test_a_child_over_its_memory_limit_is_told_from_one_over_its_tasks(stage: St
     worker = stage.worker("-c", "1", "--max-memory-per-child", "300000")
     stage.send(worker, "spike", 400)
     wait_for(
-        lambda: exporter.value("celery_worker_children_exited_total", worker=worker.nodename, reason="memory") == 1,
+        lambda: (
+            exporter.value(
+                "celery_worker_children_exited_total", worker=worker.nodename, reason="memory"
+            )
+            == 1
+        ),
         "a child recycled for its memory",
     )
-    assert exporter.value("celery_worker_child_memory_limit_bytes", worker=worker.nodename) == 300_000 * 1024
-    peaks = exporter.value("celery_task_memory_peak_bytes_sum", worker=worker.nodename, name=name_of("spike"))
+    assert (
+        exporter.value("celery_worker_child_memory_limit_bytes", worker=worker.nodename)
+        == 300_000 * 1024
+    )
+    peaks = exporter.value(
+        "celery_task_memory_peak_bytes_sum", worker=worker.nodename, name=name_of("spike")
+    )
     assert peaks
     assert peaks > 350 * 1024 * 1024
 
@@ -209,7 +291,13 @@ def test_a_task_that_forks_finds_its_process_single_threaded(stage: Stage) -> No
         stage.send(worker, "fork_twice")
         wait_for_runs(exporter, worker, "fork_twice", round_)
         # Long enough for the helper to have come up behind the run.
-        wait_for(lambda: (exporter.value("celery_worker_threads", worker=worker.nodename, process="0") or 0) >= 2, "the helper")
+        wait_for(
+            lambda: (
+                (exporter.value("celery_worker_threads", worker=worker.nodename, process="0") or 0)
+                >= 2
+            ),
+            "the helper",
+        )
     assert no_agent_trouble(exporter, worker)
 
 
@@ -220,7 +308,10 @@ def test_a_task_that_closes_the_agents_descriptors_hurts_nobody(stage: Stage) ->
     wait_for_runs(exporter, worker, "noop", 3)
     stage.send(worker, "close_all_descriptors")
     stage.send(worker, "noop", times=3)
-    wait_for(lambda: len(re.findall(r"tasks\.noop\[\S+\] succeeded", worker.text)) == 6, "six runs in the worker's log")
+    wait_for(
+        lambda: len(re.findall(r"tasks\.noop\[\S+\] succeeded", worker.text)) == 6,
+        "six runs in the worker's log",
+    )
     assert "memory agent failed" not in worker.text
 
 
@@ -251,6 +342,9 @@ def test_the_python_under_test(stage: Stage) -> None:
     worker = stage.worker("-P", "solo")
     version = ".".join(map(str, sys.version_info[:3]))
     wait_for(
-        lambda: exporter.by_label("celery_worker_info", "python_version", worker=worker.nodename).keys() == {version},
+        lambda: (
+            exporter.by_label("celery_worker_info", "python_version", worker=worker.nodename).keys()
+            == {version}
+        ),
         "the worker's Python version",
     )

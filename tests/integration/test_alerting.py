@@ -1,4 +1,5 @@
-"""The demo's leak on its way to whom it concerns: exporter, Prometheus with the rules, Alertmanager with the example's routes."""
+"""The demo's leak on its way to whom it concerns: exporter, Prometheus with the rules, Alertmanager
+with the example's routes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from tests.integration.conftest import ROOT, need, wait_for
 from tests.integration.observers import Alertmanager, Webhook
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
-#: What the issue allows from the start of the demo to the alert; the rule's own `for` is a part of it.
+#: What the issue allows from the start of the demo to the alert; the rule's own `for` is a part of
+#: it.
 WITHIN_SECONDS = 300
 
 
@@ -30,10 +32,20 @@ def webhook() -> Iterator[Webhook]:
 
 
 def sent_to(webhook: Webhook) -> dict[str, Any]:
-    """The example's configuration, with the receivers' addresses replaced by paths of the webhook; groups wait a second."""
-    settings: dict[str, Any] = yaml.safe_load((ROOT / "grafana" / "alertmanager.example.yaml").read_text())
+    """The example's configuration, with the receivers' addresses replaced by paths of the webhook;
+    groups wait a second."""
+    settings: dict[str, Any] = yaml.safe_load(
+        (ROOT / "grafana" / "alertmanager.example.yaml").read_text()
+    )
     settings["receivers"] = [
-        {"name": each["name"], **({"webhook_configs": [{"url": f"{webhook.url}/{each['name']}"}]} if len(each) > 1 else {})}
+        {
+            "name": each["name"],
+            **(
+                {"webhook_configs": [{"url": f"{webhook.url}/{each['name']}"}]}
+                if len(each) > 1
+                else {}
+            ),
+        }
         for each in settings["receivers"]
     ]
     settings["route"]["group_wait"] = "1s"
@@ -54,7 +66,9 @@ def alertmanager(tmp_path: Path, webhook: Webhook) -> Iterator[Alertmanager]:
 def demo(log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         command = [sys.executable, "-m", "celery_memory_exporter.cli", "demo", *options]
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
     try:
         yield process
     finally:
@@ -72,13 +86,22 @@ def notifications(webhook: Webhook, alertname: str) -> list[tuple[str, dict[str,
     ]
 
 
-def test_the_leak_of_the_demo_reaches_its_receiver(tmp_path: Path, webhook: Webhook, alertmanager: Alertmanager) -> None:
+def test_the_leak_of_the_demo_reaches_its_receiver(
+    tmp_path: Path, webhook: Webhook, alertmanager: Alertmanager
+) -> None:
     need("prometheus")
     log = tmp_path / "demo.log"
     with demo(log, "--alertmanager", f"127.0.0.1:{alertmanager.port}"):
-        told = wait_for(lambda: notifications(webhook, "CeleryTaskLeak"), "the alert to arrive", WITHIN_SECONDS)
-        wait_for(lambda: "CeleryTaskLeak firing (process_and_cache_data)" in log.read_text(), "the demo to show it")
-    assert {alert["labels"]["name"] for _, alert in told} == {"celery_memory_exporter.demo.shop.process_and_cache_data"}
+        told = wait_for(
+            lambda: notifications(webhook, "CeleryTaskLeak"), "the alert to arrive", WITHIN_SECONDS
+        )
+        wait_for(
+            lambda: "CeleryTaskLeak firing (process_and_cache_data)" in log.read_text(),
+            "the demo to show it",
+        )
+    assert {alert["labels"]["name"] for _, alert in told} == {
+        "celery_memory_exporter.demo.shop.process_and_cache_data"
+    }
     receiver, alert = told[0]
     assert receiver == sent_to(webhook)["route"]["receiver"]
     assert "celery_memory_exporter.demo.shop._my_app_cache" in alert["annotations"]["description"]
@@ -89,7 +112,12 @@ def test_the_leak_of_the_demo_reaches_its_receiver(tmp_path: Path, webhook: Webh
 def test_without_prometheus_the_demo_says_what_to_install(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "celery_memory_exporter.cli", "demo", "--prometheus"]
     done = subprocess.run(
-        command, env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False
+        command,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 1
     assert "there is no prometheus in PATH; install it" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ def test_a_thousand_runs_are_a_thousand(stage: Stage) -> None:
     stage.send(worker, "leak", 1, times=500)
     wait_for_runs(exporter, worker, "noop", 500)
     wait_for_runs(exporter, worker, "leak", 500)
-    processes = exporter.by_label("celery_worker_memory_rss_bytes", "process", worker=worker.nodename)
+    processes = exporter.by_label(
+        "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
+    )
     assert set(processes) >= {"main"}
     assert exporter.value("celery_memory_exporter_reports_rejected_total") == 0
     assert no_agent_trouble(exporter, worker)
@@ -53,7 +56,8 @@ def test_a_broker_that_goes_and_comes_back_costs_no_task_and_no_count(stage: Sta
     wait_for(exporter.ready, "the exporter to be connected again")
     stage.send(worker, "noop", times=50)
     wait_for_runs(exporter, worker, "noop", 100)
-    succeeded = lambda: exporter.value("celery_task_succeeded_total", worker=worker.nodename, name=name_of("sleep"))  # noqa: E731
+    sleepers = {"worker": worker.nodename, "name": name_of("sleep")}
+    succeeded = partial(exporter.value, "celery_task_succeeded_total", **sleepers)
     wait_for(lambda: (succeeded() or 0) >= 2, "both sleepers to end")
     assert (exporter.value("celery_memory_exporter_broker_reconnects_total") or 0) >= 1
     assert exporter.value("celery_task_failed_total", worker=worker.nodename) == 0
@@ -68,12 +72,16 @@ def publish(server: Server, body: bytes, routing_key: str = "memory.report") -> 
     with Connection(server.url) as connection:
         exchange = get_exchange(connection)
         producer = connection.Producer(exchange=exchange, routing_key=routing_key)
-        producer.publish(body, declare=[exchange], content_type="application/json", content_encoding="utf-8")
+        producer.publish(
+            body, declare=[exchange], content_type="application/json", content_encoding="utf-8"
+        )
 
 
 def report_event(**changes: Any) -> bytes:
     report = {**encode(samples.report(worker="by@hand")), **changes}
-    return json.dumps({"type": "memory-report", "hostname": "by@hand", "timestamp": 0, "report": report}).encode()
+    return json.dumps(
+        {"type": "memory-report", "hostname": "by@hand", "timestamp": 0, "report": report}
+    ).encode()
 
 
 def rejected(exporter: Exporter) -> dict[str, float]:
@@ -92,8 +100,18 @@ def test_bad_reports_are_refused_with_a_reason_and_the_next_good_one_shows(stage
     publish(stage.broker, report_event(sequence=5))
     publish(stage.broker, report_event(sequence=4))
     publish(stage.broker, report_event(sequence=6, children_started=77))
-    wait_for(lambda: exporter.value("celery_worker_children_started_total", worker="by@hand") == 77, "the good report")
-    assert rejected(exporter) == {"undecodable": 1, "malformed": 1, "version": 1, "oversized": 1, "duplicate": 1, "stale": 1}
+    wait_for(
+        lambda: exporter.value("celery_worker_children_started_total", worker="by@hand") == 77,
+        "the good report",
+    )
+    assert rejected(exporter) == {
+        "undecodable": 1,
+        "malformed": 1,
+        "version": 1,
+        "oversized": 1,
+        "duplicate": 1,
+        "stale": 1,
+    }
     assert exporter.ready()
 
 
@@ -105,7 +123,12 @@ def test_a_worker_without_agent_and_events_has_its_memory_and_its_life_shown(sta
     for worker, processes in ((one, {"main", "0", "1"}), (two, {"main"})):
         wait_for(
             lambda worker=worker, processes=processes: (
-                set(exporter.by_label("celery_worker_memory_rss_bytes", "process", worker=worker.nodename)) == processes
+                set(
+                    exporter.by_label(
+                        "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
+                    )
+                )
+                == processes
             ),
             f"the processes {processes} of {worker.nodename}",
         )
@@ -116,16 +139,31 @@ def test_the_process_table_alone_is_enough(stage: Stage) -> None:
     exporter = stage.exporter(broker=False)
     worker = stage.worker("-c", "2", agent=False)
     slots = wait_for(
-        lambda: len(found := exporter.by_label("celery_worker_memory_rss_bytes", "process", worker=worker.nodename)) == 3 and found,
+        lambda: (
+            len(
+                found := exporter.by_label(
+                    "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
+                )
+            )
+            == 3
+            and found
+        ),
         "main and two slots",
     )
     assert set(slots) == {"main", "0", "1"}
     assert worker.stop() == 0
-    wait_for(lambda: exporter.value("celery_worker_up", worker=worker.nodename) == 0, "the worker to be down")
-    assert exporter.by_label("celery_worker_memory_rss_bytes", "process", worker=worker.nodename) == {}
+    wait_for(
+        lambda: exporter.value("celery_worker_up", worker=worker.nodename) == 0,
+        "the worker to be down",
+    )
+    assert (
+        exporter.by_label("celery_worker_memory_rss_bytes", "process", worker=worker.nodename) == {}
+    )
 
 
-def test_reports_over_another_broker_than_the_workers_own(stage: Stage, rabbitmq_server: Server) -> None:
+def test_reports_over_another_broker_than_the_workers_own(
+    stage: Stage, rabbitmq_server: Server
+) -> None:
     """As with SQS, whose kombu transport has no fanout: agent and exporter meet elsewhere."""
     worker = stage.worker("-c", "1", CELERY_MEMORY_EVENTS_URL=rabbitmq_server.url)
     exporter = stage.exporter("--broker-url", rabbitmq_server.url)

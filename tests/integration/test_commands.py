@@ -19,7 +19,12 @@ COMMAND = [sys.executable, "-m", "celery_memory_exporter.cli"]
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -36,11 +41,19 @@ def test_a_bad_file_is_one_line_and_a_failure(tmp_path: Path) -> None:
     for command in ("serve", "check-config"):
         result = run(command, "--config", str(file))
         assert result.returncode == 1
-        assert result.stderr == f"celery-memory-exporter: {file}: listen.port: unknown key; allowed here: address\n"
+        assert (
+            result.stderr
+            == f"celery-memory-exporter: {file}: listen.port: unknown key; allowed here: address\n"
+        )
 
 
 def test_check_config_shows_what_holds_without_the_password() -> None:
-    result = run("check-config", "--config", "config.example.yaml", CELERY_MEMORY_BROKER_URL="redis://:hunter2@h:6379/0")
+    result = run(
+        "check-config",
+        "--config",
+        "config.example.yaml",
+        CELERY_MEMORY_BROKER_URL="redis://:hunter2@h:6379/0",
+    )
     assert result.returncode == 0
     assert "redis://:**@h:6379/0" in result.stdout
     assert "hunter2" not in result.stdout + result.stderr
@@ -51,7 +64,10 @@ def test_a_port_in_use_is_one_line_and_a_failure(tmp_path: Path) -> None:
     first.start()
     result = run("serve", "--listen-address", f"127.0.0.1:{first.port}")
     assert result.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{first.port}: Address already in use; set another listen.address" in result.stderr
+    assert (
+        f"cannot listen on 127.0.0.1:{first.port}: Address already in use; set another "
+        "listen.address" in result.stderr
+    )
     assert first.stop() == 0
 
 
@@ -77,7 +93,17 @@ def test_a_broker_that_refuses_is_told_once_an_attempt_and_tried_again(tmp_path:
 
 def test_a_wrong_password_is_told_without_the_password(tmp_path: Path) -> None:
     port = free_port()
-    command = [need("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--requirepass", "right", "--save", ""]
+    command = [
+        need("redis-server"),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--requirepass",
+        "right",
+        "--save",
+        "",
+    ]
     server = Server(command, tmp_path / "redis.log", "", port)
     server.start()
     exporter = Exporter(tmp_path / "log", f"redis://:hunter2@127.0.0.1:{port}/0")
@@ -99,7 +125,11 @@ def test_once_prints_one_exposition(broker: str | None, status: int) -> None:
 
 def leftovers(folder: Path) -> list[str]:
     """What a demo with this temporary folder left: files, and processes of its application."""
-    processes = [each for each in psutil.process_iter(["cmdline", "cwd"]) if (each.info["cwd"] or "").startswith(str(folder))]
+    processes = [
+        each
+        for each in psutil.process_iter(["cmdline", "cwd"])
+        if (each.info["cwd"] or "").startswith(str(folder))
+    ]
     return [str(path) for path in folder.iterdir()] + [str(each) for each in processes]
 
 
@@ -115,9 +145,15 @@ def folder(tmp_path: Path) -> Path:
 def test_the_demo_names_the_leak_and_leaves_nothing_behind(folder: Path) -> None:
     result = run("demo", "--for", "45", TMPDIR=str(folder))
     assert result.returncode == 0, result.stderr
-    leak, innocents = result.stdout[result.stdout.index("1 leak in 1 of 1 worker") :].split("Not leaking")
+    leak, innocents = result.stdout[result.stdout.index("1 leak in 1 of 1 worker") :].split(
+        "Not leaking"
+    )
     assert "shop.process_and_cache_data   on demo@localhost" in leak
-    for told in ("MyCacheEntry", "held by    celery_memory_exporter.demo.shop._my_app_cache", "demo/shop.py:"):
+    for told in (
+        "MyCacheEntry",
+        "held by    celery_memory_exporter.demo.shop._my_app_cache",
+        "demo/shop.py:",
+    ):
         assert told in leak
     assert "process_and_cache_data_bounded" in innocents
     assert leftovers(folder) == []
@@ -126,7 +162,9 @@ def test_the_demo_names_the_leak_and_leaves_nothing_behind(folder: Path) -> None
 def test_the_demo_ends_by_ctrl_c_and_leaves_nothing_behind(tmp_path: Path, folder: Path) -> None:
     with (tmp_path / "out").open("wb") as out:
         environment = {**os.environ, "TMPDIR": str(folder)}
-        process = subprocess.Popen([*COMMAND, "demo"], stdout=out, stderr=out, start_new_session=True, env=environment)
+        process = subprocess.Popen(
+            [*COMMAND, "demo"], stdout=out, stderr=out, start_new_session=True, env=environment
+        )
     wait_for(lambda: "blocks/run" in (tmp_path / "out").read_text(), "the table")
     assert leftovers(folder), "while it runs there is something to be found"
     os.killpg(process.pid, signal.SIGINT)

@@ -1,4 +1,5 @@
-"""Every query of every dashboard, alert and recording rule has data on a real Prometheus that scraped a busy, leaking shop."""
+"""Every query of every dashboard, alert and recording rule has data on a real Prometheus that
+scraped a busy, leaking shop."""
 
 from __future__ import annotations
 
@@ -23,9 +24,18 @@ RULES = sorted((ROOT / "grafana" / "rules").glob("*.yaml"))
 PATIENCE = 150
 #: What a panel shows.
 SHOWN_SECONDS = 180
-#: One worker's dashboard is looked at for the one that has all: an agent, recycling, and a limit where it can have one.
+#: One worker's dashboard is looked at for the one that has all: an agent, recycling, and a limit
+#: where it can have one.
 WORKER = "celery@media-1"
-EVERY = {"cluster": ".*", "namespace": ".*", "instance": ".+", "job": JOB, "worker": ".+", "task": ".+", "queue": ".+"}
+EVERY = {
+    "cluster": ".*",
+    "namespace": ".*",
+    "instance": ".+",
+    "job": JOB,
+    "worker": ".+",
+    "task": ".+",
+    "queue": ".+",
+}
 #: Has data only where the test may make a cgroup with a limit.
 OF_A_CGROUP = "celery_worker_cgroup_"
 #: What a healthy exporter has not: nothing is beyond its caps.
@@ -48,7 +58,9 @@ def without_data(scene: Scene, expressions: dict[str, str]) -> list[str]:
         end = time.time()
         ends = {"start": end - SHOWN_SECONDS, "end": end, "step": SCRAPE_SECONDS}
         return {
-            of: each for of, each in expressions.items() if not scene.prometheus.ask("query_range", query=each, **ends)["result"]
+            of: each
+            for of, each in expressions.items()
+            if not scene.prometheus.ask("query_range", query=each, **ends)["result"]
         }
 
     try:
@@ -59,7 +71,9 @@ def without_data(scene: Scene, expressions: dict[str, str]) -> list[str]:
 
 
 def may_be_asked(scene: Scene, expression: str) -> bool:
-    return not any(name in expression for name in [*NOT_HERE, *([] if scene.cgroup else [OF_A_CGROUP])])
+    return not any(
+        name in expression for name in [*NOT_HERE, *([] if scene.cgroup else [OF_A_CGROUP])]
+    )
 
 
 def of_panels(dashboard: Json) -> Iterator[tuple[str, str]]:
@@ -67,13 +81,18 @@ def of_panels(dashboard: Json) -> Iterator[tuple[str, str]]:
     chosen = {"worker": WORKER} if one_worker else {}
     for panel in linter.panels(dashboard):
         for target in panel["targets"]:
-            yield f"{dashboard['title']}, {panel['title']}, {target['refId']}", substituted(target["expr"], **chosen)
+            yield (
+                f"{dashboard['title']}, {panel['title']}, {target['refId']}",
+                substituted(target["expr"], **chosen),
+            )
 
 
 def of_rules() -> Iterator[tuple[str, str]]:
     """An alert that does not fire has no data, what it looks at has."""
     for path in RULES:
-        for rule in (rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]):
+        for rule in (
+            rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]
+        ):
             for selector in linter.selectors(rule["expr"]):
                 yield f"{rule.get('alert') or rule['record']}, {selector.name}", str(selector.name)
 
@@ -85,7 +104,9 @@ def empty_variables(scene: Scene, dashboard: Json) -> list[str]:
         match = linter.QUERY.fullmatch(variable["query"])
         assert match
         series, _, label = match[2].rpartition(",")
-        if not scene.prometheus.ask(f"label/{label.strip()}/values", **{"match[]": substituted(series)}):
+        if not scene.prometheus.ask(
+            f"label/{label.strip()}/values", **{"match[]": substituted(series)}
+        ):
             found.append(name)
     return found
 
@@ -95,7 +116,14 @@ def test_every_query_has_data(tmp_path: Path) -> None:
     dashboards = [json.loads(path.read_text()) for path in DASHBOARDS]
     with Scene(tmp_path) as scene:
         scene.wait_until_told()
-        asked = dict([*(each for dashboard in dashboards for each in of_panels(dashboard)), *of_rules()])
-        assert without_data(scene, {of: each for of, each in asked.items() if may_be_asked(scene, each)}) == []
+        asked = dict(
+            [*(each for dashboard in dashboards for each in of_panels(dashboard)), *of_rules()]
+        )
+        assert (
+            without_data(
+                scene, {of: each for of, each in asked.items() if may_be_asked(scene, each)}
+            )
+            == []
+        )
         for dashboard in dashboards:
             assert empty_variables(scene, dashboard) == ["cluster"], dashboard["title"]

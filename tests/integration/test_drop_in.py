@@ -1,4 +1,5 @@
-"""What the best-known exporter's users rely on, seen from outside as its own black-box tests see it: the text of ``/metrics``."""
+"""What the best-known exporter's users rely on, seen from outside as its own black-box tests see
+it: the text of ``/metrics``."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ def exporter_with(stage: Stage, **settings: Any) -> Exporter:
     """``settings`` beside short intervals, since nobody wants to wait."""
     path = Path(stage.folder) / f"config{len(list(stage.folder.glob('config*')))}.yaml"
     broker = {"url": stage.broker.url, "queues": [CONFIGURED]}
-    intervals = {"queues": {"interval_seconds": 1, "inspect_interval_seconds": 5}, "processes": {"interval_seconds": 1}}
+    intervals = {
+        "queues": {"interval_seconds": 1, "inspect_interval_seconds": 5},
+        "processes": {"interval_seconds": 1},
+    }
     path.write_text(yaml.safe_dump({"broker": broker, **intervals, **settings}))
     return stage.exporter("--config", str(path), broker=False)
 
@@ -54,7 +58,9 @@ def wait_for_lines(exporter: Exporter, lines: Iterable[str]) -> None:
         wait_for(all_there, "lines")
     except AssertionError as error:
         families = {each.partition("{")[0] for each in missing}
-        near = [each for each in exporter.text_of().splitlines() if each.partition("{")[0] in families]
+        near = [
+            each for each in exporter.text_of().splitlines() if each.partition("{")[0] in families
+        ]
         raise AssertionError("\n".join([f"{error}:", *missing, "among:", *near])) from None
 
 
@@ -70,7 +76,8 @@ def assert_well_written(text: str) -> None:
 
 
 def send(stage: Stage, queue: str, task: str, times: int) -> None:
-    """With the time in a header, for workers with an agent to tell how long tasks waited; by events the client's own tells it."""
+    """With the time in a header, for workers with an agent to tell how long tasks waited; by events
+    the client's own tells it."""
     app = sending_app(stage)
     with app.connection_for_write() as connection:
         to = {"queue": queue, "producer": connection.Producer()}
@@ -85,8 +92,15 @@ def consumers(stage: Stage, queue: str, count: int) -> list[str]:
 
 
 def before_any_worker(stage: Stage) -> list[str]:
-    nobody = [line(f"celery_active_{each}_count", 0, queue_name=CONFIGURED) for each in ("worker", "process")]
-    return [line("celery_queue_length", 0, queue_name=CONFIGURED), *nobody, *consumers(stage, CONFIGURED, 0)]
+    nobody = [
+        line(f"celery_active_{each}_count", 0, queue_name=CONFIGURED)
+        for each in ("worker", "process")
+    ]
+    return [
+        line("celery_queue_length", 0, queue_name=CONFIGURED),
+        *nobody,
+        *consumers(stage, CONFIGURED, 0),
+    ]
 
 
 def who(worker: Worker) -> dict[str, str]:
@@ -107,7 +121,10 @@ def while_it_waits(stage: Stage, worker: Worker) -> list[str]:
 def sent(worker: Worker) -> list[str]:
     counts = {"noop": 2, "fail": 1}
     to = {"hostname": "generic", "queue_name": worker.queue}
-    return [line("celery_task_sent_total", count, name=name_of(task), **to) for task, count in counts.items()]
+    return [
+        line("celery_task_sent_total", count, name=name_of(task), **to)
+        for task, count in counts.items()
+    ]
 
 
 def while_nobody_takes_them(stage: Stage, worker: Worker) -> list[str]:
@@ -121,8 +138,18 @@ def while_nobody_takes_them(stage: Stage, worker: Worker) -> list[str]:
 
 
 def when_all_is_done(stage: Stage, worker: Worker) -> list[str]:
-    noop, fail = ({"name": name_of(task), "queue_name": worker.queue, **who(worker)} for task in ("noop", "fail"))
-    counts = {"received": 2, "started": 2, "succeeded": 2, "retried": 0, "rejected": 0, "revoked": 0}
+    noop, fail = (
+        {"name": name_of(task), "queue_name": worker.queue, **who(worker)}
+        for task in ("noop", "fail")
+    )
+    counts = {
+        "received": 2,
+        "started": 2,
+        "succeeded": 2,
+        "retried": 0,
+        "rejected": 0,
+        "revoked": 0,
+    }
     return [
         *sent(worker),
         *while_it_waits(stage, worker),
@@ -143,7 +170,9 @@ def when_all_is_done(stage: Stage, worker: Worker) -> list[str]:
 def test_from_before_the_first_worker_until_what_was_sent_to_none_is_done(stage: Stage) -> None:
     exporter = exporter_with(stage)
     wait_for_lines(exporter, before_any_worker(stage))
-    assert exporter.by_label("celery_queue_length", "queue_name").keys() == {CONFIGURED}, "and no queue that nobody told of"
+    assert exporter.by_label("celery_queue_length", "queue_name").keys() == {CONFIGURED}, (
+        "and no queue that nobody told of"
+    )
 
     workers = [stage.worker("-c", "2"), stage.worker("-c", "2", "-E", agent=False)]
     wait_for_lines(exporter, [each for worker in workers for each in while_it_waits(stage, worker)])
@@ -152,13 +181,19 @@ def test_from_before_the_first_worker_until_what_was_sent_to_none_is_done(stage:
         assert worker.stop() == 0
         send(stage, worker.queue, "noop", 2)
         send(stage, worker.queue, "fail", 1)
-    wait_for_lines(exporter, [each for worker in workers for each in while_nobody_takes_them(stage, worker)])
+    wait_for_lines(
+        exporter, [each for worker in workers for each in while_nobody_takes_them(stage, worker)]
+    )
 
     for worker in workers:
         worker.start()
-    wait_for_lines(exporter, [each for worker in workers for each in when_all_is_done(stage, worker)])
+    wait_for_lines(
+        exporter, [each for worker in workers for each in when_all_is_done(stage, worker)]
+    )
     assert_well_written(exporter.text_of())
-    assert exporter.by_label("celery_task_received_total", "hostname").keys() == {"localhost"}, "and no client's"
+    assert exporter.by_label("celery_task_received_total", "hostname").keys() == {"localhost"}, (
+        "and no client's"
+    )
 
 
 def test_the_pages_that_probes_and_people_open(stage: Stage) -> None:
@@ -166,7 +201,9 @@ def test_the_pages_that_probes_and_people_open(stage: Stage) -> None:
     stage.worker("-c", "1", agent=False)
     for path in ("/metrics", "/health", "/"):
         begun = time.monotonic()
-        with urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}{path}", timeout=SCRAPE_SECONDS) as response:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{exporter.port}{path}", timeout=SCRAPE_SECONDS
+        ) as response:
             assert response.status == 200, path
             body = response.read().decode()
         assert time.monotonic() - begun < SCRAPE_SECONDS, path
@@ -180,6 +217,19 @@ def test_clients_are_generic_unless_they_are_to_be_told_apart(stage: Stage) -> N
     worker = stage.worker("-P", "solo", "-E", name=name, agent=False)
     labels = {"name": name_of("noop"), "queue_name": worker.queue}
     wait_for_lines(generic, [line("celery_task_sent_total", 3, hostname="generic", **labels)])
-    wait_for_lines(apart, [line("celery_task_sent_total", 3, hostname=socket.gethostname(), **labels)])
+    wait_for_lines(
+        apart, [line("celery_task_sent_total", 3, hostname=socket.gethostname(), **labels)]
+    )
     for exporter in (generic, apart):
-        wait_for_lines(exporter, [line("celery_task_succeeded_total", 3, hostname="localhost", worker=worker.nodename, **labels)])
+        wait_for_lines(
+            exporter,
+            [
+                line(
+                    "celery_task_succeeded_total",
+                    3,
+                    hostname="localhost",
+                    worker=worker.nodename,
+                    **labels,
+                )
+            ],
+        )

@@ -1,7 +1,9 @@
-"""What became of each of a thousand tasks, in every pool: by the agent's reports, by events, and by both at once.
+"""What became of each of a thousand tasks, in every pool: by the agent's reports, by events, and by
+both at once.
 
-The expected figures are Celery's own events', which a plain receiver counts in the same run where the worker sends them.
-``OUTCOMES=1000`` makes it a thousand of each in all pools; without it there are fewer.
+The expected figures are Celery's own events', which a plain receiver counts in the same run where
+the worker sends them. ``OUTCOMES=1000`` makes it a thousand of each in all pools; without it there
+are fewer.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from tests.integration.test_agent import name_of, no_agent_trouble
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 FEW, MANY = 50, 300
-#: Tasks whose clients tell that they sent them. What is revoked when it arrives has no other name where there is no agent.
+#: Tasks whose clients tell that they sent them. What is revoked when it arrives has no other name
+#: where there is no agent.
 TELLING = ("noop", "too_late", "unwanted")
 #: The task that is sent when all others are done.
 LAST = "sleep"
@@ -44,7 +47,12 @@ REJECTED_FAILS = tuple(map(int, re.findall(r"\d+", celery.__version__)[:2])) >= 
 EACH: dict[str, dict[tuple[str, str], int]] = {
     "noop": {("received", ""): 1, ("started", ""): 1, ("succeeded", ""): 1},
     "fail": {("received", ""): 1, ("started", ""): 1, ("failed", "ValueError"): 1},
-    "retry_once": {("received", ""): 2, ("started", ""): 2, ("retried", ""): 1, ("succeeded", ""): 1},
+    "retry_once": {
+        ("received", ""): 2,
+        ("started", ""): 2,
+        ("retried", ""): 1,
+        ("succeeded", ""): 1,
+    },
     "reject": {
         ("received", ""): 1,
         ("started", ""): 1,
@@ -57,7 +65,11 @@ EACH: dict[str, dict[tuple[str, str], int]] = {
 
 
 def expected(tasks: Counter[str]) -> Figures:
-    return {(task, *what): count * times for task, times in tasks.items() for what, count in EACH[task].items()}
+    return {
+        (task, *what): count * times
+        for task, times in tasks.items()
+        for what, count in EACH[task].items()
+    }
 
 
 def shown(exporter: Exporter, worker: Worker) -> Figures:
@@ -69,7 +81,9 @@ def shown(exporter: Exporter, worker: Worker) -> Figures:
         for name, labels, value, *_ in metric.samples:
             if labels["worker"] == worker.nodename and value:
                 assert (labels["hostname"], labels["queue_name"]) == ("localhost", worker.queue)
-                figures[labels["name"].rpartition(".")[2], families[name], labels.get("exception", "")] = value
+                figures[
+                    labels["name"].rpartition(".")[2], families[name], labels.get("exception", "")
+                ] = value
     return figures
 
 
@@ -119,7 +133,8 @@ class Witness:
         listening, stopping = self._listening, self._stopping
 
         class Receiver(EventReceiver):
-            # Looked at once a second. A timeout would end the subscription, and events between two are nobody's.
+            # Looked at once a second. A timeout would end the subscription, and events between two
+            # are nobody's.
             should_stop = property(lambda _: stopping.is_set())
 
             def on_consume_ready(self, *_: Any, **__: Any) -> None:
@@ -137,7 +152,8 @@ class Witness:
 
 
 def exception_of(event: dict[str, Any]) -> str:
-    """By the traceback's last line, which has the class also where Celery shows only what the exception came in."""
+    """By the traceback's last line, which has the class also where Celery shows only what the
+    exception came in."""
     line: str = event["traceback"].rstrip().splitlines()[-1]
     return line.partition(":")[0].rpartition(".")[2]
 
@@ -171,12 +187,18 @@ class Client:
         return dict.fromkeys(ids, task)
 
     def _revoke(self, ids: list[str], connection: Any) -> None:
-        answers = self._app.control.revoke(ids, destination=[self.worker.nodename], reply=True, timeout=30, connection=connection)
+        answers = self._app.control.revoke(
+            ids, destination=[self.worker.nodename], reply=True, timeout=30, connection=connection
+        )
         assert len(answers) == 1
 
     def send_each(self, times: int) -> dict[str, str]:
         options = {"too_late": {"expires": LONG_AGO}}
-        return {uuid: task for each in EACH for uuid, task in self.send(each, times=times, **options.get(each, {})).items()}
+        return {
+            uuid: task
+            for each in EACH
+            for uuid, task in self.send(each, times=times, **options.get(each, {})).items()
+        }
 
 
 def without_last(figures: Figures) -> Figures:
@@ -195,7 +217,11 @@ def wait_for_figures(exporter: Exporter, client: Client, wanted: Figures) -> Non
     try:
         wait_for(reached, "all outcomes", patience=300)
     except AssertionError as error:
-        short = {key: (seen[-1].get(key, 0), value) for key, value in wanted.items() if seen[-1].get(key, 0) < value}
+        short = {
+            key: (seen[-1].get(key, 0), value)
+            for key, value in wanted.items()
+            if seen[-1].get(key, 0) < value
+        }
         raise AssertionError(f"{error}; short (shown, wanted): {short}") from None
     client.send(LAST, 0)
     wait_for(lambda: shown(exporter, worker).get((LAST, "succeeded", "")) == 1, "the last task")
@@ -223,11 +249,23 @@ SILENT = Told(("--without-gossip", "--without-heartbeat", "--without-mingle"))
 
 @contextmanager
 def workers(stage: Stage, exporter: Exporter, *told: Told) -> Iterator[list[tuple[Told, Client]]]:
-    """Side by side. From then on it is known which queue is whose, whether or not the clients' events come first."""
+    """Side by side. From then on it is known which queue is whose, whether or not the clients'
+    events come first."""
     options = {"TEST_TASK_LOG": "CRITICAL"}
-    clients = [Client(stage, stage.worker("-P", each.pool, "-c", "2", *each.options, agent=each.agent, **options)) for each in told]
+    clients = [
+        Client(
+            stage,
+            stage.worker("-P", each.pool, "-c", "2", *each.options, agent=each.agent, **options),
+        )
+        for each in told
+    ]
     queues = [client.worker.queue for client in clients]
-    wait_for(lambda: all(exporter.value("celery_active_worker_count", queue_name=each) == 1 for each in queues), "the queues")
+    wait_for(
+        lambda: all(
+            exporter.value("celery_active_worker_count", queue_name=each) == 1 for each in queues
+        ),
+        "the queues",
+    )
     yield list(zip(told, clients, strict=True))
     for client in clients:  # at once, since each takes its time to stop
         assert client.worker.process is not None
@@ -244,7 +282,10 @@ def run_each(stage: Stage, times: int, *told: Told) -> None:
             wanted = expected(client.sent)
             wait_for_figures(exporter, client, wanted)
             if each.events:
-                wait_for(lambda worker=client.worker: witness.heard_the_last(worker), "the last task's event")
+                wait_for(
+                    lambda worker=client.worker: witness.heard_the_last(worker),
+                    "the last task's event",
+                )
                 assert without_last(witness.figures(client.worker)) == wanted
             check_the_rest(exporter, client, each)
 
@@ -252,32 +293,54 @@ def run_each(stage: Stage, times: int, *told: Told) -> None:
 def check_the_rest(exporter: Exporter, client: Client, told: Told) -> None:
     worker = client.worker
     for task in TELLING:
-        sent = exporter.value("celery_task_sent_total", name=name_of(task), hostname="generic", queue_name=worker.queue)
+        sent = exporter.value(
+            "celery_task_sent_total",
+            name=name_of(task),
+            hostname="generic",
+            queue_name=worker.queue,
+        )
         assert sent == client.sent[task]
     for task in ("noop", "retry_once"):
-        runtimes = exporter.value("celery_task_runtime_count", name=name_of(task), worker=worker.nodename)
+        runtimes = exporter.value(
+            "celery_task_runtime_count", name=name_of(task), worker=worker.nodename
+        )
         assert runtimes == client.sent[task]
     if told.agent:
         assert no_agent_trouble(exporter, worker)
     else:
-        assert not exporter.value("celery_memory_exporter_events_lost_total", worker=worker.nodename)
+        assert not exporter.value(
+            "celery_memory_exporter_events_lost_total", worker=worker.nodename
+        )
 
 
-@pytest.mark.parametrize("pools", [("prefork",), ("threads", "solo"), ("gevent", "eventlet")], ids="-".join)
-def test_every_outcome_is_counted_by_agent_and_by_events_exactly(stage: Stage, pools: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "pools", [("prefork",), ("threads", "solo"), ("gevent", "eventlet")], ids="-".join
+)
+def test_every_outcome_is_counted_by_agent_and_by_events_exactly(
+    stage: Stage, pools: tuple[str, ...]
+) -> None:
     times = int(TIMES or (MANY if pools == ("prefork",) else FEW))
-    run_each(stage, times, *(replace(told, pool=pool) for pool in pools for told in (AGENT, EVENTS)))
+    run_each(
+        stage, times, *(replace(told, pool=pool) for pool in pools for told in (AGENT, EVENTS))
+    )
 
 
-def test_neither_a_worker_with_agent_and_events_nor_one_that_talks_to_no_other_is_counted_wrongly(stage: Stage) -> None:
+def test_neither_a_worker_with_agent_and_events_nor_one_that_talks_to_no_other_is_counted_wrongly(
+    stage: Stage,
+) -> None:
     run_each(stage, int(TIMES or FEW), BOTH, SILENT)
 
 
 def test_what_no_pool_process_lives_to_tell(stage: Stage) -> None:
     """Hard time limits, and children that are killed."""
     exporter = exporter_of(stage)
-    wanted: Figures = {(task, field, ""): 2 for task in ("die", "overrun") for field in ("received", "started")}
-    wanted |= {("die", "failed", "WorkerLostError"): 2, ("overrun", "failed", "TimeLimitExceeded"): 2}
+    wanted: Figures = {
+        (task, field, ""): 2 for task in ("die", "overrun") for field in ("received", "started")
+    }
+    wanted |= {
+        ("die", "failed", "WorkerLostError"): 2,
+        ("overrun", "failed", "TimeLimitExceeded"): 2,
+    }
     with Witness(stage) as witness, workers(stage, exporter, EVENTS, AGENT, SILENT) as clients:
         for _, client in clients:
             witness.names.update(client.send("die", times=2))

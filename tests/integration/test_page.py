@@ -1,4 +1,5 @@
-"""The page in a real browser: with a worker that leaks, with a large fleet, by keyboard, in the dark, and on a phone."""
+"""The page in a real browser: with a worker that leaks, with a large fleet, by keyboard, in the
+dark, and on a phone."""
 
 from __future__ import annotations
 
@@ -12,7 +13,15 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.common.report import Container
@@ -57,7 +66,10 @@ class Visit:
         page.on("pageerror", lambda error: self.trouble.append(f"error: {error}"))
         page.on("requestfailed", lambda request: self.trouble.append(f"failed: {request.url}"))
         page.on("request", self._follow)
-        page.on("dialog", lambda dialog: (self.trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "dialog",
+            lambda dialog: (self.trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+        )
         if clock:
             page.clock.install()
         page.goto(url)
@@ -71,10 +83,15 @@ class Visit:
             self.trouble.append(f"foreign: {request.url}")
 
     def row(self, nodename: str) -> Locator:
-        return self.page.locator("#workers > tbody", has=self.page.locator(f'th[title="{nodename}"]'))
+        return self.page.locator(
+            "#workers > tbody", has=self.page.locator(f'th[title="{nodename}"]')
+        )
 
     def names(self) -> list[str]:
-        return [name or "" for name in self.page.locator("#workers > tbody > tr > th > span").all_text_contents()]
+        return [
+            name or ""
+            for name in self.page.locator("#workers > tbody > tr > th > span").all_text_contents()
+        ]
 
     def screenshot(self, name: str) -> None:
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
@@ -89,13 +106,17 @@ def open_page(browser: Browser) -> Iterator[Open]:
     """Opens the page at an address; at the end, nothing may have gone wrong on it."""
     visits: list[Visit] = []
 
-    def open_one(url: str, viewport: dict[str, int] | None = None, scheme: str = "light", **options: bool) -> Visit:
+    def open_one(
+        url: str, viewport: dict[str, int] | None = None, scheme: str = "light", **options: bool
+    ) -> Visit:
         context = browser.new_context(viewport=viewport or DESKTOP, color_scheme=scheme)
         visits.append(Visit(context.new_page(), url, **options))
         return visits[-1]
 
     yield open_one
-    trouble = [list(visit.trouble) for visit in visits]  # before a request that is under way fails, since its page is closed
+    trouble = [
+        list(visit.trouble) for visit in visits
+    ]  # before a request that is under way fails, since its page is closed
     for visit in visits:
         visit.page.context.close()
     assert trouble == [[] for _ in visits]
@@ -111,7 +132,9 @@ class Site:
         listener = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         self.broken = False
-        self.server = HttpServer(Application(CollectorRegistry(), self.snapshot, dict, self.history), listener)
+        self.server = HttpServer(
+            Application(CollectorRegistry(), self.snapshot, dict, self.history), listener
+        )
 
     def snapshot(self) -> Snapshot:
         assert not self.broken
@@ -142,19 +165,27 @@ def site() -> Iterator[Site]:
 
 
 def fine(name: str = "shop.fine") -> Any:
-    return samples.task(name, growth_bytes=0.0, release_bytes=0.0, evidence=evidence_of(lambda _: 0.0))
+    return samples.task(
+        name, growth_bytes=0.0, release_bytes=0.0, evidence=evidence_of(lambda _: 0.0)
+    )
 
 
 def accessible(visit: Visit) -> list[str]:
-    """What axe-core finds against WCAG 2.2 A and AA and its best practices; contrast of what is shown among it."""
+    """What axe-core finds against WCAG 2.2 A and AA and its best practices; contrast of what is
+    shown among it."""
     results = Axe().run(visit.page)
-    return [f"{each['id']}: {[node['html'][:150] for node in each['nodes']]}" for each in results.response["violations"]]
+    return [
+        f"{each['id']}: {[node['html'][:150] for node in each['nodes']]}"
+        for each in results.response["violations"]
+    ]
 
 
 @pytest.mark.timeout(300)
 def test_a_leaking_worker(stage: Stage, open_page: Open) -> None:
     config = stage.folder / "config.yaml"
-    config.write_text("processes: {enabled: false}")  # other workers of this machine would be on the picture
+    config.write_text(
+        "processes: {enabled: false}"
+    )  # other workers of this machine would be on the picture
     exporter = stage.exporter("--config", str(config))
     worker = stage.worker("-c", "2")
     visit = open_page(f"http://127.0.0.1:{exporter.port}/")
@@ -166,7 +197,9 @@ def test_a_leaking_worker(stage: Stage, open_page: Open) -> None:
 
     def look() -> bool:
         diagnosis = json.loads(exporter.text_of("/api/v1/diagnosis"))
-        leaks = [each for each in diagnosis["suspects"] if each["task"] == "tests.integration.tasks.leak"]
+        leaks = [
+            each for each in diagnosis["suspects"] if each["task"] == "tests.integration.tasks.leak"
+        ]
         if not leaks or not leaks[0]["holders"] or not leaks[0]["sites"]:
             stage.send(worker, "leak", 1, times=50)
             return False
@@ -185,7 +218,9 @@ def test_a_leaking_worker(stage: Stage, open_page: Open) -> None:
         expect(suspect).to_contain_text(part)
     expect(visit.row(worker.nodename)).to_contain_text("leaking")
     expect(
-        visit.row(worker.nodename).get_by_role("img", name=re.compile("RSS in the past .*: from .* MiB to .* MiB"))
+        visit.row(worker.nodename).get_by_role(
+            "img", name=re.compile("RSS in the past .*: from .* MiB to .* MiB")
+        )
     ).to_be_visible()
     visit.row(worker.nodename).get_by_role("button").click()
     for part in ("child 0", "child 1", str(worker.pid), "tests.integration.tasks.MyCacheEntry"):
@@ -205,12 +240,16 @@ def test_how_to_begin(site: Site, open_page: Open) -> None:
     visit = open_page(site.url)
     expect(visit.page.locator("#headline")).to_have_text("No worker seen yet")
     expect(visit.page.locator("#hint")).to_contain_text("celery-memory-exporter serve --broker-url")
-    expect(visit.page.locator("#no-workers")).to_contain_text("celery -A proj worker -I celery_memory_exporter.autoload")
+    expect(visit.page.locator("#no-workers")).to_contain_text(
+        "celery -A proj worker -I celery_memory_exporter.autoload"
+    )
     assert accessible(visit) == []
     site.fleet.apply_source("broker", up=False)
     site.fleet.apply_worker_event("celery@bare", "worker-heartbeat", 1, site.now)
     expect(visit.page.locator("#headline")).to_have_text("No worker has the agent")
-    expect(visit.page.locator("#no-suspects")).to_contain_text("celery -A proj worker -I celery_memory_exporter.autoload")
+    expect(visit.page.locator("#no-suspects")).to_contain_text(
+        "celery -A proj worker -I celery_memory_exporter.autoload"
+    )
     expect(visit.page.locator("#sources")).to_contain_text("broker down")
     expect(visit.page.locator("#hint")).to_be_hidden()
 
@@ -228,14 +267,18 @@ def test_names_from_the_network_are_text(site: Site, open_page: Open) -> None:
     visit.page.locator(".unfold").click()
     visit.page.locator("summary").click()
     expect(visit.page.locator(".detail").get_by_role("rowheader", name=hostile)).to_be_visible()
-    expect(visit.page.locator("#cleared").get_by_role("rowheader")).to_contain_text("</script><script>alert(2)")
+    expect(visit.page.locator("#cleared").get_by_role("rowheader")).to_contain_text(
+        "</script><script>alert(2)"
+    )
     assert visit.page.locator("img, main script, iframe").count() == 0
 
 
 def test_by_keyboard(site: Site, open_page: Open) -> None:
     for number in range(3):
         site.report(f"celery@web{number}", rss=(60 - 10 * number) * MIB, tasks=[fine()])
-    site.fleet.apply_worker_event("celery@bare", "worker-heartbeat", 1, site.now)  # its memory is not known
+    site.fleet.apply_worker_event(
+        "celery@bare", "worker-heartbeat", 1, site.now
+    )  # its memory is not known
     visit = open_page(site.url)
     keyboard = visit.page.keyboard
     expect(visit.page.locator("#workers > tbody")).to_have_count(4)
@@ -244,7 +287,12 @@ def test_by_keyboard(site: Site, open_page: Open) -> None:
     def tab_to(name: str) -> Locator:
         for _ in range(30):
             keyboard.press("Tab")
-            if visit.page.evaluate("(document.activeElement.ariaLabel ?? document.activeElement.innerText)") == name:
+            if (
+                visit.page.evaluate(
+                    "(document.activeElement.ariaLabel ?? document.activeElement.innerText)"
+                )
+                == name
+            ):
                 return visit.page.locator(":focus")
         raise AssertionError(f"no Tab leads to {name}")
 
@@ -277,7 +325,9 @@ def test_a_refresh_keeps_what_the_reader_has_done(site: Site, open_page: Open) -
     visit.page.evaluate("scrollTo(0, 300)")
     visit.page.evaluate("window.kept = [...document.querySelectorAll('#workers > tbody')]")
     site.tick()
-    site.report("celery@web12", rss=500 * MIB, tasks=[fine()])  # it goes from its place to the first
+    site.report(
+        "celery@web12", rss=500 * MIB, tasks=[fine()]
+    )  # it goes from its place to the first
     expect(visit.page.locator("#workers > tbody").first).to_contain_text("550.0 MiB")
     assert visit.names()[0] == "celery@web12"
     assert visit.page.evaluate("window.kept.every(each => each.isConnected)")
@@ -291,7 +341,9 @@ def test_a_refresh_keeps_what_the_reader_has_done(site: Site, open_page: Open) -
 
 
 def test_members_of_a_group_have_alike_processes(site: Site, open_page: Open) -> None:
-    site.fleet = Fleet(Rules(samples.BOOT, Limits(), groups=((re.compile("celery@pod-.*"), "celery@pods"),)))
+    site.fleet = Fleet(
+        Rules(samples.BOOT, Limits(), groups=((re.compile("celery@pod-.*"), "celery@pods"),))
+    )
     for number in range(3):
         site.report(f"celery@pod-{number}", tasks=[fine()])
     visit = open_page(site.url)
@@ -302,7 +354,9 @@ def test_members_of_a_group_have_alike_processes(site: Site, open_page: Open) ->
         site.tick()
         for number in range(3):
             site.report(f"celery@pod-{number}", rss=grown * MIB, tasks=[fine()])
-        expect(visit.page.get_by_role("table", name="Processes").get_by_text(f"{grown}.0 MiB")).to_have_count(3)
+        expect(
+            visit.page.get_by_role("table", name="Processes").get_by_text(f"{grown}.0 MiB")
+        ).to_have_count(3)
         expect(processes).to_have_count(6)
 
 
@@ -311,14 +365,19 @@ def test_five_hundred_workers(site: Site, open_page: Open) -> None:
         site.tick()
         for number in range(500):
             tasks = [samples.task() if number < 12 else fine("shop.leak")]
-            processes = [samples.process(str(child), child, rss_bytes=(50 + number % 90) * MIB) for child in range(9)]
+            processes = [
+                samples.process(str(child), child, rss_bytes=(50 + number % 90) * MIB)
+                for child in range(9)
+            ]
             site.report(f"celery@web{number}", tasks=tasks, processes=processes)
     visit = open_page(site.url)
     expect(visit.page.locator("#headline")).to_have_text("1 leak in 12 of 500 workers")
     expect(visit.page.get_by_role("article")).to_have_count(1)
     expect(visit.page.get_by_role("article")).to_contain_text("and 9 more")
     expect(visit.page.locator("#workers > tbody")).to_have_count(50)
-    assert {visit.row(f"celery@web{number}").count() for number in range(12)} == {1}  # the worst ones first
+    assert {visit.row(f"celery@web{number}").count() for number in range(12)} == {
+        1
+    }  # the worst ones first
     visit.page.get_by_role("button", name="Show all 500 workers").click()
     expect(visit.page.locator("#workers > tbody")).to_have_count(500)
     assert set(visit.names()) == {f"celery@web{number}" for number in range(500)}
@@ -326,7 +385,9 @@ def test_five_hundred_workers(site: Site, open_page: Open) -> None:
     site.tick()
     site.report("celery@web499", rss=900 * MIB, tasks=[fine("shop.leak")])
     expect(visit.row("celery@web499")).to_contain_text("950.0 MiB")
-    assert visit.page.evaluate("window.kept.length > 5000 && window.kept.every(each => each.isConnected)")
+    assert visit.page.evaluate(
+        "window.kept.length > 5000 && window.kept.every(each => each.isConnected)"
+    )
     visit.page.get_by_label("Filter workers by name").fill("web499")
     assert visit.names() == ["celery@web499"]
 
@@ -364,7 +425,8 @@ def test_it_asks_nobody_while_it_is_paused_or_hidden(site: Site, open_page: Open
     answer.value.finished()
     expect(visit.page.locator("#freshness")).not_to_contain_text("paused")
     visit.page.evaluate(
-        "Object.defineProperty(document, 'hidden', {value: true}); document.dispatchEvent(new Event('visibilitychange'))"
+        "Object.defineProperty(document, 'hidden', {value: true}); document.dispatchEvent(new "
+        "Event('visibilitychange'))"
     )
     asked.clear()
     visit.page.clock.run_for(60_000)
@@ -375,19 +437,39 @@ def test_it_asks_nobody_while_it_is_paused_or_hidden(site: Site, open_page: Open
 def test_a_phone(site: Site, open_page: Open, scheme: str) -> None:
     for number in range(4):
         site.report(
-            f"celery@web{number}.a-long-name.example.org", tasks=[samples.task("shop.orders.tasks.process_and_cache"), fine()]
+            f"celery@web{number}.a-long-name.example.org",
+            tasks=[samples.task("shop.orders.tasks.process_and_cache"), fine()],
         )
     visit = open_page(site.url, PHONE, scheme)
     visit.page.locator(".unfold").first.click()
     visit.page.locator("summary").click()
     assert visit.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-    assert visit.page.evaluate("[...document.querySelectorAll('.sheet')].every(each => each.scrollWidth <= each.clientWidth)")
+    assert visit.page.evaluate(
+        "[...document.querySelectorAll('.sheet')].every(each => each.scrollWidth <= "
+        "each.clientWidth)"
+    )
     assert accessible(visit) == []
     visit.screenshot(f"phone-{scheme}")
 
 
 @pytest.mark.parametrize(
-    "count", [0, 1, 900, 1023, 1024, 1280, 1331.2, 1382.4, 10_445, -1280, 2**20, 1.25 * 2**20, 255_121_212, 2**31 * 1.05]
+    "count",
+    [
+        0,
+        1,
+        900,
+        1023,
+        1024,
+        1280,
+        1331.2,
+        1382.4,
+        10_445,
+        -1280,
+        2**20,
+        1.25 * 2**20,
+        255_121_212,
+        2**31 * 1.05,
+    ],
 )
 def test_sizes_and_durations_are_those_of_the_report(count: float, page_of_nothing: Page) -> None:
     assert page_of_nothing.evaluate("count => size(count)", count) == size(count)
@@ -397,14 +479,28 @@ def test_sizes_and_durations_are_those_of_the_report(count: float, page_of_nothi
 @pytest.mark.parametrize(
     "suspect",
     [
-        {"growth_class": "python", "runs": 40, "retained_bytes_per_run": 900.0, "retained_bytes_per_hour": 540_000.0},
-        {"growth_class": "main", "runs": 0, "retained_bytes_per_run": 0.0, "retained_bytes_per_hour": 540_000.0},
+        {
+            "growth_class": "python",
+            "runs": 40,
+            "retained_bytes_per_run": 900.0,
+            "retained_bytes_per_hour": 540_000.0,
+        },
+        {
+            "growth_class": "main",
+            "runs": 0,
+            "retained_bytes_per_run": 0.0,
+            "retained_bytes_per_hour": 540_000.0,
+        },
         {"growth_class": "descriptors", "runs": 40, "retained_count_per_run": 1.25},
         {"growth_class": "threads", "runs": 40, "retained_count_per_run": 2.0},
     ],
 )
-def test_what_a_suspect_retains_is_told_as_in_the_report(suspect: dict[str, Any], page_of_nothing: Page) -> None:
-    assert page_of_nothing.evaluate("suspect => amounts(suspect).join(', ')", suspect) == amount(suspect)
+def test_what_a_suspect_retains_is_told_as_in_the_report(
+    suspect: dict[str, Any], page_of_nothing: Page
+) -> None:
+    assert page_of_nothing.evaluate("suspect => amounts(suspect).join(', ')", suspect) == amount(
+        suspect
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
-"""A real Prometheus scrapes the exporter: what dashboards and alerts of the best-known exporter ask, and what ``rate()`` makes of
-restarts."""
+"""A real Prometheus scrapes the exporter: what dashboards and alerts of the best-known exporter
+ask, and what ``rate()`` makes of restarts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import psutil
@@ -34,14 +35,19 @@ NAMESPACE = "shop"
 def exporter(stage: Stage) -> Exporter:
     path = stage.folder / "config.yaml"
     # Without the process table, which shows other tests' workers, too.
-    settings = {"queues": {"interval_seconds": 1, "inspect_interval_seconds": 5}, "processes": {"enabled": False}}
+    settings = {
+        "queues": {"interval_seconds": 1, "inspect_interval_seconds": 5},
+        "processes": {"enabled": False},
+    }
     path.write_text(yaml.safe_dump({"broker": {"url": stage.broker.url}, **settings}))
     return stage.exporter("--config", str(path), broker=False)
 
 
 @pytest.fixture
 def prometheus(stage: Stage, exporter: Exporter) -> Iterator[Prometheus]:
-    prometheus = Prometheus(stage.folder, exporter.port, job=JOB, namespace=NAMESPACE, scrape_seconds=SCRAPE_SECONDS)
+    prometheus = Prometheus(
+        stage.folder, exporter.port, job=JOB, namespace=NAMESPACE, scrape_seconds=SCRAPE_SECONDS
+    )
     try:
         prometheus.start()
         yield prometheus
@@ -50,9 +56,12 @@ def prometheus(stage: Stage, exporter: Exporter) -> Iterator[Prometheus]:
 
 
 class Load:
-    """Calls ``send`` with a client's application and a producer at a steady pace, also when the broker was away."""
+    """Calls ``send`` with a client's application and a producer at a steady pace, also when the
+    broker was away."""
 
-    def __init__(self, stage: Stage, send: Callable[[Celery, Any], object], per_second: float) -> None:
+    def __init__(
+        self, stage: Stage, send: Callable[[Celery, Any], object], per_second: float
+    ) -> None:
         self._app = sending_app(stage)
         self._send = send
         self._pause = 1 / per_second
@@ -69,7 +78,10 @@ class Load:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._pause):
-            with contextlib.suppress(OSError, OperationalError), self._app.connection_for_write() as connection:
+            with (
+                contextlib.suppress(OSError, OperationalError),
+                self._app.connection_for_write() as connection,
+            ):
                 self._send_all(connection.Producer())
 
     def _send_all(self, producer: Any) -> None:
@@ -80,7 +92,7 @@ class Load:
             self._stopping.wait(max(0.0, due - time.monotonic()))
 
 
-# --- dashboards and alerts --------------------------------------------------------------------------------------------
+# --- dashboards and alerts ----------------------------------------------------------------------
 
 OUTCOMES = ("succeeded", "failed", "sent", "received", "rejected", "retried", "revoked")
 OF_JOB = 'job="$job", queue_name=~"$queue_name"'
@@ -97,7 +109,9 @@ def success_rate(which: str, over: str, by: str = "") -> str:
 
 
 def mean_runtime(by: str = "") -> str:
-    total, runs = (f"sum (rate(celery_task_runtime_{each}{{{OF_JOB}}}[1w])) {by}" for each in ("sum", "count"))
+    total, runs = (
+        f"sum (rate(celery_task_runtime_{each}{{{OF_JOB}}}[1w])) {by}" for each in ("sum", "count")
+    )
     return f"{total} / {runs} > 0"
 
 
@@ -125,7 +139,8 @@ OVERVIEW = [
 BY_TASK = [
     f"{success_rate(OF_TASK, '$__range', 'by (name)')} > -1",
     *(f"{count(each, OF_TASK, '$__range', 'by (name)')} > 0" for each in OUTCOMES),
-    f"round(sum (increase(celery_task_failed_total{{{OF_TASK}}}[$__range])) by (name, exception) > 0)",
+    f"round(sum (increase(celery_task_failed_total{{{OF_TASK}}}[$__range])) by (name, exception) > "
+    "0)",
     *(f"{count(each, OF_TASK, '$__rate_interval', 'by (name)')} > 0" for each in OUTCOMES),
     f"{count('failed', OF_TASK, '$__rate_interval', 'by (name, exception)')} > 0",
     *(quantile(share, OF_TASK, "name, job, le") for share in ("0.50", "0.95", "0.99")),
@@ -135,7 +150,11 @@ VARIABLES = [
     ("celery_worker_up{}", "namespace"),
     ('celery_worker_up{namespace="$namespace"}', "job"),
     ('celery_task_received_total{namespace="$namespace", job="$job", name!~"None"}', "queue_name"),
-    ('celery_task_received_total{namespace="$namespace", job="$job", queue_name=~"$queue_name", name!~"None"}', "name"),
+    (
+        'celery_task_received_total{namespace="$namespace", job="$job", queue_name=~"$queue_name", '
+        'name!~"None"}',
+        "name",
+    ),
 ]
 OF_ANY = 'job=~".*celery.*", queue_name!~"None"'
 
@@ -148,10 +167,14 @@ def within_ten_minutes(outcome: str) -> str:
 #: What each alert looks at, and when it fires.
 ALERTS = {
     "CeleryTaskHighFailRate": (
-        f"{within_ten_minutes('failed')} / ({within_ten_minutes('failed')} + {within_ten_minutes('succeeded')}) * 100",
+        f"{within_ten_minutes('failed')} / ({within_ten_minutes('failed')} + "
+        f"{within_ten_minutes('succeeded')}) * 100",
         "> 5",
     ),
-    "CeleryHighQueueLength": (f"sum(celery_queue_length{{{OF_ANY}}}) by (job, namespace, queue_name)", "> 100"),
+    "CeleryHighQueueLength": (
+        f"sum(celery_queue_length{{{OF_ANY}}}) by (job, namespace, queue_name)",
+        "> 100",
+    ),
     "CeleryWorkerDown": ('celery_worker_up{job=~".*celery.*"}', "== 0"),
 }
 
@@ -177,8 +200,8 @@ def workers_of_both_kinds(stage: Stage, exporter: Exporter) -> tuple[Worker, Wor
     workers = stage.worker("-c", "2"), stage.worker("-c", "2", "-E", agent=False)
     for worker in workers:
         # From then on it is known which queue is whose.
-        told = lambda queue=worker.queue: exporter.value("celery_active_worker_count", queue_name=queue)  # noqa: E731
-        wait_for(told, "what the worker consumes")
+        consumed = partial(exporter.value, "celery_active_worker_count", queue_name=worker.queue)
+        wait_for(consumed, "what the worker consumes")
     return workers
 
 
@@ -190,7 +213,12 @@ def test_dashboards_and_alerts_of_the_best_known_exporter_have_data(
 
     def send(app: Celery, producer: Any) -> None:
         for worker, name in itertools.product(workers, names):
-            app.send_task(name, queue=worker.queue, producer=producer, expires=LONG_AGO if "too_late" in name else None)
+            app.send_task(
+                name,
+                queue=worker.queue,
+                producer=producer,
+                expires=LONG_AGO if "too_late" in name else None,
+            )
 
     with Load(stage, send, per_second=5):
         for worker in workers:
@@ -199,15 +227,23 @@ def test_dashboards_and_alerts_of_the_best_known_exporter_have_data(
                 wait_for(lambda asked=asked: prometheus.query(asked), f"data of {asked}")
             for series, label in VARIABLES:
                 asked = substituted(series, worker, names)
-                assert prometheus.ask(f"label/{label}/values", **{"match[]": asked}), (series, label)
-        fires = {alert: prometheus.query(f"{vector} {when}") for alert, (vector, when) in ALERTS.items()}
-    high = {(each["metric"]["queue_name"], each["metric"]["name"]) for each in fires.pop("CeleryTaskHighFailRate")}
+                assert prometheus.ask(f"label/{label}/values", **{"match[]": asked}), (
+                    series,
+                    label,
+                )
+        fires = {
+            alert: prometheus.query(f"{vector} {when}") for alert, (vector, when) in ALERTS.items()
+        }
+    high = {
+        (each["metric"]["queue_name"], each["metric"]["name"])
+        for each in fires.pop("CeleryTaskHighFailRate")
+    }
     assert high >= {(worker.queue, name_of("fail")) for worker in workers}
     assert not high & {(worker.queue, name_of("noop")) for worker in workers}
     assert fires == {"CeleryHighQueueLength": [], "CeleryWorkerDown": []}
 
 
-# --- restarts ---------------------------------------------------------------------------------------------------------
+# --- restarts -----------------------------------------------------------------------------------
 
 PER_SECOND = 20
 #: With two children some 40 a second: what waited during an outage is not done all at once.
@@ -247,7 +283,10 @@ def children(worker: Worker) -> list[psutil.Process]:
 def kill_a_child(worker: Worker) -> None:
     before = children(worker)
     before[0].kill()
-    wait_for(lambda: len(now := children(worker)) == len(before) and before[0] not in now, "another child")
+    wait_for(
+        lambda: len(now := children(worker)) == len(before) and before[0] not in now,
+        "another child",
+    )
 
 
 def restart_killed(worker: Worker) -> None:
@@ -263,7 +302,8 @@ def restart_killed(worker: Worker) -> None:
 
 
 def restart_broker(stage: Stage, exporter: Exporter, workers: tuple[Worker, ...]) -> set[str]:
-    """Names of workers that died of it, since kombu 5.7 cannot always close what is broken. They are started again, as is usual."""
+    """Names of workers that died of it, since kombu 5.7 cannot always close what is broken. They
+    are started again, as is usual."""
     connected = {worker: worker.text.count("Connected to ") for worker in workers}
     died = set()
 
@@ -301,17 +341,29 @@ def succeeded_of(worker: Worker) -> str:
     return f'celery_task_succeeded_total{{worker="{worker.nodename}", name="{name_of("sleep")}"}}'
 
 
-def check_rates(prometheus: Prometheus, worker: Worker, outages: Outages, *, begin: float, end: float) -> None:
+def check_rates(
+    prometheus: Prometheus, worker: Worker, outages: Outages, *, begin: float, end: float
+) -> None:
     series = succeeded_of(worker)
     rates = prometheus.values(f"sum(rate({series}[{OVER_SECONDS}s])) by (worker)", begin, end)
-    shortest = prometheus.values(f"sum(rate({series}[{4 * SCRAPE_SECONDS}s])) by (worker)", begin, end)
+    shortest = prometheus.values(
+        f"sum(rate({series}[{4 * SCRAPE_SECONDS}s])) by (worker)", begin, end
+    )
     # For whoever looks into what failed.
-    record = {"begin": begin, "end": end, "outages": list(map(dataclasses.asdict, outages)), "rates": rates, "shortest": shortest}
+    record = {
+        "begin": begin,
+        "end": end,
+        "outages": list(map(dataclasses.asdict, outages)),
+        "rates": rates,
+        "shortest": shortest,
+    }
     worker.log.with_suffix(".json").write_text(json.dumps(record))
     assert max(rates.values()) <= 2 * PER_SECOND, rates
     for first, last in holes(shortest, begin, end):
         short = last - first + 1 <= INTERVAL
-        excused = any(each.begin - 1 <= first and last <= each.end + LATE_SECONDS for each in outages)
+        excused = any(
+            each.begin - 1 <= first and last <= each.end + LATE_SECONDS for each in outages
+        )
         assert short or excused, (first, last, record)
 
 
@@ -322,17 +374,30 @@ def falls(prometheus: Prometheus, worker: Worker, seconds: float) -> list[float]
     return [after for (_, before), (after, value) in pairs if float(value) < float(before)]
 
 
-def test_rates_show_no_spike_and_no_hole_over_restarts(stage: Stage, exporter: Exporter, prometheus: Prometheus) -> None:
+def test_rates_show_no_spike_and_no_hole_over_restarts(
+    stage: Stage, exporter: Exporter, prometheus: Prometheus
+) -> None:
     workers = agent, events = workers_of_both_kinds(stage, exporter)
 
     def send(app: Celery, producer: Any) -> None:
         for worker in workers:
-            app.send_task(name_of("sleep"), (TASK_SECONDS,), queue=worker.queue, producer=producer, retry=False)
+            app.send_task(
+                name_of("sleep"),
+                (TASK_SECONDS,),
+                queue=worker.queue,
+                producer=producer,
+                retry=False,
+            )
 
     def wait_until_steady() -> None:
         since = time.time() + STEADY_SECONDS
-        enough = [f"sum(rate({succeeded_of(worker)}[{STEADY_SECONDS}s])) > {PER_SECOND / 2}" for worker in workers]
-        wait_for(lambda: time.time() > since and all(map(prometheus.query, enough)), "a steady rate")
+        enough = [
+            f"sum(rate({succeeded_of(worker)}[{STEADY_SECONDS}s])) > {PER_SECOND / 2}"
+            for worker in workers
+        ]
+        wait_for(
+            lambda: time.time() > since and all(map(prometheus.query, enough)), "a steady rate"
+        )
 
     outages = Outages()
     with Load(stage, send, PER_SECOND):
@@ -357,10 +422,15 @@ def test_rates_show_no_spike_and_no_hole_over_restarts(stage: Stage, exporter: E
     for worker in workers:
         check_rates(prometheus, worker, outages, begin=begin, end=end)
     # By events the exporter itself has counted, and goes on when the worker begins anew.
-    restarts = {agent: ["worker", *(["broker"] if agent.nodename in died else [])], events: ["exporter"]}
+    restarts = {
+        agent: ["worker", *(["broker"] if agent.nodename in died else [])],
+        events: ["exporter"],
+    }
     for worker, whats in restarts.items():
         allowed = [outages.of(what) for what in whats]
         fell = falls(prometheus, worker, end - begin)
         assert len(fell) <= len(allowed)
-        assert all(any(each.begin <= at <= each.end + LATE_SECONDS for each in allowed) for at in fell), (fell, outages)
+        assert all(
+            any(each.begin <= at <= each.end + LATE_SECONDS for each in allowed) for at in fell
+        ), (fell, outages)
     assert falls(prometheus, agent, end - begin)

@@ -1,4 +1,5 @@
-"""Queues, read from real brokers, and brokers as their users have them: over TLS, behind a sentinel."""
+"""Queues, read from real brokers, and brokers as their users have them: over TLS, behind a
+sentinel."""
 
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ def client(server: Server, **settings: Any) -> Celery:
 
 def exporter_for(stage: Stage, *queues: str, **broker: Any) -> Exporter:
     path = stage.folder / "config.yaml"
-    settings = {"broker": {"url": stage.broker.url, "queues": list(queues), **broker}, "queues": {"interval_seconds": 1}}
+    settings = {
+        "broker": {"url": stage.broker.url, "queues": list(queues), **broker},
+        "queues": {"interval_seconds": 1},
+    }
     path.write_text(yaml.safe_dump(settings))
     return stage.exporter("--config", str(path), broker=False)
 
@@ -53,7 +57,7 @@ def source_up(exporter: Exporter) -> float | None:
     return exporter.value("celery_memory_exporter_source_up", source="queues")
 
 
-# --- length -----------------------------------------------------------------------------------------------------------
+# --- length -------------------------------------------------------------------------------------
 
 
 def send_with_priorities(app: Celery, queue: str) -> None:
@@ -77,9 +81,15 @@ def test_a_prefix_and_steps_of_ones_own(stage: Stage) -> None:
     send_with_priorities(client(stage.broker, broker_transport_options=options), queue)
     exporter = exporter_for(stage, queue, transport_options=options)
     wait_for(lambda: length(exporter, queue) == 5, "the sum")
-    assert exporter.by_label("celery_queue_length_by_priority", "priority", queue_name=queue) == {"0": 2, "5": 3}
-    assert exporter.value("celery_queue_oldest_task_age_seconds", queue_name=queue) is not None or wait_for(
-        lambda: exporter.value("celery_queue_oldest_task_age_seconds", queue_name=queue), "the head to have been seen twice"
+    assert exporter.by_label("celery_queue_length_by_priority", "priority", queue_name=queue) == {
+        "0": 2,
+        "5": 3,
+    }
+    assert exporter.value(
+        "celery_queue_oldest_task_age_seconds", queue_name=queue
+    ) is not None or wait_for(
+        lambda: exporter.value("celery_queue_oldest_task_age_seconds", queue_name=queue),
+        "the head to have been seen twice",
     )
 
 
@@ -96,20 +106,26 @@ def test_messages_consumers_workers_and_processes(stage: Stage) -> None:
             ("celery_active_process_count", processes),
         ]:
             wait_for(
-                lambda family=family, count=count, worker=worker: exporter.value(family, queue_name=worker.queue) == count,
+                lambda family=family, count=count, worker=worker: (
+                    exporter.value(family, queue_name=worker.queue) == count
+                ),
                 f"{family} of {worker.queue} to be {count}",
             )
     amqp = stage.broker.url.startswith("amqp")
-    assert exporter.value("celery_active_consumer_count", queue_name=workers[0].queue) == (1 if amqp else None)
+    assert exporter.value("celery_active_consumer_count", queue_name=workers[0].queue) == (
+        1 if amqp else None
+    )
     assert length(exporter, absent) == 0
-    assert exporter.value("celery_active_consumer_count", queue_name=absent) == (0 if amqp else None)
+    assert exporter.value("celery_active_consumer_count", queue_name=absent) == (
+        0 if amqp else None
+    )
     assert source_up(exporter) == 1
     assert workers[0].stop() == 0
     stage.send(workers[0], "noop", times=3)
     wait_for(lambda: length(exporter, workers[0].queue) == 3, "what nobody consumes")
 
 
-# --- the oldest task --------------------------------------------------------------------------------------------------
+# --- the oldest task ----------------------------------------------------------------------------
 
 
 def oldest(exporter: Exporter, queue: str) -> float | None:
@@ -131,12 +147,18 @@ def test_the_oldest_tasks_age_by_its_clients_event(stage: Stage) -> None:
     client(stage.broker).send_task("nobody.tells.of.this", queue=queue)
     sent = time.time()
     app.send_task("nobody.runs.this", queue=queue)
-    wait_for(lambda: exporter.value("celery_task_sent_total", name="nobody.runs.this") == 1, "the event")
+    wait_for(
+        lambda: exporter.value("celery_task_sent_total", name="nobody.runs.this") == 1, "the event"
+    )
     wait_for(lambda: length(exporter, queue) == 2, "both tasks")
     with app.connection_for_write() as connection, connection.channel() as channel:
         assert channel.client.rpop(queue) is not None
     ages = wait_for(
-        lambda: (samples := exporter.samples()) and _value(samples, "celery_queue_length", queue) == 1 and samples,
+        lambda: (
+            (samples := exporter.samples())
+            and _value(samples, "celery_queue_length", queue) == 1
+            and samples
+        ),
         "the second task to be the head",
     )
     age = _value(ages, "celery_queue_oldest_task_age_seconds", queue)
@@ -145,10 +167,17 @@ def test_the_oldest_tasks_age_by_its_clients_event(stage: Stage) -> None:
 
 
 def _value(samples: Any, family: str, queue: str) -> float | None:
-    return next((value for (name, labels), value in samples.items() if name == family and ("queue_name", queue) in labels), None)
+    return next(
+        (
+            value
+            for (name, labels), value in samples.items()
+            if name == family and ("queue_name", queue) in labels
+        ),
+        None,
+    )
 
 
-# --- a broker that is not there ---------------------------------------------------------------------------------------
+# --- a broker that is not there -----------------------------------------------------------------
 
 
 @BOTH
@@ -200,13 +229,20 @@ def test_a_broker_that_falls_silent_is_given_up(broker: Server) -> None:
         assert set(anew.read(["q"]).queues) == {"q"}
 
 
-# --- TLS and sentinels ------------------------------------------------------------------------------------------------
+# --- TLS and sentinels --------------------------------------------------------------------------
 
 
 def broker_settings(server: Server, certificates: Certificates) -> dict[str, Any]:
-    files = {"ca_file": certificates.authority, "cert_file": certificates.certificate, "key_file": certificates.key}
+    files = {
+        "ca_file": certificates.authority,
+        "cert_file": certificates.certificate,
+        "key_file": certificates.key,
+    }
     secure = server.url.startswith(("rediss", "amqps"))
-    return {"tls": files if secure else {}, "transport_options": server.settings.get("broker_transport_options", {})}
+    return {
+        "tls": files if secure else {},
+        "transport_options": server.settings.get("broker_transport_options", {}),
+    }
 
 
 @SECURE
@@ -215,9 +251,15 @@ def test_reports_and_queues_over_it(stage: Stage, certificates: Certificates) ->
     worker, bare = stage.worker("-c", "2"), stage.worker("-c", "1", agent=False)
     stage.send(worker, "noop", times=20)
     wait_for_runs(exporter, worker, "noop", 20)
-    assert exporter.value("celery_task_succeeded_total", worker=worker.nodename, name=name_of("noop")) == 20
+    assert (
+        exporter.value("celery_task_succeeded_total", worker=worker.nodename, name=name_of("noop"))
+        == 20
+    )
     wait_for(lambda: length(exporter, worker.queue) == 0, "the queue")
-    wait_for(lambda: exporter.value("celery_active_process_count", queue_name=bare.queue) == 1, "the answer of the bare worker")
+    wait_for(
+        lambda: exporter.value("celery_active_process_count", queue_name=bare.queue) == 1,
+        "the answer of the bare worker",
+    )
     assert source_up(exporter) == 1
 
 
@@ -230,7 +272,11 @@ def trouble(url: str, settings: Broker) -> str:
 
 
 def tls(certificates: Certificates, **changes: Any) -> Broker:
-    files = {"ca_file": certificates.authority, "cert_file": certificates.certificate, "key_file": certificates.key}
+    files = {
+        "ca_file": certificates.authority,
+        "cert_file": certificates.certificate,
+        "key_file": certificates.key,
+    }
     return Broker(tls=Tls(**{**files, **changes}))
 
 
@@ -239,11 +285,17 @@ def test_what_is_said_when_tls_fails(broker: Server, certificates: Certificates)
     url = broker.url
     good = tls(certificates)
     connect(good, url).release()
-    assert "check that broker.tls.ca_file is the authority" in trouble(url, tls(certificates, ca_file=certificates.stranger))
-    assert "check that broker.tls.ca_file is the authority" in trouble(url, tls(certificates, ca_file=None))
+    assert "check that broker.tls.ca_file is the authority" in trouble(
+        url, tls(certificates, ca_file=certificates.stranger)
+    )
+    assert "check that broker.tls.ca_file is the authority" in trouble(
+        url, tls(certificates, ca_file=None)
+    )
     plain = url.replace("rediss", "redis").replace("amqps", "amqp")
     assert "where it speaks TLS, use rediss:// or amqps://" in trouble(plain, Broker())
-    connect(dataclasses.replace(good, tls=dataclasses.replace(good.tls, enabled=True)), plain).release()
+    connect(
+        dataclasses.replace(good, tls=dataclasses.replace(good.tls, enabled=True)), plain
+    ).release()
     connect(tls(certificates, ca_file=None, verify=False), url).release()
 
 
@@ -252,27 +304,37 @@ def test_tls_with_a_plain_broker(broker: Server) -> None:
     url = broker.url.replace("redis://", "rediss://").replace("amqp://", "amqps://")
     # Redis waits for the end of a line.
     silent = "a Redis without TLS says nothing when it is spoken to with TLS"
-    assert (silent if url.startswith("rediss") else "the broker does not speak TLS there") in trouble(url, Broker())
+    assert (
+        silent if url.startswith("rediss") else "the broker does not speak TLS there"
+    ) in trouble(url, Broker())
 
 
-def test_a_certificate_for_another_name_is_refused(rediss_server: Server, certificates: Certificates) -> None:
+def test_a_certificate_for_another_name_is_refused(
+    rediss_server: Server, certificates: Certificates
+) -> None:
     other = rediss_server.url.replace("127.0.0.1", "127.0.0.2")
     assert "certificate is for another name" in trouble(other, tls(certificates))
 
 
-def test_an_amqp_certificate_for_another_name_is_refused(amqps_server: Server, certificates: Certificates) -> None:
+def test_an_amqp_certificate_for_another_name_is_refused(
+    amqps_server: Server, certificates: Certificates
+) -> None:
     """The loopback address in other letters, which the certificate does not name."""
     other = amqps_server.url.replace("localhost", "127.1")
     assert "certificate is for another name" in trouble(other, tls(certificates))
 
 
-def test_a_client_without_the_certificate_that_is_asked_for(rediss_server: Server, certificates: Certificates) -> None:
+def test_a_client_without_the_certificate_that_is_asked_for(
+    rediss_server: Server, certificates: Certificates
+) -> None:
     bare = tls(certificates, cert_file=None, key_file=None)
     # Its alert, or that it has hung up: whichever is seen first.
     assert "wants a client's certificate" in trouble(rediss_server.url, bare)
 
 
-def test_the_urls_own_tls_options_come_first_and_ours_fill_up(rediss_server: Server, certificates: Certificates) -> None:
+def test_the_urls_own_tls_options_come_first_and_ours_fill_up(
+    rediss_server: Server, certificates: Certificates
+) -> None:
     """As Celery's documentation writes URLs; kombu alone then forgets the file of authorities."""
     connect(tls(certificates), f"{rediss_server.url}?ssl_cert_reqs=required").release()
     other = rediss_server.url.replace("127.0.0.1", "127.0.0.2")
@@ -293,16 +355,29 @@ def test_a_sentinel_that_nobody_told_the_masters_name(sentinel_server: Server) -
 
 
 @pytest.mark.parametrize("broker", ["rediss"], indirect=True)
-def test_the_exporter_says_what_is_wrong_and_goes_on_trying(stage: Stage, certificates: Certificates, tmp_path: Path) -> None:
+def test_the_exporter_says_what_is_wrong_and_goes_on_trying(
+    stage: Stage, certificates: Certificates, tmp_path: Path
+) -> None:
     authority = tmp_path / "authority.pem"
     path = tmp_path / "config.yaml"
-    files = {"ca_file": str(authority), "cert_file": certificates.certificate, "key_file": certificates.key}
-    path.write_text(yaml.safe_dump({"broker": {"url": stage.broker.url, "tls": files}, "queues": {"interval_seconds": 1}}))
+    files = {
+        "ca_file": str(authority),
+        "cert_file": certificates.certificate,
+        "key_file": certificates.key,
+    }
+    path.write_text(
+        yaml.safe_dump(
+            {"broker": {"url": stage.broker.url, "tls": files}, "queues": {"interval_seconds": 1}}
+        )
+    )
     exporter = stage.exporter("--config", str(path), broker=False, ready=False)
     missing = f"broker.tls.ca_file: {authority} cannot be read: No such file or directory"
     wait_for(lambda: exporter.text.count(missing) >= 2, "both sources to say so")
     authority.write_text(Path(certificates.stranger).read_text())
-    wait_for(lambda: "check that broker.tls.ca_file is the authority" in exporter.text, "the wrong authority to be refused")
+    wait_for(
+        lambda: "check that broker.tls.ca_file is the authority" in exporter.text,
+        "the wrong authority to be refused",
+    )
     assert not exporter.ready()
     authority.write_text(Path(certificates.authority).read_text())
     wait_for(exporter.ready, "the exporter to be connected")

@@ -1,4 +1,5 @@
-"""``python -m tests.scene.pictures --exporter URL``: the page and the terminal report of a running scene, for the README."""
+"""``python -m tests.scene.pictures --exporter URL``: the page and the terminal report of a running
+scene, for the README."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from tests.integration.conftest import ROOT, need
 
 #: A terminal's looks around a command and what it prints.
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>
-body {{ margin: 0; padding: 20px 24px; background: #16181d; color: #d8dce4; font: 14px/1.45 "DejaVu Sans Mono", monospace; }}
+body {{ margin: 0; padding: 20px 24px; background: #16181d; color: #d8dce4;
+  font: 14px/1.45 "DejaVu Sans Mono", monospace; }}
 pre {{ margin: 0; white-space: pre-wrap; }} b {{ color: #7fd18b; font-weight: normal; }}
 </style><pre><b>$</b> {command}
 {output}</pre>"""
@@ -41,7 +43,9 @@ def draw_page(page: Page, exporter: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.scene.pictures", description=__doc__)
-    parser.add_argument("--exporter", required=True, metavar="URL", help="as `python -m tests.scene` prints it")
+    parser.add_argument(
+        "--exporter", required=True, metavar="URL", help="as `python -m tests.scene` prints it"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images", metavar="DIR")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -51,7 +55,11 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=program, args=sandbox)
         page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="dark")
         draw_page(page, arguments.exporter, arguments.output / "page.png")
-        draw_report(browser.new_page(viewport={"width": 1180, "height": 400}), arguments.exporter, arguments.output / "report.png")
+        draw_report(
+            browser.new_page(viewport={"width": 1180, "height": 400}),
+            arguments.exporter,
+            arguments.output / "report.png",
+        )
         browser.close()
 
 

@@ -1,4 +1,5 @@
-"""Everything at once, ended in order: a broker, three workers, a client's load, the exporter, Prometheus with the rules."""
+"""Everything at once, ended in order: a broker, three workers, a client's load, the exporter,
+Prometheus with the rules."""
 
 from __future__ import annotations
 
@@ -53,12 +54,38 @@ class Cgroup:
 
 
 class Worker(Program):
-    def __init__(self, folder: Path, broker: str, name: str, queues: str, *options: str, agent: bool = True) -> None:
+    def __init__(
+        self, folder: Path, broker: str, name: str, queues: str, *options: str, agent: bool = True
+    ) -> None:
         self.nodename = f"celery@{name}"
-        command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", "tests.scene.shop", "worker", "-n", self.nodename]
-        command += ["-Q", queues, "-l", "WARNING", *(["-I", "celery_memory_exporter.autoload"] if agent else []), *options]
-        environment = {"SCENE_BROKER_URL": broker, "C_FORCE_ROOT": "1", "CELERY_MEMORY_INTERVAL_SECONDS": "2"}
-        super().__init__(command, folder / f"{name}.log", CELERY_MEMORY_CENSUS_SECONDS="4", **environment)
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "celery",
+            "-A",
+            "tests.scene.shop",
+            "worker",
+            "-n",
+            self.nodename,
+        ]
+        command += [
+            "-Q",
+            queues,
+            "-l",
+            "WARNING",
+            *(["-I", "celery_memory_exporter.autoload"] if agent else []),
+            *options,
+        ]
+        environment = {
+            "SCENE_BROKER_URL": broker,
+            "C_FORCE_ROOT": "1",
+            "CELERY_MEMORY_INTERVAL_SECONDS": "2",
+        }
+        super().__init__(
+            command, folder / f"{name}.log", CELERY_MEMORY_CENSUS_SECONDS="4", **environment
+        )
 
 
 class Load:
@@ -98,13 +125,21 @@ class Load:
         if number % 3 == 0:
             yield "search.index", number // 3, "celery"
             # Without a pattern, or nothing could tell the two apart from outside.
-            yield "legacy.import" if random.random() < LEGACY_IMPORTS else "legacy.ping", number, "legacy"
+            yield (
+                "legacy.import" if random.random() < LEGACY_IMPORTS else "legacy.ping",
+                number,
+                "legacy",
+            )
         if number % 15 == 0:
             yield "reports.build", 10_000, "celery"
         if number % 10 == 0:
             yield "stock.sync", 2.6, "stock"
         if number % 40 == 0:
-            yield "video.encode", TOO_MUCH_MEBIBYTES if self._too_much and number % 600 == 120 else 40, "video"
+            yield (
+                "video.encode",
+                TOO_MUCH_MEBIBYTES if self._too_much and number % 600 == 120 else 40,
+                "video",
+            )
 
 
 class Scene:
@@ -133,14 +168,31 @@ class Scene:
         broker = run(self._redis()).url
         self.exporter: Exporter = run(self._exporter(broker))
         self.prometheus: Prometheus = run(
-            Prometheus(self.folder, self.exporter.port, job=JOB, scrape_seconds=SCRAPE_SECONDS, rules=str(RULES))
+            Prometheus(
+                self.folder,
+                self.exporter.port,
+                job=JOB,
+                scrape_seconds=SCRAPE_SECONDS,
+                rules=str(RULES),
+            )
         )
         recycling = ("--max-tasks-per-child", "150", "--max-memory-per-child", "300000")
         capped = Worker(self.folder, broker, "media-1", "images,video", "-c", "2", *recycling)
         capped.command = [*(self.cgroup.command if self.cgroup else []), *capped.command]
         self.workers = [
             run(Worker(self.folder, broker, "shop-1", "celery", "-c", "2")),
-            run(Worker(self.folder, broker, "shop-2", "celery,stock", "-c", "2", "--max-memory-per-child", "400000")),
+            run(
+                Worker(
+                    self.folder,
+                    broker,
+                    "shop-2",
+                    "celery,stock",
+                    "-c",
+                    "2",
+                    "--max-memory-per-child",
+                    "400000",
+                )
+            ),
             run(capped),
             run(Worker(self.folder, broker, "legacy-1", "legacy", "-c", "1", "-E", agent=False)),
         ]
@@ -156,7 +208,17 @@ class Scene:
 
     def _redis(self) -> Server:
         port = free_port()
-        command = [need("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        command = [
+            need("redis-server"),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.folder),
+            "--save",
+            "",
+        ]
         return Server(command, self.folder / "redis.log", f"redis://127.0.0.1:{port}/0", port)
 
     def _exporter(self, broker: str) -> Exporter:

@@ -1,4 +1,5 @@
-"""The shop's Celery application: a few task types that leak, each in its own way, among healthy ones."""
+"""The shop's Celery application: a few task types that leak, each in its own way, among healthy
+ones."""
 
 from __future__ import annotations
 

@@ -10,11 +10,19 @@ from typing import Any
 import pytest
 
 from celery_memory_exporter.config.settings import Broker, Tls
-from celery_memory_exporter.sources.broker import TlsError, check_files, connect, explain, tls_options
+from celery_memory_exporter.sources.broker import (
+    TlsError,
+    check_files,
+    connect,
+    explain,
+    tls_options,
+)
 from tests.conftest import IN_CI
 
 
-@pytest.mark.parametrize("url", ["redis://h", "amqp://h", "pyamqp://h", "sentinel://h", "memory://", "sqs://"])
+@pytest.mark.parametrize(
+    "url", ["redis://h", "amqp://h", "pyamqp://h", "sentinel://h", "memory://", "sqs://"]
+)
 def test_no_tls_where_none_is_asked_for(url: str) -> None:
     assert tls_options(Tls(), url) == {}
 
@@ -32,9 +40,14 @@ def test_redis_verifies_certificate_and_name(url: str, tls: Tls) -> None:
     assert tls_options(tls, url) == {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 
-@pytest.mark.parametrize("url", ["amqps://u:p@broker.example.com:5671//", "amqps://broker.example.com"])
+@pytest.mark.parametrize(
+    "url", ["amqps://u:p@broker.example.com:5671//", "amqps://broker.example.com"]
+)
 def test_amqp_verifies_certificate_and_name(url: str) -> None:
-    assert tls_options(Tls(), url) == {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "broker.example.com"}
+    assert tls_options(Tls(), url) == {
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "server_hostname": "broker.example.com",
+    }
 
 
 def test_amqp_without_a_host_is_the_local_one() -> None:
@@ -42,7 +55,10 @@ def test_amqp_without_a_host_is_the_local_one() -> None:
 
 
 def test_verification_is_turned_off_as_a_whole() -> None:
-    assert tls_options(Tls(verify=False), "rediss://h") == {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    assert tls_options(Tls(verify=False), "rediss://h") == {
+        "ssl_cert_reqs": "none",
+        "ssl_check_hostname": False,
+    }
     assert tls_options(Tls(verify=False), "amqps://h") == {"cert_reqs": ssl.CERT_NONE}
 
 
@@ -56,7 +72,20 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A certificate and its key."""
     folder = tmp_path_factory.mktemp("certificate")
     cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-keyout", key, "-out", cert]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=test",
+        "-keyout",
+        key,
+        "-out",
+        cert,
+    ]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except FileNotFoundError:
@@ -69,11 +98,19 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def test_files_are_handed_on(certificate: tuple[str, str]) -> None:
     cert, key = certificate
     tls = Tls(ca_file=cert, cert_file=cert, key_file=key)
-    assert tls_options(tls, "rediss://h").items() >= {"ssl_ca_certs": cert, "ssl_certfile": cert, "ssl_keyfile": key}.items()
-    assert tls_options(tls, "amqps://h").items() >= {"ca_certs": cert, "certfile": cert, "keyfile": key}.items()
+    assert (
+        tls_options(tls, "rediss://h").items()
+        >= {"ssl_ca_certs": cert, "ssl_certfile": cert, "ssl_keyfile": key}.items()
+    )
+    assert (
+        tls_options(tls, "amqps://h").items()
+        >= {"ca_certs": cert, "certfile": cert, "keyfile": key}.items()
+    )
 
 
-def test_each_file_that_cannot_be_used_is_named_with_its_key(certificate: tuple[str, str], tmp_path: Path) -> None:
+def test_each_file_that_cannot_be_used_is_named_with_its_key(
+    certificate: tuple[str, str], tmp_path: Path
+) -> None:
     cert, key = certificate
     text = tmp_path / "text.pem"
     text.write_text("no certificate")
@@ -81,19 +118,30 @@ def test_each_file_that_cannot_be_used_is_named_with_its_key(certificate: tuple[
     lock = ["openssl", "pkey", "-in", key, "-aes128", "-passout", "pass:secret", "-out", locked]
     subprocess.run(lock, check=True, capture_output=True)
     for tls, message in [
-        (Tls(ca_file="/none.pem"), "broker.tls.ca_file: /none.pem cannot be read: No such file or directory"),
-        (Tls(cert_file="/none.pem"), "broker.tls.cert_file: /none.pem cannot be read: No such file or directory"),
-        (Tls(cert_file=cert, key_file="/none.pem"), "broker.tls.key_file: /none.pem cannot be read: No such file or directory"),
+        (
+            Tls(ca_file="/none.pem"),
+            "broker.tls.ca_file: /none.pem cannot be read: No such file or directory",
+        ),
+        (
+            Tls(cert_file="/none.pem"),
+            "broker.tls.cert_file: /none.pem cannot be read: No such file or directory",
+        ),
+        (
+            Tls(cert_file=cert, key_file="/none.pem"),
+            "broker.tls.key_file: /none.pem cannot be read: No such file or directory",
+        ),
         (Tls(key_file=key), "broker.tls.key_file is given without broker.tls.cert_file"),
         (Tls(ca_file=str(text)), f"broker.tls.ca_file: {text} holds no certificates (PEM)"),
         (Tls(ca_file=str(tmp_path)), f"broker.tls.ca_file: {tmp_path} holds no certificates (PEM)"),
         (
             Tls(cert_file=cert),
-            f"broker.tls.cert_file and key_file: {cert} and the same are no certificate with its key (PEM, without a password)",
+            f"broker.tls.cert_file and key_file: {cert} and the same are no certificate with its "
+            "key (PEM, without a password)",
         ),
         (
             Tls(cert_file=cert, key_file=locked),
-            f"broker.tls.cert_file and key_file: {cert} and {locked} are no certificate with its key (PEM, without a password)",
+            f"broker.tls.cert_file and key_file: {cert} and {locked} are no certificate with its "
+            "key (PEM, without a password)",
         ),
     ]:
         with pytest.raises(TlsError) as found:
@@ -120,15 +168,35 @@ def test_of_several_that_do_not_answer_the_last_one_is_told() -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("'master_name' transport option must be specified.", "set broker.transport_options.master_name"),
-        ("No master found for 'x' : ConnectionError('Connection refused')", "broker.transport_options.master_name and"),
-        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate in chain", "broker.tls.ca_file"),
-        ("certificate verify failed: Hostname mismatch, certificate is not valid for 'h'", "another name"),
-        ("certificate verify failed: IP address mismatch, certificate is not valid for '127.0.0.1'", "another name"),
+        (
+            "'master_name' transport option must be specified.",
+            "set broker.transport_options.master_name",
+        ),
+        (
+            "No master found for 'x' : ConnectionError('Connection refused')",
+            "broker.transport_options.master_name and",
+        ),
+        (
+            "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate "
+            "in chain",
+            "broker.tls.ca_file",
+        ),
+        (
+            "certificate verify failed: Hostname mismatch, certificate is not valid for 'h'",
+            "another name",
+        ),
+        (
+            "certificate verify failed: IP address mismatch, certificate is not valid for "
+            "'127.0.0.1'",
+            "another name",
+        ),
         ("[SSL: WRONG_VERSION_NUMBER] wrong version number", "does not speak TLS there"),
         ("[SSL] record layer failure", "does not speak TLS there"),
         ("EOF occurred in violation of protocol", "broker.tls.cert_file"),
-        ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required", "broker.tls.cert_file"),
+        (
+            "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required",
+            "broker.tls.cert_file",
+        ),
         ("Connection closed by server.", "rediss:// or amqps://"),
         ("Server unexpectedly closed connection", "rediss:// or amqps://"),
         ("WRONGPASS invalid username-password pair", "check user and password"),

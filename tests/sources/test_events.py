@@ -53,7 +53,13 @@ class Receiver:
 
 
 def event(**changes: Any) -> dict[str, Any]:
-    return {"type": EVENT_TYPE, "hostname": "celery@web1", "timestamp": 0.0, "report": encode(samples.report()), **changes}
+    return {
+        "type": EVENT_TYPE,
+        "hostname": "celery@web1",
+        "timestamp": 0.0,
+        "report": encode(samples.report()),
+        **changes,
+    }
 
 
 def rejected(snapshot: Snapshot) -> dict[str, int]:
@@ -93,7 +99,9 @@ def test_events_may_come_in_batches() -> None:
         ({"type": "worker-heartbeat", "hostname": "\ud800", "active": 10**400}, {}),
     ],
 )
-def test_what_is_no_report_is_counted_and_the_next_good_one_shows(message: object, reasons: dict[str, int]) -> None:
+def test_what_is_no_report_is_counted_and_the_next_good_one_shows(
+    message: object, reasons: dict[str, int]
+) -> None:
     receiver = Receiver()
     assert rejected(receiver.receive(message)) == reasons
     shown = CollectorRegistry()
@@ -111,7 +119,9 @@ def test_nothing_that_arrives_is_raised(value: object) -> None:
 def test_no_field_of_an_event_is_trusted(hostname: object, report: object, active: object) -> None:
     receiver = Receiver()
     receiver.receive(event(hostname=hostname, report=report))
-    receiver.receive({"type": "worker-heartbeat", "hostname": hostname, "active": active, "timestamp": report})
+    receiver.receive(
+        {"type": "worker-heartbeat", "hostname": hostname, "active": active, "timestamp": report}
+    )
 
 
 def test_what_is_no_event_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,7 +135,9 @@ def test_what_is_no_event_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
 def test_passwords_do_not_show() -> None:
     assert safe_url("redis://user:hunter2@h:6379/0") == "redis://user:**@h:6379/0"
     assert safe_url("amqp://u:p1@h1//;amqp://u:p/2@h2//") == "amqp://u:**@h1//;amqp://u:**@h2//"
-    assert "s3" not in explain(ValueError("Port could not be cast to integer value as 's3'"), "redis://:s3/cret@h/0")
+    assert "s3" not in explain(
+        ValueError("Port could not be cast to integer value as 's3'"), "redis://:s3/cret@h/0"
+    )
     shown = explain(OSError("cannot log in with hunter2: WRONGPASS"), "amqp://me:hunter2@h//")
     assert "hunter2" not in shown
     assert "check user and password" in shown

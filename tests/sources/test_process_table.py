@@ -65,12 +65,21 @@ def test_the_nodename_is_celerys_own(options: str, nodename: str) -> None:
 
 
 def test_the_process_title_tells_the_nodename() -> None:
-    assert process_table.nodename_of(["[celeryd: w9@h:MainProcess] -active- (worker)"], "web1") == "w9@h"
+    assert (
+        process_table.nodename_of(["[celeryd: w9@h:MainProcess] -active- (worker)"], "web1")
+        == "w9@h"
+    )
 
 
 @pytest.mark.parametrize(
     ("told", "same"),
-    [((12, 99, 5), True), ((12, 99, None), True), ((12, 98, 5), False), ((13, 99, 5), False), ((12, 99, 6), False)],
+    [
+        ((12, 99, 5), True),
+        ((12, 99, None), True),
+        ((12, 98, 5), False),
+        ((13, 99, 5), False),
+        ((12, 99, 6), False),
+    ],
 )
 def test_identity(told: tuple[int, int, int | None], same: bool) -> None:
     assert Identity(12, 99, 5).matches(*told) is same

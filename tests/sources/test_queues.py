@@ -1,4 +1,5 @@
-"""What a poll makes of a broker's answers, messages and workers' replies; real brokers are in the integration tests."""
+"""What a poll makes of a broker's answers, messages and workers' replies; real brokers are in the
+integration tests."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from tests.strategies import JSON
 NOW = 1_800_000_000.0
 
 
-# --- when a message was sent -----------------------------------------------------------------------------------------
+# --- when a message was sent --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -49,26 +50,34 @@ NOW = 1_800_000_000.0
         ({}, {}, None),
     ],
 )
-def test_a_message_tells_when_it_was_sent(headers: dict[str, Any], properties: dict[str, Any], sent: float | None) -> None:
+def test_a_message_tells_when_it_was_sent(
+    headers: dict[str, Any], properties: dict[str, Any], sent: float | None
+) -> None:
     assert sent_at(headers, properties) == sent
 
 
 ODD_TIMES = JSON | st.datetimes() | st.datetimes(timezones=st.just(timezone.utc)) | st.binary()
-TIMES = st.dictionaries(st.sampled_from(["timestamp_in_ms", "timestamp", "sentry-task-enqueued-time"]), ODD_TIMES)
+TIMES = st.dictionaries(
+    st.sampled_from(["timestamp_in_ms", "timestamp", "sentry-task-enqueued-time"]), ODD_TIMES
+)
 
 
 @given(TIMES | JSON, TIMES | JSON)
-def test_whatever_a_message_holds_it_has_a_plausible_time_or_none(headers: Any, properties: Any) -> None:
+def test_whatever_a_message_holds_it_has_a_plausible_time_or_none(
+    headers: Any, properties: Any
+) -> None:
     sent = sent_at(headers, properties)
     assert sent is None or 946_684_800 <= sent < 4_102_444_800
 
 
-# --- the message at the head ------------------------------------------------------------------------------------------
+# --- the message at the head --------------------------------------------------------------------
 
 
 def message(tag: str | None = "tag", task_id: str | None = "id", **headers: Any) -> bytes:
     """As kombu stores one in Redis."""
-    return json.dumps({"body": "W10=", "headers": {"id": task_id, **headers}, "properties": {"delivery_tag": tag}}).encode()
+    return json.dumps(
+        {"body": "W10=", "headers": {"id": task_id, **headers}, "properties": {"delivery_tag": tag}}
+    ).encode()
 
 
 def iso(seconds: float) -> str:
@@ -97,7 +106,9 @@ def test_the_clients_event_tells_the_age_where_the_message_does_not() -> None:
 
 def test_a_task_with_an_eta_waits_since_then() -> None:
     assert age_of(message(timestamp=NOW - 100, eta=iso(NOW - 3))) == 3
-    assert age_of(message(timestamp=NOW - 100, eta=iso(NOW - 3)[:-6])) == 3, "without a zone it is UTC"
+    assert age_of(message(timestamp=NOW - 100, eta=iso(NOW - 3)[:-6])) == 3, (
+        "without a zone it is UTC"
+    )
 
 
 def test_a_task_that_is_not_due_has_no_age() -> None:
@@ -109,7 +120,9 @@ def test_a_message_that_tells_nothing_has_waited_at_least_as_long_as_it_was_watc
     assert heads.ages({PLACE: message()}, NOW, 10.0) == {}
     assert heads.ages({PLACE: message()}, NOW + 15, 25.0) == {PLACE: 15}
     assert heads.ages({PLACE: message()}, NOW + 30, 40.0) == {PLACE: 30}
-    assert heads.ages({PLACE: message("other")}, NOW + 45, 55.0) == {}, "a retried task is a new message"
+    assert heads.ages({PLACE: message("other")}, NOW + 45, 55.0) == {}, (
+        "a retried task is a new message"
+    )
     assert heads.ages({PLACE: message(eta=iso(NOW + 55))}, NOW + 50, 60.0) == {}
     assert heads.ages({PLACE: message(eta=iso(NOW + 55))}, NOW + 60, 70.0) == {PLACE: 5}
 
@@ -137,10 +150,15 @@ def test_whatever_is_in_a_queue_costs_no_poll(body: bytes) -> None:
     assert heads.ages({PLACE: body}, NOW, 0.0) == {}
 
 
-PARTS = st.sampled_from(["headers", "properties", "id", "eta", "timestamp", "delivery_tag", "correlation_id"])
+PARTS = st.sampled_from(
+    ["headers", "properties", "id", "eta", "timestamp", "delivery_tag", "correlation_id"]
+)
 
 
-@given(st.recursive(JSON, lambda inner: st.dictionaries(PARTS, inner), max_leaves=10), st.floats(0, 1e9))
+@given(
+    st.recursive(JSON, lambda inner: st.dictionaries(PARTS, inner), max_leaves=10),
+    st.floats(0, 1e9),
+)
 def test_ages_are_never_negative(value: object, later: float) -> None:
     heads = Heads({}.get)
     body = json.dumps(value).encode()
@@ -152,7 +170,7 @@ def test_brackets_without_end_are_no_message() -> None:
     assert parse(b"[" * 100_000) is None
 
 
-# --- the poll ---------------------------------------------------------------------------------------------------------
+# --- the poll -----------------------------------------------------------------------------------
 
 
 class Told:
@@ -199,7 +217,10 @@ def poller(fleet: Told, url: str = "memory://", name: str = "", **options: Any) 
 
 
 def send(queue: str, url: str = "memory://", **options: Any) -> None:
-    with Connection(url, transport_options=options) as connection, connection.SimpleQueue(queue) as simple:
+    with (
+        Connection(url, transport_options=options) as connection,
+        connection.SimpleQueue(queue) as simple,
+    ):
         simple.put("x")
 
 
@@ -259,7 +280,11 @@ def test_a_poll_that_fails_says_so_once_leaves_the_readings_absent_and_recovers(
 ) -> None:
     """The broker is a folder that comes late."""
     folder = tmp_path / "late"
-    options = {"data_folder_in": str(folder), "data_folder_out": str(folder), "control_folder": str(tmp_path / "control")}
+    options = {
+        "data_folder_in": str(folder),
+        "data_folder_out": str(folder),
+        "control_folder": str(tmp_path / "control"),
+    }
     fleet = Told("q")
     polls = poller(fleet, "filesystem://", **options)
     for _ in range(2):
@@ -276,7 +301,9 @@ def test_a_poll_that_fails_says_so_once_leaves_the_readings_absent_and_recovers(
     assert fleet.sources == {"queues": True}
 
 
-def test_an_error_of_a_broker_that_cannot_be_reached_has_no_password_in_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_a_broker_that_cannot_be_reached_has_no_password_in_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     fleet = Told("q")
     poller(fleet, "unheard-of://user:s3cr3t@h").poll()
     assert fleet.sources == {"queues": False}
@@ -294,20 +321,33 @@ def test_it_starts_without_waiting_and_stops() -> None:
         polls.stop()
 
 
-# --- workers' answers -------------------------------------------------------------------------------------------------
+# --- workers' answers ---------------------------------------------------------------------------
 
-STATS = {"pool": {"implementation": "celery.concurrency.prefork:TaskPool", "max-concurrency": 2, "processes": [11, 12]}}
+STATS = {
+    "pool": {
+        "implementation": "celery.concurrency.prefork:TaskPool",
+        "max-concurrency": 2,
+        "processes": [11, 12],
+    }
+}
 
 
 def test_a_prefork_worker_has_processes() -> None:
-    assert facts_of(STATS, [{"name": "a"}, {"name": "b"}]) == WorkerFacts("prefork", 2, 2, ("a", "b"))
+    assert facts_of(STATS, [{"name": "a"}, {"name": "b"}]) == WorkerFacts(
+        "prefork", 2, 2, ("a", "b")
+    )
 
 
 @pytest.mark.parametrize(
-    ("module", "pool"), [("solo", "solo"), ("thread", "threads"), ("gevent", "gevent"), ("eventlet", "eventlet")]
+    ("module", "pool"),
+    [("solo", "solo"), ("thread", "threads"), ("gevent", "gevent"), ("eventlet", "eventlet")],
 )
 def test_other_pools_have_none(module: str, pool: str) -> None:
-    told = {"implementation": f"celery.concurrency.{module}:TaskPool", "max-concurrency": 4, "processes": [11]}
+    told = {
+        "implementation": f"celery.concurrency.{module}:TaskPool",
+        "max-concurrency": 4,
+        "processes": [11],
+    }
     assert facts_of({"pool": told}, []) == WorkerFacts(pool, 4, 0, ())
 
 
@@ -317,20 +357,31 @@ def test_an_answer_that_is_an_error_says_nothing() -> None:
 
 
 def test_only_those_that_were_asked_are_heard() -> None:
-    assert by_nodename([{"a@h": 1, "x@h": 2}, "what", {"b@h": 3}], ["a@h", "b@h", "c@h"]) == {"a@h": 1, "b@h": 3}
+    assert by_nodename([{"a@h": 1, "x@h": 2}, "what", {"b@h": 3}], ["a@h", "b@h", "c@h"]) == {
+        "a@h": 1,
+        "b@h": 3,
+    }
 
 
 def well_formed(facts: WorkerFacts) -> bool:
-    counts = all(isinstance(count, int) and 0 <= count <= 100_000 for count in (facts.concurrency or 0, facts.processes))
+    counts = all(
+        isinstance(count, int) and 0 <= count <= 100_000
+        for count in (facts.concurrency or 0, facts.processes)
+    )
     texts = all(1 <= len(name) <= 255 for name in (*facts.queues, facts.pool or "unknown"))
     return counts and texts and len(facts.queues) <= 1000
 
 
 KEYS = st.sampled_from(["pool", "implementation", "max-concurrency", "processes", "name"])
-REPLIES = st.recursive(JSON, lambda inner: st.dictionaries(KEYS, inner) | st.lists(inner), max_leaves=10)
+REPLIES = st.recursive(
+    JSON, lambda inner: st.dictionaries(KEYS, inner) | st.lists(inner), max_leaves=10
+)
 
 
-@given(st.fixed_dictionaries({"pool": st.dictionaries(KEYS, REPLIES)}) | REPLIES, st.lists(REPLIES) | REPLIES)
+@given(
+    st.fixed_dictionaries({"pool": st.dictionaries(KEYS, REPLIES)}) | REPLIES,
+    st.lists(REPLIES) | REPLIES,
+)
 def test_whatever_a_worker_answers_is_bounded_or_nothing(stats: object, queues: object) -> None:
     facts = facts_of(stats, queues)
     assert facts is None or well_formed(facts)

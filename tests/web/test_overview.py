@@ -20,21 +20,29 @@ MIB = samples.MIB
 NOTHING = Snapshot(())
 
 
-def worker(nodename: str = "celery@web1", *tasks: Any, report: dict[str, Any] | None = None, **changes: Any) -> WorkerView:
+def worker(
+    nodename: str = "celery@web1", *tasks: Any, report: dict[str, Any] | None = None, **changes: Any
+) -> WorkerView:
     """One with the agent; without tasks it leaks."""
     seen = view(None)
     assert seen.report is not None
     told = dataclasses.replace(seen.report, tasks=list(tasks) or [samples.task()], **(report or {}))
-    return dataclasses.replace(seen, **{"nodename": nodename, "report": told, "cgroup": told.cgroup, **changes})
+    return dataclasses.replace(
+        seen, **{"nodename": nodename, "report": told, "cgroup": told.cgroup, **changes}
+    )
 
 
 def fine(name: str = "shop.fine") -> Any:
-    return samples.task(name, growth_bytes=0.0, release_bytes=0.0, evidence=evidence_of(lambda _: 0.0))
+    return samples.task(
+        name, growth_bytes=0.0, release_bytes=0.0, evidence=evidence_of(lambda _: 0.0)
+    )
 
 
 def told(*workers: WorkerView, history: RssHistory | None = None, **changes: Any) -> dict[str, Any]:
     snapshot = dataclasses.replace(NOTHING, workers=workers, **changes)
-    result: dict[str, Any] = json.loads(json.dumps(overview(snapshot, history or RssHistory(), 1_000.25)))
+    result: dict[str, Any] = json.loads(
+        json.dumps(overview(snapshot, history or RssHistory(), 1_000.25))
+    )
     return result
 
 
@@ -59,7 +67,9 @@ def test_nothing_known() -> None:
 def test_a_worker_with_the_agent() -> None:
     history = RssHistory()
     leaking = worker(
-        report={"objects": [ObjectCount("dict", 20_000, -5), ObjectCount("shop.MyCacheEntry", 160, 160)]},
+        report={
+            "objects": [ObjectCount("dict", 20_000, -5), ObjectCount("shop.MyCacheEntry", 160, 160)]
+        },
         pool="prefork",
         concurrency=2,
         active_tasks=1,
@@ -103,19 +113,41 @@ def test_a_worker_with_the_agent() -> None:
 
 
 def test_the_age_of_a_group_is_that_of_the_member_heard_last() -> None:
-    assert only(told(worker(age_seconds=70.25), worker(age_seconds=4.06), worker())["workers"])["age_seconds"] == 4.1
+    assert (
+        only(told(worker(age_seconds=70.25), worker(age_seconds=4.06), worker())["workers"])[
+            "age_seconds"
+        ]
+        == 4.1
+    )
 
 
 def test_a_worker_without_the_agent_is_not_judged() -> None:
-    bare = WorkerView("celery@bare", up=True, live=False, report=None, processes=(), cgroup=CgroupMemory())
+    bare = WorkerView(
+        "celery@bare", up=True, live=False, report=None, processes=(), cgroup=CgroupMemory()
+    )
     row = only(told(bare)["workers"])
-    assert (row["agent"], row["leaking"], row["growth_class"], row["rss_bytes"]) == (False, False, None, None)
-    assert (row["limit_bytes"], row["seconds_to_limit"], row["pool"], row["concurrency"]) == (None, None, None, None)
+    assert (row["agent"], row["leaking"], row["growth_class"], row["rss_bytes"]) == (
+        False,
+        False,
+        None,
+        None,
+    )
+    assert (row["limit_bytes"], row["seconds_to_limit"], row["pool"], row["concurrency"]) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_what_a_worker_in_the_past_once_told_is_not_shown_as_its_state() -> None:
     row = only(told(worker(live=False, up=False, processes=()))["workers"])
-    assert (row["up"], row["agent"], row["object_types"], row["containers"]) == (False, False, [], [])
+    assert (row["up"], row["agent"], row["object_types"], row["containers"]) == (
+        False,
+        False,
+        [],
+        [],
+    )
 
 
 def test_one_task_type_that_leaks_in_many_workers_is_one_suspect() -> None:
@@ -126,7 +158,11 @@ def test_one_task_type_that_leaks_in_many_workers_is_one_suspect() -> None:
     all_of_them = only(told(*workers)["suspects"])
     assert all_of_them["task"] == "shop.leak"
     assert all_of_them["worker_count"] == 5
-    assert [each["nodename"] for each in all_of_them["workers"]] == ["celery@web0", "celery@web1", "celery@web2"]
+    assert [each["nodename"] for each in all_of_them["workers"]] == [
+        "celery@web0",
+        "celery@web1",
+        "celery@web2",
+    ]
     assert all_of_them["retained_bytes_per_run"] == one["retained_bytes_per_run"]
     assert round(all_of_them["retained_bytes_per_hour"] / one["retained_bytes_per_hour"], 2) == 4.1
     assert all_of_them["holders"][0]["path"] == "shop._my_app_cache"
@@ -134,24 +170,44 @@ def test_one_task_type_that_leaks_in_many_workers_is_one_suspect() -> None:
 
 def test_suspects_are_worst_first() -> None:
     many = dataclasses.replace(samples.evidence(), seconds=6.0)
-    found = told(worker("celery@a", samples.task("shop.drip")), worker("celery@b", samples.task("shop.flood", evidence=many)))
+    found = told(
+        worker("celery@a", samples.task("shop.drip")),
+        worker("celery@b", samples.task("shop.flood", evidence=many)),
+    )
     assert [each["task"] for each in found["suspects"]] == ["shop.flood", "shop.drip"]
 
 
 def test_one_name_at_two_brokers_is_two_workers() -> None:
-    both = told(worker(broker="eu"), worker("celery@web1", fine(), broker="us"), several_brokers=True)
-    assert [(each["broker"], each["leaking"]) for each in both["workers"]] == [("eu", True), ("us", False)]
+    both = told(
+        worker(broker="eu"), worker("celery@web1", fine(), broker="us"), several_brokers=True
+    )
+    assert [(each["broker"], each["leaking"]) for each in both["workers"]] == [
+        ("eu", True),
+        ("us", False),
+    ]
     assert only(both["suspects"])["workers"] == [{"broker": "eu", "nodename": "celery@web1"}]
 
 
 def test_members_of_a_group_are_one_row() -> None:
-    report = {"containers": [Container("shop.CACHE", "dict", 5, 5)], "objects": [ObjectCount("shop.Entry", 10, 4)]}
+    report = {
+        "containers": [Container("shop.CACHE", "dict", 5, 5)],
+        "objects": [ObjectCount("shop.Entry", 10, 4)],
+    }
     first = worker("celery@web", report=report, grouped=True, concurrency=2, active_tasks=1)
     second = worker("celery@web", fine(), report=report, grouped=True, concurrency=2)
     gone = worker("celery@web", grouped=True, gone=True, live=False, up=False, processes=())
     row = only(told(first, second, gone)["workers"])
-    assert (row["members"], row["concurrency"], row["active_tasks"], row["leaking"]) == (2, 4, 1, True)
-    assert (row["rss_bytes"], row["limit_bytes"], len(row["processes"])) == (340 * MIB, 1024 * MIB, 6)
+    assert (row["members"], row["concurrency"], row["active_tasks"], row["leaking"]) == (
+        2,
+        4,
+        1,
+        True,
+    )
+    assert (row["rss_bytes"], row["limit_bytes"], len(row["processes"])) == (
+        340 * MIB,
+        1024 * MIB,
+        6,
+    )
     assert row["object_types"] == [{"type": "shop.Entry", "count": 20, "growth": 8}]
     assert row["growth_class"] == "python"
 
@@ -163,7 +219,9 @@ def test_only_the_fastest_growing_types_are_told() -> None:
 
 
 def test_what_was_cleared_is_told_once_with_the_undecided_last() -> None:
-    few = samples.task("shop.a_new_one", runs={"succeeded": 3}, evidence=evidence_of(lambda _: 0.0, runs=3))
+    few = samples.task(
+        "shop.a_new_one", runs={"succeeded": 3}, evidence=evidence_of(lambda _: 0.0, runs=3)
+    )
     cleared = told(worker("celery@a", few, fine()), worker("celery@b", fine()))["cleared"]
     assert [(each["task"], each["growth_class"], each["worker_count"]) for each in cleared] == [
         ("shop.fine", "steady", 2),
@@ -174,7 +232,10 @@ def test_what_was_cleared_is_told_once_with_the_undecided_last() -> None:
 
 def test_queues_and_sources() -> None:
     queue = QueueView("", QueueReading("mail", 7, {}, 1, 12.5), 2, 8)
-    state = told(queues=(queue,), sources={"queues": SourceView(False, None), "broker": SourceView(True, None)})
+    state = told(
+        queues=(queue,),
+        sources={"queues": SourceView(False, None), "broker": SourceView(True, None)},
+    )
     assert only(state["queues"]) == {
         "broker": "",
         "name": "mail",

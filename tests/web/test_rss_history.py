@@ -5,7 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from celery_memory_exporter.fleet.snapshot import ProcessView, Snapshot, WorkerView
-from celery_memory_exporter.web.rss_history import FIRST_STEP_SECONDS, LAST_STEP_SECONDS, POINTS, HistoryKeeper, RssHistory
+from celery_memory_exporter.web.rss_history import (
+    FIRST_STEP_SECONDS,
+    LAST_STEP_SECONDS,
+    POINTS,
+    HistoryKeeper,
+    RssHistory,
+)
 from tests import samples
 from tests.diagnosis.test_judge import view
 
@@ -14,7 +20,10 @@ WEB1 = ("", "celery@web1")
 
 
 def of_rss(*sizes: int, **changes: object) -> WorkerView:
-    processes = tuple(ProcessView(samples.process(str(number), number, rss_bytes=size)) for number, size in enumerate(sizes))
+    processes = tuple(
+        ProcessView(samples.process(str(number), number, rss_bytes=size))
+        for number, size in enumerate(sizes)
+    )
     return dataclasses.replace(view(None), processes=processes, **changes)
 
 

@@ -30,9 +30,13 @@ class Exporter:
         self.server = HttpServer(Application(registry, fixed_fleet, lambda: self.missing), listener)
         self.server.start()
 
-    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    def get(
+        self, path: str, method: str = "GET", **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
+        connection.request(
+            method, path, headers={key.replace("_", "-"): value for key, value in headers.items()}
+        )
         response = connection.getresponse()
         body = response.read()
         connection.close()
@@ -55,7 +59,9 @@ def test_metrics_in_text(exporter: Exporter) -> None:
 
 
 def test_metrics_in_openmetrics_when_asked(exporter: Exporter) -> None:
-    response, body = exporter.get("/metrics", Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    response, body = exporter.get(
+        "/metrics", Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+    )
     assert response.headers["Content-Type"].startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
 
@@ -106,7 +112,11 @@ def test_the_overview_as_json(exporter: Exporter) -> None:
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["Cache-Control"] == "no-store"
     overview = json.loads(body)
-    assert [each["nodename"] for each in overview["workers"]] == ["celery@bare", "celery@past", "celery@web1"]
+    assert [each["nodename"] for each in overview["workers"]] == [
+        "celery@bare",
+        "celery@past",
+        "celery@web1",
+    ]
     assert "shop.leak" in [each["task"] for each in overview["suspects"]]
 
 

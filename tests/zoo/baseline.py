@@ -1,8 +1,10 @@
-"""What users have today: resident memory over time, and a trend test. The zoo prints it beside our own verdicts.
+"""What users have today: resident memory over time, and a trend test. The zoo prints it beside our
+own verdicts.
 
-The worker is accused when a Mann-Kendall test and the lower bound of a Theil-Sen slope agree that it grows, by 5 MB at least.
-Resident memory names a process, never a task; so that attribution can be compared at all, the task with the largest net
-growth of resident memory over its runs is taken as named.
+The worker is accused when a Mann-Kendall test and the lower bound of a Theil-Sen slope agree that
+it grows, by 5 MB at least. Resident memory names a process, never a task; so that attribution can
+be compared at all, the task with the largest net growth of resident memory over its runs is taken
+as named.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def variance(values: Sequence[float]) -> float:
 
 
 def resident(pid: int) -> int:
-    """RSS of a worker, its main process and its children summed, in bytes: what a container's graph shows."""
+    """RSS of a worker, its main process and its children summed, in bytes: what a container's graph
+    shows."""
     total = 0
     main = psutil.Process(pid)
     for process in (main, *main.children()):

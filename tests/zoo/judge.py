@@ -1,6 +1,8 @@
-"""From what the exporter answered while a case ran to its verdict; from the verdicts to the figures and the table. Pure.
+"""From what the exporter answered while a case ran to its verdict; from the verdicts to the figures
+and the table. Pure.
 
-A wrong accusation is any task but the case's own among the suspects at any poll; for an innocent, any suspect at all.
+A wrong accusation is any task but the case's own among the suspects at any poll; for an innocent,
+any suspect at all.
 """
 
 from __future__ import annotations
@@ -98,7 +100,10 @@ class Verdict:
 
 
 def label(suspect: Answer) -> str:
-    return f"{short(suspect['task']) if suspect['task'] else 'the process'} ({suspect['growth_class']})"
+    return (
+        f"{short(suspect['task']) if suspect['task'] else 'the process'} "
+        f"({suspect['growth_class']})"
+    )
 
 
 def short(task: str) -> str:
@@ -107,7 +112,9 @@ def short(task: str) -> str:
 
 def explanation(case: Case, suspects: Iterable[Answer]) -> str:
     """What of the answer points at the cause: holder, type or line; empty when nothing does."""
-    found = dict.fromkeys(text for suspect in suspects for text in parts(suspect) if explains(case, text))
+    found = dict.fromkeys(
+        text for suspect in suspects for text in parts(suspect) if explains(case, text)
+    )
     return ", ".join(text.replace("tests.zoo.", "") for text in found)
 
 
@@ -119,10 +126,12 @@ def parts(suspect: Answer) -> Iterator[str]:
 
 def explains(case: Case, text: str) -> bool:
     site = re.search(r"zoo/\w+\.py:\d+", text)
-    return any(each in text for each in case.explained_by) or (site is not None and site[0] in case.lines)
+    return any(each in text for each in case.explained_by) or (
+        site is not None and site[0] in case.lines
+    )
 
 
-# --- figures ------------------------------------------------------------------------------------------------------------
+# --- figures ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -165,7 +174,9 @@ def baseline_figures(verdicts: Sequence[Verdict]) -> dict[str, Share]:
     return {
         "recall": share(each.baseline_fired for each in verdicts if each.case.leaks),
         "precision": share(each.case.leaks for each in fired),
-        "attribution": share(each.case.task is None or each.baseline_task == each.case.task for each in leaks),
+        "attribution": share(
+            each.case.task is None or each.baseline_task == each.case.task for each in leaks
+        ),
         "explanation": Share(0, len([each for each in leaks if each.case.explained_by])),
         "class right": Share(0, len(leaks)),
     }
@@ -173,18 +184,36 @@ def baseline_figures(verdicts: Sequence[Verdict]) -> dict[str, Share]:
 
 def passed(found: dict[str, Share]) -> bool:
     """Figures that have no cases are no failure: a run of one innocent has no recall."""
-    return all((value := found[name].value) is None or value >= limit for name, limit in LIMITS.items())
+    return all(
+        (value := found[name].value) is None or value >= limit for name, limit in LIMITS.items()
+    )
 
 
-# --- table --------------------------------------------------------------------------------------------------------------
+# --- table --------------------------------------------------------------------------------------
 
-HEADINGS = ("case", "expected", "verdict", "growth class", "named", "explained by", "runs", "seconds", "RSS trend")
+HEADINGS = (
+    "case",
+    "expected",
+    "verdict",
+    "growth class",
+    "named",
+    "explained by",
+    "runs",
+    "seconds",
+    "RSS trend",
+)
 
 
 def row(verdict: Verdict) -> tuple[str, ...]:
     case, first = verdict.case, verdict.named_first
-    expected = "/".join(sorted(case.classes)) if case.leaks else "innocent" + "".join(f", {each}" for each in case.classes)
-    found = ",".join(verdict.growth_classes if case.leaks else [f"cleared: {each}" for each in verdict.cleared])
+    expected = (
+        "/".join(sorted(case.classes))
+        if case.leaks
+        else "innocent" + "".join(f", {each}" for each in case.classes)
+    )
+    found = ",".join(
+        verdict.growth_classes if case.leaks else [f"cleared: {each}" for each in verdict.cleared]
+    )
     named = [short(case.task) if case.task else "the process"] if verdict.named_at_end else []
     named += [f"NOT {each}" for each in sorted(verdict.wrong_ever)]
     trend = "–"
@@ -206,7 +235,10 @@ def row(verdict: Verdict) -> tuple[str, ...]:
 def table(verdicts: Sequence[Verdict]) -> str:
     rows = [HEADINGS, *map(row, verdicts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in rows
+    ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
@@ -216,6 +248,12 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     lines += [f"{name:<14}{ours[name]!s:<16}{theirs[name]}" for name in ours]
     firsts = [each.named_first for each in verdicts if each.named_first]
     if firsts:
-        for name, values in (("runs", [each.runs for each in firsts]), ("seconds", [each.seconds for each in firsts])):
-            lines.append(f"{name} until named: median {statistics.median(values):.0f}, most {max(values):.0f}")
+        for name, values in (
+            ("runs", [each.runs for each in firsts]),
+            ("seconds", [each.seconds for each in firsts]),
+        ):
+            lines.append(
+                f"{name} until named: median {statistics.median(values):.0f}, most "
+                f"{max(values):.0f}"
+            )
     return "\n".join(lines)

@@ -1,6 +1,8 @@
-"""Mechanisms beyond those that users reported: the ways in which Python code keeps what it should not, and seems to.
+"""Mechanisms beyond those that users reported: the ways in which Python code keeps what it should
+not, and seems to.
 
-They were written to find out whether the verdict holds for what it was not made from. The rules of ``case`` hold here, too.
+They were written to find out whether the verdict holds for what it was not made from. The rules of
+``case`` hold here, too.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from celery import Task, signals
 from tests.zoo.case import app, innocent, leak
 from tests.zoo.reported import LIBC
 
-# --- leaks: held by something that is no plain module-level container ---------------------------------------------------
+# --- leaks: held by something that is no plain module-level container ----------------------------
 
 
 class Order:
@@ -367,7 +369,7 @@ def reference_count_of_c_code(number: int) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(Payload()))
 
 
-# --- leaks: other than Python's memory ----------------------------------------------------------------------------------
+# --- leaks: other than Python's memory ----------------------------------------------------------
 
 DATABASE = sqlite3.connect(":memory:", check_same_thread=False)
 DATABASE.execute("CREATE TABLE rows (number INTEGER, text TEXT)")
@@ -445,10 +447,14 @@ def forked_and_never_waited(number: int) -> None:
 @app.task
 @leak("shared", "descriptors")
 def shared_memory_never_unlinked(number: int) -> None:
-    block = shared_memory.SharedMemory(create=True, size=200_000, name=f"zoo_{os.getpid()}_{number}")
+    block = shared_memory.SharedMemory(
+        create=True, size=200_000, name=f"zoo_{os.getpid()}_{number}"
+    )
     block.buf[:] = b"x" * 200_000
     block.close()
-    os.rename(f"/dev/shm/zoo_{os.getpid()}_{number}", f"{os.environ['ZOO_SHARED']}/{os.getpid()}-{number}")
+    os.rename(
+        f"/dev/shm/zoo_{os.getpid()}_{number}", f"{os.environ['ZOO_SHARED']}/{os.getpid()}-{number}"
+    )
 
 
 MAPS: list[mmap.mmap] = []
@@ -469,7 +475,7 @@ def collector_off(number: int) -> None:
     node.append(node)
 
 
-# --- innocents ----------------------------------------------------------------------------------------------------------
+# --- innocents ----------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=1_000)
@@ -587,7 +593,8 @@ def traces_by_itself(number: int) -> None:
 @app.task
 @innocent()
 def freezes_its_heap(number: int) -> None:
-    """To keep pages shared with the parent. Nothing can be audited then; its cycles wait for the collector."""
+    """To keep pages shared with the parent. Nothing can be audited then; its cycles wait for the
+    collector."""
     if gc.get_freeze_count() < 10_000:
         gc.freeze()
     node: list[Any] = [f"{number}-{each}" for each in range(100)]

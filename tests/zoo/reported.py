@@ -27,7 +27,7 @@ from celery import Celery
 
 from tests.zoo.case import CASES, Case, add, app, innocent, leak, name_of
 
-# --- leaks --------------------------------------------------------------------------------------------------------------
+# --- leaks ---------------------------------------------------------------------------------------
 
 
 class MyCacheEntry:
@@ -74,7 +74,13 @@ DRIPS: list[Drip] = []
 
 
 @app.task
-@leak("python", by=("DRIPS",), of=Drip, beside={"noop": 0.5, "churn": 0.5, "dicts": 0.25, "bounded": 0.5}, per_second=15.0)
+@leak(
+    "python",
+    by=("DRIPS",),
+    of=Drip,
+    beside={"noop": 0.5, "churn": 0.5, "dicts": 0.25, "bounded": 0.5},
+    per_second=15.0,
+)
 def drip_beside_churn(number: int) -> None:
     DRIPS.append(Drip())
 
@@ -190,14 +196,18 @@ def tmpfs_file_per_task(number: int) -> None:
 @leak("python", by=("sys.modules", "module"))
 def module_per_task(number: int) -> None:
     module = types.ModuleType(f"zoo_generated_{number}")
-    exec("RATES = {n: n * 1.5 for n in range(20)}\ndef rate(n):\n    return RATES[n]\n", module.__dict__)
+    exec(
+        "RATES = {n: n * 1.5 for n in range(20)}\ndef rate(n):\n    return RATES[n]\n",
+        module.__dict__,
+    )
     sys.modules[module.__name__] = module
 
 
 @app.task
 @leak("python", by=("AsyncResult", "_pending_results"), backend=True)
 def results_never_read(number: int) -> None:
-    """The backend keeps every result that waits for its callback; this one waits on a queue that nobody serves."""
+    """The backend keeps every result that waits for its callback; this one waits on a queue that
+    nobody serves."""
     result = app.send_task(name_of("noop"), (number,), queue="nobody", ignore_result=False)
     result.then(print)
 
@@ -205,7 +215,8 @@ def results_never_read(number: int) -> None:
 @app.task
 @leak("python", by=("_on_app_finalizers",))
 def celery_app_per_task(number: int) -> None:
-    """An app goes when nobody refers to it, but each of its shared tasks stays with Celery for apps to come."""
+    """An app goes when nobody refers to it, but each of its shared tasks stays with Celery for apps
+    to come."""
     own = Celery(f"report{number}", broker="memory://", set_as_current=False)
 
     @own.task(name=f"report.{number}")
@@ -224,9 +235,20 @@ def leak_hidden_by_recycling(number: int) -> None:
     RECYCLED.append([f"row {number} {each}" for each in range(16_000)])
 
 
-add(Case("eta_flood", None, True, frozenset({"main"}), runs=20_000, per_second=5_000.0, eta_seconds=3600.0, beside={"noop": 0.02}))
+add(
+    Case(
+        "eta_flood",
+        None,
+        True,
+        frozenset({"main"}),
+        runs=20_000,
+        per_second=5_000.0,
+        eta_seconds=3600.0,
+        beside={"noop": 0.02},
+    )
+)
 
-# --- innocents ----------------------------------------------------------------------------------------------------------
+# --- innocents -----------------------------------------------------------------------------------
 
 
 class LimitedCache(OrderedDict[str, tuple[float, list[str]]]):
@@ -281,13 +303,16 @@ WARM_UP_RUNS = itertools.count()
 @app.task
 @innocent()
 def warm_up(number: int) -> None:
-    """What the first twenty runs of a process bring with them: modules, connections, compiled expressions."""
+    """What the first twenty runs of a process bring with them: modules, connections, compiled
+    expressions."""
     run = next(WARM_UP_RUNS)
     if run % 2 == 0 and run // 2 < len(LAZY_MODULES):
         __import__(LAZY_MODULES[run // 2])
     if len(CONNECTIONS) < 5:
         broker = urlsplit(os.environ["TEST_BROKER_URL"])
-        CONNECTIONS.append(socket.create_connection((broker.hostname or "127.0.0.1", broker.port or 6379)))
+        CONNECTIONS.append(
+            socket.create_connection((broker.hostname or "127.0.0.1", broker.port or 6379))
+        )
     re.compile(rf"(\w+)-{run % 20}-(\d+)")
 
 
@@ -299,7 +324,9 @@ QUERIES: deque[dict[str, str]] = deque(maxlen=9000)
 def query_log(number: int) -> None:
     """As Django's ``connection.queries_log``; it is full after a hundred runs in one process."""
     for each in range(90):
-        QUERIES.append({"sql": f"SELECT {number} FROM t WHERE id = {each}", "time": f"{each / 1000:.3f}"})
+        QUERIES.append(
+            {"sql": f"SELECT {number} FROM t WHERE id = {each}", "time": f"{each / 1000:.3f}"}
+        )
 
 
 class Node:
@@ -337,17 +364,19 @@ PINS: list[list[int]] = []
 @app.task
 @innocent()
 def high_water(number: int) -> None:
-    """400,000 small lists once in fifty runs. The few that stay until the next time keep the arenas of all the others."""
+    """400,000 small lists once in fifty runs. The few that stay until the next time keep the arenas
+    of all the others."""
     lists = [[each] for each in range(400_000 if number % 50 == 49 else 40)]
     if number % 50 == 49:
         PINS[:] = lists[::2_000]
 
 
 class Heap:
-    """Live memory of one constant size whose blocks get larger: the holes that small ones leave are of no use.
+    """Live memory of one constant size whose blocks get larger: the holes that small ones leave are
+    of no use.
 
-    Payloads are such that glibc's chunks are 2,048 and 3,072 bytes: three small ones give way to two large ones, never two
-    neighbours, so that no hole can be joined to another one.
+    Payloads are such that glibc's chunks are 2,048 and 3,072 bytes: three small ones give way to
+    two large ones, never two neighbours, so that no hole can be joined to another one.
     """
 
     HEAD = sys.getsizeof(b"") + 8
@@ -386,7 +415,11 @@ def big_result(number: int) -> list[str]:
 
 
 @app.task
-@innocent(runs=150, per_second=4.0, argument=lambda number: [f"{each}".rjust(100) for each in range(70_000)])
+@innocent(
+    runs=150,
+    per_second=4.0,
+    argument=lambda number: [f"{each}".rjust(100) for each in range(70_000)],
+)
 def big_argument(rows: list[str]) -> int:
     return len(rows)
 

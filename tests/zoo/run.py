@@ -1,6 +1,8 @@
-"""Runs the leak zoo: ``python -m tests.zoo.run [case ...]``. Each case has a broker, a worker and an exporter of its own.
+"""Runs the leak zoo: ``python -m tests.zoo.run [case ...]``. Each case has a broker, a worker and
+an exporter of its own.
 
-The exit status is 1 when recall, precision or attribution is below its limit, or when a case had trouble.
+The exit status is 1 when recall, precision or attribution is below its limit, or when a case had
+trouble.
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ class Printer:
         first = verdict.named_first
         said = f"named after {first.runs} runs, {first.seconds:.0f} s" if first else "not named"
         wrong = f"; wrong: {', '.join(sorted(verdict.wrong_ever))}" if verdict.wrong_ever else ""
-        text = f"{verdict.case.name:<28}{verdict.runs:>6} runs {verdict.seconds:>4.0f} s  {said}{wrong}"
+        text = (
+            f"{verdict.case.name:<28}{verdict.runs:>6} runs {verdict.seconds:>4.0f} s  "
+            f"{said}{wrong}"
+        )
         print(f"{text:<110}", end=end, flush=True)
 
 
@@ -50,12 +55,25 @@ def redis_server(folder: Path) -> Server:
     if program is None:
         sys.exit("redis-server is not installed; tests/prepare.sh servers installs it")
     port = free_port()
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    command = [
+        program,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     return Server(command, folder / "redis.log", f"redis://127.0.0.1:{port}/0", port)
 
 
 def run_alone(case: Case, logs: Path, printer: Printer) -> Verdict:
-    """With a broker of its own. What goes wrong around a case is its trouble, and the others still run."""
+    """With a broker of its own. What goes wrong around a case is its trouble, and the others still
+    run."""
     folder = logs / case.name
     folder.mkdir(parents=True, exist_ok=True)
     broker = redis_server(folder)
@@ -74,21 +92,38 @@ def run_alone(case: Case, logs: Path, printer: Printer) -> Verdict:
 
 def plain(verdict: Verdict) -> dict[str, Any]:
     """For ``--json``."""
-    fields = {key: value for key, value in asdict(replace(verdict, case=None)).items() if key != "case"}  # type: ignore[arg-type]
+    fields = {
+        key: value for key, value in asdict(replace(verdict, case=None)).items() if key != "case"
+    }  # type: ignore[arg-type]
     fields["wrong_at_end"] = sorted(verdict.wrong_at_end)
     case = verdict.case
-    expected = {"leaks": case.leaks, "task": case.task, "classes": sorted(case.classes), "explained_by": case.explained_by}
-    derived = {"verdict": verdict.words, "class_right": verdict.class_right, "explained": verdict.explained}
+    expected = {
+        "leaks": case.leaks,
+        "task": case.task,
+        "classes": sorted(case.classes),
+        "explained_by": case.explained_by,
+    }
+    derived = {
+        "verdict": verdict.words,
+        "class_right": verdict.class_right,
+        "explained": verdict.explained,
+    }
     return {"case": case.name, "expected": expected, **derived, **fields}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.zoo.run", description="Leaks and innocents in real workers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.zoo.run", description="Leaks and innocents in real workers."
+    )
     parser.add_argument("cases", nargs="*", metavar="case", help="default: all")
     parser.add_argument("--list", action="store_true", help="print the cases and end")
-    parser.add_argument("--runs", type=int, help="runs of each case's task instead of the case's own number")
+    parser.add_argument(
+        "--runs", type=int, help="runs of each case's task instead of the case's own number"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write verdicts, figures and the last answers")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write verdicts, figures and the last answers"
+    )
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the programs' logs there")
     arguments = parser.parse_args(argv)
     unknown = set(arguments.cases) - set(CASES)
@@ -110,10 +145,15 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     rewrite = sys.stdout.isatty() and arguments.jobs == 1
     every = POLL_SECONDS if rewrite else 10.0
-    with tempfile.TemporaryDirectory(prefix="zoo-") as temporary, ThreadPoolExecutor(arguments.jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="zoo-") as temporary,
+        ThreadPoolExecutor(arguments.jobs) as pool,
+    ):
         logs = arguments.logs or Path(temporary)
         try:
-            verdicts = list(pool.map(lambda case: run_alone(case, logs, Printer(every, rewrite)), cases))
+            verdicts = list(
+                pool.map(lambda case: run_alone(case, logs, Printer(every, rewrite)), cases)
+            )
         except KeyboardInterrupt:
             STOP.set()
             pool.shutdown(cancel_futures=True)
@@ -123,7 +163,11 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.json:
         shares = {name: str(value) for name, value in found.items()}
         trend = {name: str(value) for name, value in judge.baseline_figures(verdicts).items()}
-        text = json.dumps({"figures": shares, "rss_trend": trend, "cases": list(map(plain, verdicts))}, indent=2, default=str)
+        text = json.dumps(
+            {"figures": shares, "rss_trend": trend, "cases": list(map(plain, verdicts))},
+            indent=2,
+            default=str,
+        )
         arguments.json.write_text(text + "\n")
     return 0 if judge.passed(found) and not any(each.trouble for each in verdicts) else 1
 

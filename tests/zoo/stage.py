@@ -1,7 +1,9 @@
-"""A case at work: an exporter, a worker, the load of the case's task and its neighbours, and who looks on.
+"""A case at work: an exporter, a worker, the load of the case's task and its neighbours, and who
+looks on.
 
-The case's task is sent at a steady pace mixed with its neighbours', never far ahead of the workers, while the exporter's
-``/api/v1/diagnosis`` is asked twice a second: so "named after so many runs" counts completed runs.
+The case's task is sent at a steady pace mixed with its neighbours', never far ahead of the workers,
+while the exporter's ``/api/v1/diagnosis`` is asked twice a second: so "named after so many runs"
+counts completed runs.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from tests.zoo import baseline, judge
 from tests.zoo.case import Case, app, name_of
 from tests.zoo.judge import Verdict
 
-#: Sent and not yet begun, at most: some of them always wait in the worker, which prefetches four for each process.
+#: Sent and not yet begun, at most: some of them always wait in the worker, which prefetches four
+#: for each process.
 AHEAD = 16
 POLL_SECONDS = 0.5
 RSS_SECONDS = 1.0
@@ -46,7 +49,9 @@ Progress = Callable[[Verdict], None]
 class ZooWorker(Worker):
     """A worker on the zoo's application."""
 
-    def __init__(self, log: Path, broker: Server, name: str, *options: str, **environment: str) -> None:
+    def __init__(
+        self, log: Path, broker: Server, name: str, *options: str, **environment: str
+    ) -> None:
         super().__init__(log, broker, name, *options, **environment)
         self.command[self.command.index("tests.integration.tasks")] = "tests.zoo.case"
 
@@ -54,7 +59,9 @@ class ZooWorker(Worker):
         """Children that outlive it, as those of a killed worker do, are killed."""
         if self.process is None:
             return
-        children = psutil.Process(self.pid).children(recursive=True) if psutil.pid_exists(self.pid) else []
+        children = (
+            psutil.Process(self.pid).children(recursive=True) if psutil.pid_exists(self.pid) else []
+        )
         with contextlib.suppress(AssertionError):
             self.stop(signal.SIGKILL if kill else signal.SIGTERM)
         for child in children:
@@ -63,7 +70,8 @@ class ZooWorker(Worker):
 
 
 class Load:
-    """Sends a case's runs and its neighbours', and knows how many are done by what still waits in the broker."""
+    """Sends a case's runs and its neighbours', and knows how many are done by what still waits in
+    the broker."""
 
     def __init__(self, case: Case, broker: Server, queue: str) -> None:
         self._case = case
@@ -92,7 +100,8 @@ class Load:
         return int(sum(waiting))
 
     def look(self) -> int:
-        """Asks the broker; answers how many of all tasks wait. A flood's tasks are done when the worker has taken them."""
+        """Asks the broker; answers how many of all tasks wait. A flood's tasks are done when the
+        worker has taken them."""
         waiting = int(self._redis.llen(self._queue)) if self._case.eta_seconds else self.waiting  # type: ignore[arg-type]
         self.done = bisect.bisect_right(self._places, self._total - waiting)
         return waiting
@@ -109,7 +118,9 @@ class Load:
                 self._send(name_of(task), number)
 
     def _send(self, task: str, argument: Any, eta_seconds: float | None = None) -> None:
-        app.send_task(task, (argument,), queue=self._queue, producer=self._producer, countdown=eta_seconds)
+        app.send_task(
+            task, (argument,), queue=self._queue, producer=self._producer, countdown=eta_seconds
+        )
         self._total += 1
 
 
@@ -141,7 +152,10 @@ class Watch:
         """What today's users would conclude, and whether the agent itself had trouble."""
         labels = {"worker": self._worker.nodename}
         self._verdict.baseline_fired = baseline.trend(self._times, self._resident).fired
-        families = ("celery_task_memory_growth_bytes_total", "celery_task_memory_release_bytes_total")
+        families = (
+            "celery_task_memory_growth_bytes_total",
+            "celery_task_memory_release_bytes_total",
+        )
         growth, release = (self._exporter.by_label(family, "name", **labels) for family in families)
         self._verdict.baseline_task = baseline.likeliest(growth, release)
         errors = self._exporter.value("celery_agent_errors_total", **labels)
@@ -163,9 +177,15 @@ def diagnosis(exporter: Exporter) -> judge.Answer:
 
 
 def run_case(
-    case: Case, broker: Server, folder: Path, progress: Progress = lambda verdict: None, *, settle_seconds: float = SETTLE_SECONDS
+    case: Case,
+    broker: Server,
+    folder: Path,
+    progress: Progress = lambda verdict: None,
+    *,
+    settle_seconds: float = SETTLE_SECONDS,
 ) -> Verdict:
-    """Runs one case, and empties the broker for it. Raises ``AssertionError`` when a program does not start or get on."""
+    """Runs one case, and empties the broker for it. Raises ``AssertionError`` when a program does
+    not start or get on."""
     verdict = Verdict(case)
     with Redis.from_url(broker.url) as redis:
         redis.flushall()
@@ -174,7 +194,11 @@ def run_case(
         stack.callback(exporter.ensure_stopped)
         exporter.start()
         wait_for(exporter.ready, "the exporter to be ready")
-        environment = {"ZOO_FOLDER": str(folder), "ZOO_SHARED": shared, "CELERY_MEMORY_INTERVAL_SECONDS": f"{REPORT_SECONDS}"}
+        environment = {
+            "ZOO_FOLDER": str(folder),
+            "ZOO_SHARED": shared,
+            "CELERY_MEMORY_INTERVAL_SECONDS": f"{REPORT_SECONDS}",
+        }
         if case.backend:
             environment["TEST_BACKEND_URL"] = broker.url.removesuffix("/0") + "/1"
         worker = ZooWorker(folder / "worker.log", broker, case.name, *case.pool, **environment)
@@ -189,7 +213,15 @@ def run_case(
     return verdict
 
 
-def drive(case: Case, load: Load, watch: Watch, worker: Worker, progress: Callable[[], None], *, settle_seconds: float) -> None:
+def drive(
+    case: Case,
+    load: Load,
+    watch: Watch,
+    worker: Worker,
+    progress: Callable[[], None],
+    *,
+    settle_seconds: float,
+) -> None:
     """Sends all runs, waits until they are done, and looks on for a little longer."""
     began = time.monotonic()
     ahead = case.runs if case.eta_seconds else AHEAD
@@ -209,7 +241,9 @@ def drive(case: Case, load: Load, watch: Watch, worker: Worker, progress: Callab
         assert worker.process.poll() is None, f"the worker ended:\n{worker.text[-2000:]}"
         if settled is None and load.done >= case.runs:
             settled = now + settle_seconds
-        assert settled or now < latest, f"{load.done} of {case.runs} runs, then no more:\n{worker.text[-2000:]}"
+        assert settled or now < latest, (
+            f"{load.done} of {case.runs} runs, then no more:\n{worker.text[-2000:]}"
+        )
         time.sleep(0.02)
 
 

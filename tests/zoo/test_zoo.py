@@ -31,7 +31,9 @@ def verdict_of(name: str, broker: Server, folder: Path, runs: int = 300) -> Verd
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", LEAKS)
-def test_a_leaking_task_is_named_and_nobody_else_is(name: str, broker: Server, tmp_path: Path) -> None:
+def test_a_leaking_task_is_named_and_nobody_else_is(
+    name: str, broker: Server, tmp_path: Path
+) -> None:
     verdict = verdict_of(name, broker, tmp_path)
     assert verdict.named_at_end, verdict.answer
     assert verdict.class_right, verdict.growth_classes
@@ -43,18 +45,23 @@ def test_a_leaking_task_is_named_and_nobody_else_is(name: str, broker: Server, t
 @pytest.mark.integration
 @pytest.mark.parametrize("name", INNOCENTS)
 def test_an_innocent_task_is_not_accused(name: str, broker: Server, tmp_path: Path) -> None:
-    # The walk that finds a cache's bound has little time in a run: where the tests crowd the machine, the cache may be full before
-    # that, and look like a leak until then. `make zoo` asks for more: that nobody is ever accused.
+    # The walk that finds a cache's bound has little time in a run: where the tests crowd the
+    # machine, the cache may be full before that, and look like a leak until then. `make zoo` asks
+    # for more: that nobody is ever accused.
     verdict = verdict_of(name, broker, tmp_path, runs=400)
     assert not verdict.wrong_at_end
     assert not verdict.trouble
 
 
-# --- the judgement itself -----------------------------------------------------------------------------------------------
+# --- the judgement itself -----------------------------------------------------------------------
 
 
 def suspect(task: str | None, growth_class: str = "python", **parts: Any) -> dict[str, Any]:
-    return {"task": CASES[task].task if task in CASES else task and name_of(task), "growth_class": growth_class, **parts}
+    return {
+        "task": CASES[task].task if task in CASES else task and name_of(task),
+        "growth_class": growth_class,
+        **parts,
+    }
 
 
 def judged(name: str, *answers: list[dict[str, Any]]) -> Verdict:

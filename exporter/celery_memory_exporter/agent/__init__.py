@@ -1,4 +1,5 @@
-"""The agent: measures every task run inside the worker and reports once per interval over Celery's event stream.
+"""The agent: measures every task run inside the worker and reports once per interval over Celery's
+event stream.
 
 Turn it on without touching code::
 
@@ -10,8 +11,8 @@ or in code, before the worker starts::
     install(app)
 
 Reading order: ``install`` → ``worker.steps`` → ``worker.main_process`` → ``worker.pool_child`` →
-``meter.meter`` (one run) → ``meter.books`` (what runs add up to) → ``audit.audit`` (one run, exactly) →
-``audit.deep`` (who holds it, and which line) → ``worker.evidence`` (what is told of it).
+``meter.meter`` (one run) → ``meter.books`` (what runs add up to) → ``audit.audit`` (one run,
+exactly) → ``audit.deep`` (who holds it, and which line) → ``worker.evidence`` (what is told of it).
 
 Only the standard library, Celery and ``common`` are imported here and below.
 """
@@ -24,12 +25,17 @@ from celery_memory_exporter.agent.settings import Settings
 
 
 def install(app: Any, settings: Settings | None = None) -> None:
-    """Adds the agent to every worker that ``app`` starts from now on; a second call changes nothing.
+    """Adds the agent to every worker that ``app`` starts from now on; a second call changes
+    nothing.
 
-    Settings come from the environment (see ``Settings``) unless they are given. A setting that cannot be read is
-    logged once and its default taken: the agent never keeps a worker from starting.
+    Settings come from the environment (see ``Settings``) unless they are given. A setting that
+    cannot be read is logged once and its default taken: the agent never keeps a worker from
+    starting.
     """
-    from celery_memory_exporter.agent.worker.steps import AgentStep, ReportStep  # Celery is imported late, with the worker
+    from celery_memory_exporter.agent.worker.steps import (
+        AgentStep,
+        ReportStep,
+    )  # Celery is imported late, with the worker
 
     if AgentStep in app.steps["worker"]:
         return

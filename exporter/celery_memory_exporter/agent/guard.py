@@ -1,8 +1,9 @@
-"""The agent's one choke point: what it raises is counted and logged once, and never reaches the worker.
+"""The agent's one choke point: what it raises is counted and logged once, and never reaches the
+worker.
 
-Two kinds of exception pass: ``BaseException`` that is no ``Exception`` (the worker's own way to stop, greenlet time-outs) and
-``SoftTimeLimitExceeded``, which Celery's signal handler raises wherever the process happens to be: swallowing it here would
-cost the task its soft time limit.
+Two kinds of exception pass: ``BaseException`` that is no ``Exception`` (the worker's own way to
+stop, greenlet time-outs) and ``SoftTimeLimitExceeded``, which Celery's signal handler raises
+wherever the process happens to be: swallowing it here would cost the task its soft time limit.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ class Guard:
         if place not in self._logged:
             self._logged.add(place)
             with contextlib.suppress(Exception):  # of the application's own handlers
-                logger.warning("The memory agent failed in %s; tasks are not affected. Logged once.", place, exc_info=True)
+                logger.warning(
+                    "The memory agent failed in %s; tasks are not affected. Logged once.",
+                    place,
+                    exc_info=True,
+                )
 
 
 def guarded(method: Callable[P, R]) -> Callable[P, R | None]:
-    """For methods of objects that have a ``guard``: an exception is noted there and the answer is ``None``."""
+    """For methods of objects that have a ``guard``: an exception is noted there and the answer is
+    ``None``."""
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R | None:

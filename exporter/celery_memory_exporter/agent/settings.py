@@ -1,4 +1,5 @@
-"""What can be set about the agent: environment variables, because that is what reaches a worker without code.
+"""What can be set about the agent: environment variables, because that is what reaches a worker
+without code.
 
 A bad value is never fatal in somebody's worker: it is logged and the default stays.
 """
@@ -53,13 +54,29 @@ def url(text: str) -> str:
 
 def buckets(text: str) -> tuple[float, ...]:
     bounds = tuple(map(float, text.split(",")))
-    if not 1 <= len(bounds) <= MAX_BUCKETS or bounds[0] <= 0 or any(low >= high for low, high in pairwise(bounds)):
-        raise ValueError(f"up to {MAX_BUCKETS} ascending upper bounds in seconds, above zero, with commas between them")
+    if (
+        not 1 <= len(bounds) <= MAX_BUCKETS
+        or bounds[0] <= 0
+        or any(low >= high for low, high in pairwise(bounds))
+    ):
+        raise ValueError(
+            f"up to {MAX_BUCKETS} ascending upper bounds in seconds, above zero, with commas "
+            "between them"
+        )
     return bounds
 
 
 def switch(text: str) -> bool:
-    values = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    values = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
     if text.lower() not in values:
         raise ValueError("one of 1, 0, true, false, yes, no, on, off")
     return values[text.lower()]
@@ -71,34 +88,50 @@ def setting(default: Any, parse: Callable[[str], Any], doc: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Each field is read from ``CELERY_MEMORY_<FIELD IN CAPITALS>``; its ``doc`` is what README prints."""
+    """Each field is read from ``CELERY_MEMORY_<FIELD IN CAPITALS>``; its ``doc`` is what README
+    prints."""
 
-    enabled: bool = setting(True, switch, "`0` leaves the worker exactly as it is without the agent")
+    enabled: bool = setting(
+        True, switch, "`0` leaves the worker exactly as it is without the agent"
+    )
     interval_seconds: float = setting(15.0, seconds, "time between two reports of a worker")
     events_url: str | None = setting(
-        None, url, "kombu URL that reports are sent to, where the worker's own broker has no fanout (SQS)"
+        None,
+        url,
+        "kombu URL that reports are sent to, where the worker's own broker has no fanout (SQS)",
     )
-    census_seconds: float = setting(15.0, seconds, "least time between two counts of the objects of a busy process")
+    census_seconds: float = setting(
+        15.0, seconds, "least time between two counts of the objects of a busy process"
+    )
     census_pause_seconds: float = setting(
-        0.016, seconds, "longest pause of a process by one count; on larger heaps every k-th object is counted"
+        0.016,
+        seconds,
+        "longest pause of a process by one count; on larger heaps every k-th object is counted",
     )
     census_max_objects: int = setting(
         1_000_000,
         objects,
-        "objects in the main process up to which its children are counted, `0` for never: counting makes a child's own "
-        "copies of shared pages, some 62 MiB for a million objects",
+        "objects in the main process up to which its children are counted, `0` for never: counting "
+        "makes a child's own copies of shared pages, some 62 MiB for a million objects",
     )
     audits: bool = setting(
         True,
         switch,
-        "`0` leaves the garbage collector alone: no audited runs, so no survivors, holders or lines, and a slower verdict",
+        "`0` leaves the garbage collector alone: no audited runs, so no survivors, holders or "
+        "lines, and a slower verdict",
     )
-    max_tasks: int = setting(200, count, "task types (and queues) told apart; the rest is summed as `other`")
+    max_tasks: int = setting(
+        200, count, "task types (and queues) told apart; the rest is summed as `other`"
+    )
     max_object_types: int = setting(20, count, "object types reported, by growth")
     runtime_buckets: tuple[float, ...] = setting(
-        tuple(RUNTIME_SECONDS), buckets, "upper bounds of `celery_task_runtime`, in seconds, with commas between them"
+        tuple(RUNTIME_SECONDS),
+        buckets,
+        "upper bounds of `celery_task_runtime`, in seconds, with commas between them",
     )
-    queue_wait_buckets: tuple[float, ...] = setting(tuple(QUEUE_WAIT_SECONDS), buckets, "the same of `celery_task_queue_wait_time`")
+    queue_wait_buckets: tuple[float, ...] = setting(
+        tuple(QUEUE_WAIT_SECONDS), buckets, "the same of `celery_task_queue_wait_time`"
+    )
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -112,5 +145,7 @@ class Settings:
                 values[field.name] = field.metadata["parse"](text)
             except ValueError as error:
                 # The value is not shown: it may be a URL with its password.
-                logger.warning("%s is ignored, %r is used; allowed is %s", name, field.default, error)
+                logger.warning(
+                    "%s is ignored, %r is used; allowed is %s", name, field.default, error
+                )
         return Settings(**values)

@@ -18,7 +18,8 @@ class Status:
     state: str
     #: The pid in every pid namespace that the process is in, outermost (ours) first.
     namespace_pids: tuple[int, ...]
-    #: Bit mask of ignored signals; a pool child ignores SIGINT, which tells it from an embedded beat.
+    #: Bit mask of ignored signals; a pool child ignores SIGINT, which tells it from an embedded
+    #: beat.
     ignored_signals: int
 
 

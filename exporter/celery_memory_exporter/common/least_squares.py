@@ -1,27 +1,34 @@
-"""Shares of memory growth by task type where a single run cannot be measured, by least squares over intervals.
+"""Shares of memory growth by task type where a single run cannot be measured, by least squares over
+intervals.
 
-Where runs overlap in one process (threads, gevent, eventlet), and for what a worker's children share (files in tmpfs),
-only totals exist: growth of an interval = sum over task types of runs x share + a background + noise. Figures below are from
-simulation: five task types, 60 to 120 intervals, in-flight memory from nothing to spikes of 10 MB; and event-driven pools.
+Where runs overlap in one process (threads, gevent, eventlet), and for what a worker's children
+share (files in tmpfs), only totals exist: growth of an interval = sum over task types of runs x
+share + a background + noise. Figures below are from simulation: five task types, 60 to 120
+intervals, in-flight memory from nothing to spikes of 10 MB; and event-driven pools.
 
-* **Noise has two parts.** Memory in flight when a reading is taken enters one interval and leaves in the next: *jitter*
-  of readings. Growth for other reasons stays: *drift*. Plain least squares on intervals takes all for drift; its errors were two
-  to three times larger, and in pools it blamed task types for what runs in flight beside them (innocent shares were more than
-  three errors off zero in 3 to 22 of 50 lives, against 0 to 2). So the covariance is modelled (``pivots_of``), with the ratio of
-  both parts that is likeliest.
-* **What is taken back is no growth.** An outlying rise that a later interval within ``SPAN`` takes back is memory in flight:
-  the intervals from the one to the other are merged, which loses nothing but resolution.
-* **One step is no rate.** Outliers that stay are left out while they are few, and are growth like any other when
-  they recur: a leak in one run of fifty is made of nothing else. Weights by size (Huber) would take such a leak for noise.
-* **A background column, never penalised.** Without it, growth of the worker itself falls to innocent task types (33 of 50 lives);
-  with it, errors are a tenth larger, and more where counts hardly vary. Idle intervals are its evidence and are kept,
-  those that follow one another as one.
-* **Intervals must be longer than runs, and end by time.** A run in flight over several readings is neither jitter nor drift: where
-  most were, 15 of 100 lives accused somebody. Intervals of a fixed number of runs make the background the sum of the types.
-* **What always runs together cannot be told apart**, and neither can what runs equally often in all intervals from the
-  background: the error is infinite then, never a confident wrong answer.
+* **Noise has two parts.** Memory in flight when a reading is taken enters one interval and leaves
+  in the next: *jitter* of readings. Growth for other reasons stays: *drift*. Plain least squares on
+  intervals takes all for drift; its errors were two to three times larger, and in pools it blamed
+  task types for what runs in flight beside them (innocent shares were more than three errors off
+  zero in 3 to 22 of 50 lives, against 0 to 2). So the covariance is modelled (``pivots_of``), with
+  the ratio of both parts that is likeliest.
+* **What is taken back is no growth.** An outlying rise that a later interval within ``SPAN`` takes
+  back is memory in flight: the intervals from the one to the other are merged, which loses nothing
+  but resolution.
+* **One step is no rate.** Outliers that stay are left out while they are few, and are growth like
+  any other when they recur: a leak in one run of fifty is made of nothing else. Weights by size
+  (Huber) would take such a leak for noise.
+* **A background column, never penalised.** Without it, growth of the worker itself falls to
+  innocent task types (33 of 50 lives); with it, errors are a tenth larger, and more where counts
+  hardly vary. Idle intervals are its evidence and are kept, those that follow one another as one.
+* **Intervals must be longer than runs, and end by time.** A run in flight over several readings is
+  neither jitter nor drift: where most were, 15 of 100 lives accused somebody. Intervals of a fixed
+  number of runs make the background the sum of the types.
+* **What always runs together cannot be told apart**, and neither can what runs equally often in all
+  intervals from the background: the error is infinite then, never a confident wrong answer.
 
-Pure: no clock, no I/O. Numbers and names only; memory is bounded by ``max_intervals`` and ``MAX_NAMES``.
+Pure: no clock, no I/O. Numbers and names only; memory is bounded by ``max_intervals`` and
+``MAX_NAMES``.
 """
 
 from __future__ import annotations
@@ -37,22 +44,27 @@ from typing import TypeAlias
 from celery_memory_exporter.common import report
 from celery_memory_exporter.common.names import OTHER
 
-#: Task types told apart in what is kept; beyond, a new one is ``other`` at once. An application that makes names must not grow us.
+#: Task types told apart in what is kept; beyond, a new one is ``other`` at once. An application
+#: that makes names must not grow us.
 MAX_NAMES = 256
-#: Jitter of a reading by drift of one interval (variances) that are tried. Never infinite: trusting that nothing drifts makes
-#: a small drift a confident wrong share.
+#: Jitter of a reading by drift of one interval (variances) that are tried. Never infinite: trusting
+#: that nothing drifts makes a small drift a confident wrong share.
 RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-#: An interval is an outlier this many (robust) standard deviations off: at 128 normal intervals none is by chance.
+#: An interval is an outlier this many (robust) standard deviations off: at 128 normal intervals
+#: none is by chance.
 OUTLYING = 5.0
 #: In how many of the next intervals a rise may be taken back and count as memory in flight.
 SPAN = 4
 #: Of the intervals, one in so many may be left out as a single step.
 STEPS = 32
-#: Rounds, at most, of leaving out outliers and choosing the ratio of the noise, each with the shares found in the one before.
+#: Rounds, at most, of leaving out outliers and choosing the ratio of the noise, each with the
+#: shares found in the one before.
 ROUNDS = 4
-#: Added to the diagonal of the scaled normal equations (whose entries are at most 1), so that they can be solved at all ...
+#: Added to the diagonal of the scaled normal equations (whose entries are at most 1), so that they
+#: can be solved at all ...
 RIDGE = 1e-12
-#: ... and a column that the others explain up to this share of its squares cannot be told from them.
+#: ... and a column that the others explain up to this share of its squares cannot be told from
+#: them.
 UNEXPLAINED = 1e-8
 
 
@@ -62,9 +74,11 @@ Row: TypeAlias = "list[float]"
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """One task type's share: ``per_run`` in the unit of growth; ``error`` is infinite where it cannot be told.
+    """One task type's share: ``per_run`` in the unit of growth; ``error`` is infinite where it
+    cannot be told.
 
-    The error is a standard error, widened where intervals are few, so that three errors always bound 99.7 %.
+    The error is a standard error, widened where intervals are few, so that three errors always
+    bound 99.7 %.
     """
 
     per_run: float
@@ -78,8 +92,12 @@ class Estimate:
 
     def told(self) -> report.Estimate:
         """For the report, where what cannot be told is left out."""
-        error, late_error = (value if math.isfinite(value) else None for value in (self.error, self.late_error))
-        return report.Estimate(self.per_run, error, self.late_per_run, late_error, self.runs, self.intervals)
+        error, late_error = (
+            value if math.isfinite(value) else None for value in (self.error, self.late_error)
+        )
+        return report.Estimate(
+            self.per_run, error, self.late_per_run, late_error, self.runs, self.intervals
+        )
 
 
 @dataclass(slots=True)
@@ -98,7 +116,8 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """Shares and their errors, the background's last, and what they leave unexplained of each interval."""
+    """Shares and their errors, the background's last, and what they leave unexplained of each
+    interval."""
 
     shares: list[float]
     errors: list[float]
@@ -106,7 +125,8 @@ class Solution:
 
 
 class Intervals:
-    """The whole life in at most ``max_intervals`` intervals; at most ``max_columns`` task types, ``other`` included."""
+    """The whole life in at most ``max_intervals`` intervals; at most ``max_columns`` task types,
+    ``other`` included."""
 
     def __init__(self, max_intervals: int = 128, max_columns: int = 24) -> None:
         self._max_intervals = max(2, max_intervals)
@@ -116,7 +136,8 @@ class Intervals:
         self._kept: list[Interval] = []
 
     def add(self, runs: Mapping[str, int], growth: float) -> None:
-        """One closed interval: runs finished in it per task type, and how much the quantity grew (negative: shrank)."""
+        """One closed interval: runs finished in it per task type, and how much the quantity grew
+        (negative: shrank)."""
         news = Interval(Counter(), growth)
         for name, count in runs.items():
             if count > 0:
@@ -130,7 +151,8 @@ class Intervals:
             self._halve()
 
     def _halve(self) -> None:
-        # New intervals will be as wide as the old ones, so that evidence of every age has the same resolution.
+        # New intervals will be as wide as the old ones, so that evidence of every age has the same
+        # resolution.
         self._width *= 2
         for early, late in zip(self._kept[::2], self._kept[1::2], strict=False):
             early.absorb(late)
@@ -144,7 +166,8 @@ class Intervals:
         return name
 
     def estimates(self) -> dict[str, Estimate]:
-        """Per task type that ran. Empty while there are fewer than two intervals more than columns."""
+        """Per task type that ran. Empty while there are fewer than two intervals more than
+        columns."""
         kept = self._kept
         total: Counter[str] = Counter()
         for interval in kept:
@@ -157,8 +180,13 @@ class Intervals:
         if not names or len(kept) < len(names) + 2:
             return {}
         groups = [folded if folded and name == OTHER else [name] for name in names]
-        counts = [[sum(interval.runs[name] for name in group) for group in groups] for interval in kept]
-        rows = [[*map(float, row), float(one.width), one.growth] for row, one in zip(counts, kept, strict=True)]
+        counts = [
+            [sum(interval.runs[name] for name in group) for group in groups] for interval in kept
+        ]
+        rows = [
+            [*map(float, row), float(one.width), one.growth]
+            for row, one in zip(counts, kept, strict=True)
+        ]
         whole, late = shares_of(rows)
         columns = zip(*counts, strict=True)
         return {
@@ -188,7 +216,8 @@ def shares_of(rows: list[Row]) -> tuple[Solution, Solution]:
 
 
 def without_outliers(rows: list[Row], residuals: list[float]) -> tuple[list[Row], list[float]]:
-    """The intervals with those merged between which memory was in flight, and their drift: infinite for a single step."""
+    """The intervals with those merged between which memory was in flight, and their drift: infinite
+    for a single step."""
     sizes = [abs(residual) for residual in residuals]
     # The floor is for data without any noise, where rounding errors would be outliers.
     limit = max(OUTLYING * 1.4826 * median(sizes), 1e-9 * max(abs(row[-1]) for row in rows))
@@ -198,13 +227,22 @@ def without_outliers(rows: list[Row], residuals: list[float]) -> tuple[list[Row]
     while at < len(rows):
         end = at
         if sizes[at] > limit:
-            end = next((to for to in range(at + 1, min(at + 1 + SPAN, len(rows))) if cancels(residuals[at], residuals[to])), at)
+            end = next(
+                (
+                    to
+                    for to in range(at + 1, min(at + 1 + SPAN, len(rows)))
+                    if cancels(residuals[at], residuals[to])
+                ),
+                at,
+            )
             if end == at:
                 steps.append(len(result))
         result.append([sum(column) for column in zip(*rows[at : end + 1], strict=True)])
         at = end + 1
     few = len(steps) <= max(1, len(rows) // STEPS)
-    return result, [math.inf if few and index in steps else row[-2] for index, row in enumerate(result)]
+    return result, [
+        math.inf if few and index in steps else row[-2] for index, row in enumerate(result)
+    ]
 
 
 def cancels(rise: float, fall: float) -> bool:
@@ -213,9 +251,11 @@ def cancels(rise: float, fall: float) -> bool:
 
 
 def pivots_of(drifts: list[float], ratio: float) -> list[float]:
-    """Of the noise's covariance, decomposed: variance of each interval given those before, in units of one interval's drift.
+    """Of the noise's covariance, decomposed: variance of each interval given those before, in units
+    of one interval's drift.
 
-    The covariance has ``drift + 2 ratio`` on its diagonal and ``-ratio`` beside it: neighbours share a reading.
+    The covariance has ``drift + 2 ratio`` on its diagonal and ``-ratio`` beside it: neighbours
+    share a reading.
     """
     pivots = []
     pivot = math.inf
@@ -226,8 +266,12 @@ def pivots_of(drifts: list[float], ratio: float) -> list[float]:
 
 
 def whitening(pivots: list[float], ratio: float) -> list[tuple[float, float]]:
-    """Per interval: how much of the one before is added, and the unit in which the noise is independent and equal."""
-    return [(ratio / before, 1 / math.sqrt(pivot)) for before, pivot in zip([math.inf, *pivots], pivots, strict=False)]
+    """Per interval: how much of the one before is added, and the unit in which the noise is
+    independent and equal."""
+    return [
+        (ratio / before, 1 / math.sqrt(pivot))
+        for before, pivot in zip([math.inf, *pivots], pivots, strict=False)
+    ]
 
 
 def whiten(column: Iterable[float], factors: list[tuple[float, float]]) -> list[float]:
@@ -252,26 +296,41 @@ def likeliest_ratio(residuals: list[float], drifts: list[float]) -> float:
 
 
 def solve(rows: list[Row], drifts: list[float], ratio: float) -> Solution:
-    """Generalised least squares. Columns are scaled to length one, so that one ridge and one threshold fit all."""
+    """Generalised least squares. Columns are scaled to length one, so that one ridge and one
+    threshold fit all."""
     factors = whitening(pivots_of(drifts, ratio), ratio)
     *columns, growth = zip(*rows, strict=True)
     *white, goal = (whiten(column, factors) for column in (*columns, growth))
     lengths = [math.sqrt(dot(column, column)) or 1.0 for column in white]
-    white = [[value / length for value in column] for column, length in zip(white, lengths, strict=True)]
+    white = [
+        [value / length for value in column] for column, length in zip(white, lengths, strict=True)
+    ]
     inverse = inverted(products(white))
     projected = [dot(column, goal) for column in white]
     shares = [dot(row, projected) / length for row, length in zip(inverse, lengths, strict=True)]
     residuals = [row[-1] - dot(shares, row) for row in rows]
     unexplained = whiten(residuals, factors)
     spare = sum(1 for drift in drifts if drift < math.inf) - len(columns)
-    noise = math.sqrt(dot(unexplained, unexplained) / spare) * widening(spare) if spare > 0 else math.inf
+    noise = (
+        math.sqrt(dot(unexplained, unexplained) / spare) * widening(spare)
+        if spare > 0
+        else math.inf
+    )
     told = [spare > 0 and inverse[at][at] < 1 / UNEXPLAINED for at in range(len(columns))]
-    errors = [noise * math.sqrt(inverse[at][at]) / lengths[at] if told[at] else math.inf for at in range(len(columns))]
-    return Solution([share if known else 0.0 for share, known in zip(shares, told, strict=True)], errors, residuals)
+    errors = [
+        noise * math.sqrt(inverse[at][at]) / lengths[at] if told[at] else math.inf
+        for at in range(len(columns))
+    ]
+    return Solution(
+        [share if known else 0.0 for share, known in zip(shares, told, strict=True)],
+        errors,
+        residuals,
+    )
 
 
 def widening(spare: int) -> float:
-    """How much a standard error grows so that three of it bound 99.7 % of Student's t with so many spare intervals.
+    """How much a standard error grows so that three of it bound 99.7 % of Student's t with so many
+    spare intervals.
 
     Cornish and Fisher's expansion of the quantile at 3, divided by 3.
     """
@@ -286,11 +345,15 @@ def dot(one: Iterable[float], other: Iterable[float]) -> float:
 def products(columns: list[list[float]]) -> list[list[float]]:
     """Of each column with each."""
     lower = [[dot(one, other) for other in columns[: at + 1]] for at, one in enumerate(columns)]
-    return [[lower[max(row, column)][min(row, column)] for column in range(len(columns))] for row in range(len(columns))]
+    return [
+        [lower[max(row, column)][min(row, column)] for column in range(len(columns))]
+        for row in range(len(columns))
+    ]
 
 
 def inverted(matrix: list[list[float]]) -> list[list[float]]:
-    """Of a symmetric matrix without negative eigenvalues, with ``RIDGE`` added (Gauss and Jordan, in place)."""
+    """Of a symmetric matrix without negative eigenvalues, with ``RIDGE`` added (Gauss and Jordan,
+    in place)."""
     for at, row in enumerate(matrix):
         row[at] += RIDGE
     for at, lead in enumerate(matrix):
@@ -300,5 +363,7 @@ def inverted(matrix: list[list[float]]) -> list[list[float]]:
         for index, row in enumerate(matrix):
             if index != at and row[at]:
                 factor, row[at] = row[at], 0.0
-                row[:] = [value - factor * leading for value, leading in zip(row, lead, strict=True)]
+                row[:] = [
+                    value - factor * leading for value, leading in zip(row, lead, strict=True)
+                ]
     return matrix

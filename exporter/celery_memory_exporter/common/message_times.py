@@ -1,4 +1,5 @@
-"""When a task's message was sent, by what its sender wrote into it: standard library only, because the agent loads it.
+"""When a task's message was sent, by what its sender wrote into it: standard library only, because
+the agent loads it.
 
 Celery itself writes no such time. Nothing here raises, whatever a message holds.
 """
@@ -20,10 +21,12 @@ LONG_FRACTION = re.compile(r"(\.\d{6})\d+")
 
 
 def sent_at(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> float | None:
-    """Unix seconds by the sender's (or the broker's) clock, or ``None`` when the message does not tell.
+    """Unix seconds by the sender's (or the broker's) clock, or ``None`` when the message does not
+    tell.
 
-    RabbitMQ's message-timestamp plugin writes ``timestamp_in_ms`` and the property ``timestamp``, publishers of their own one
-    of them, and Sentry's Celery integration ``sentry-task-enqueued-time``.
+    RabbitMQ's message-timestamp plugin writes ``timestamp_in_ms`` and the property ``timestamp``,
+    publishers of their own one of them, and Sentry's Celery integration
+    ``sentry-task-enqueued-time``.
     """
     if not (_has_any(headers, HEADERS) or _has_any(properties, PROPERTIES)):
         return None
@@ -69,7 +72,9 @@ def _number(value: object) -> float | None:
 
 
 def _timestamp(moment: datetime) -> float | None:
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)  # py-amqp's and Celery's naive times are UTC
+    aware = (
+        moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    )  # py-amqp's and Celery's naive times are UTC
     try:
         return aware.timestamp()
     except (ValueError, OverflowError):

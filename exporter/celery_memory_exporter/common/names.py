@@ -1,4 +1,5 @@
-"""Names that users, brokers or other machines chose, as label values: printable, of bounded length, one spelling a thing."""
+"""Names that users, brokers or other machines chose, as label values: printable, of bounded length,
+one spelling a thing."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ OTHER = "other"
 
 
 def printable(text: str) -> str:
-    """The text as something that UTF-8 can hold: a lone surrogate is valid in JSON, and what Python makes of foreign bytes."""
+    """The text as something that UTF-8 can hold: a lone surrogate is valid in JSON, and what Python
+    makes of foreign bytes."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -23,6 +25,7 @@ def short_name(name: object) -> str:
 
 
 def pool_name(module: str) -> str:
-    """``prefork``, ``solo``, ``threads``, ``gevent``, ``eventlet`` or a custom pool's own name, out of its class's module."""
+    """``prefork``, ``solo``, ``threads``, ``gevent``, ``eventlet`` or a custom pool's own name, out
+    of its class's module."""
     name = module.rpartition(".")[2]
     return "threads" if name == "thread" else name

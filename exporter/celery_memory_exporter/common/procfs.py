@@ -1,8 +1,9 @@
-"""Values out of Linux' ``/proc`` and cgroup files: standard library only, for the agent and the exporter alike.
+"""Values out of Linux' ``/proc`` and cgroup files: standard library only, for the agent and the
+exporter alike.
 
-Invariants: nothing here raises for a process that vanished, a file that is not there or one that may not be
-read; the answer is then ``None`` (unknown is absent, never zero). Sizes are bytes. Formats: ``proc(5)``,
-``cgroups(7)`` and the kernel's ``Documentation/admin-guide/cgroup-v2.rst``.
+Invariants: nothing here raises for a process that vanished, a file that is not there or one that
+may not be read; the answer is then ``None`` (unknown is absent, never zero). Sizes are bytes.
+Formats: ``proc(5)``, ``cgroups(7)`` and the kernel's ``Documentation/admin-guide/cgroup-v2.rst``.
 """
 
 from __future__ import annotations
@@ -52,12 +53,14 @@ def parse_space_lines(text: str) -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """Random per boot of the machine: tells this machine's pids from another's. Empty where there is no ``/proc``."""
+    """Random per boot of the machine: tells this machine's pids from another's. Empty where there
+    is no ``/proc``."""
     return (read_text("/proc/sys/kernel/random/boot_id") or "").strip()
 
 
 def pid_namespace(pid: int | str = "self") -> int | None:
-    """The inode number of a process's pid namespace; needs the right to inspect that process (ptrace access)."""
+    """The inode number of a process's pid namespace; needs the right to inspect that process
+    (ptrace access)."""
     try:
         return os.stat(f"/proc/{pid}/ns/pid").st_ino
     except OSError:
@@ -65,11 +68,13 @@ def pid_namespace(pid: int | str = "self") -> int | None:
 
 
 def start_ticks(pid: int | str = "self") -> int | None:
-    """When the process started, in clock ticks since boot: with the pid it is an identity that is never reused."""
+    """When the process started, in clock ticks since boot: with the pid it is an identity that is
+    never reused."""
     text = read_text(f"/proc/{pid}/stat")
     if text is None:
         return None
-    # The command name, in parentheses, may hold spaces and parentheses itself: count from the last one.
+    # The command name, in parentheses, may hold spaces and parentheses itself: count from the last
+    # one.
     return int(text.rpartition(")")[2].split()[19])
 
 
@@ -170,7 +175,9 @@ def read_pairs(path: str) -> Mapping[str, int]:
 def cgroup_v2(root: str, path: str) -> CgroupMemory | None:
     group = f"{root}{path.rstrip('/')}"
     usage = read_number(f"{group}/memory.current")
-    limit = smallest([read_number(f"{root}{each.rstrip('/')}/memory.max") for each in ancestors(path)])
+    limit = smallest(
+        [read_number(f"{root}{each.rstrip('/')}/memory.max") for each in ancestors(path)]
+    )
     if usage is None:
         return None
     stat = read_pairs(f"{group}/memory.stat")
@@ -187,22 +194,30 @@ def cgroup_v1(root: str, path: str) -> CgroupMemory | None:
     usage = read_number(f"{group}/memory.usage_in_bytes")
     if usage is None:
         return None
-    limits = [read_number(f"{root}{each.rstrip('/')}/memory.limit_in_bytes") for each in ancestors(path)]
+    limits = [
+        read_number(f"{root}{each.rstrip('/')}/memory.limit_in_bytes") for each in ancestors(path)
+    ]
     stat = read_pairs(f"{group}/memory.stat")
     return CgroupMemory(
-        limit_bytes=smallest([value for value in limits if value is not None and value < V1_UNLIMITED]),
+        limit_bytes=smallest(
+            [value for value in limits if value is not None and value < V1_UNLIMITED]
+        ),
         usage_bytes=usage,
         working_set_bytes=max(0, usage - stat.get("total_inactive_file", 0)),
         oom_kills=read_pairs(f"{group}/memory.oom_control").get("oom_kill"),
     )
 
 
-def cgroup_memory(pid: int | str = "self", root: str = "/sys/fs/cgroup", proc: str = "/proc") -> CgroupMemory:
-    """Limit, usage and OOM kills of the process's memory cgroup, v1 or v2; all absent when there is none.
+def cgroup_memory(
+    pid: int | str = "self", root: str = "/sys/fs/cgroup", proc: str = "/proc"
+) -> CgroupMemory:
+    """Limit, usage and OOM kills of the process's memory cgroup, v1 or v2; all absent when there is
+    none.
 
-    In a container the path that ``/proc`` tells may be the host's, while ``/sys/fs/cgroup`` shows the container's
-    own group as its root: where the path is not found there, the root is read. Of a process in another container that is not our
-    root but its own, which only who may trace it can see (proc(5), ``/proc/pid/root``).
+    In a container the path that ``/proc`` tells may be the host's, while ``/sys/fs/cgroup`` shows
+    the container's own group as its root: where the path is not found there, the root is read. Of a
+    process in another container that is not our root but its own, which only who may trace it can
+    see (proc(5), ``/proc/pid/root``).
     """
     text = read_text(f"{proc}/{pid}/cgroup") or ""
     own = root if text == read_text(f"{proc}/self/cgroup") else f"{proc}/{pid}/root{root}"

@@ -1,13 +1,15 @@
-"""What the agent tells the exporter: one ``WorkerReport`` per worker and interval, as an event's field.
+"""What the agent tells the exporter: one ``WorkerReport`` per worker and interval, as an event's
+field.
 
 Standard library only, because the agent loads it inside the worker.
 
 Invariants:
 
-* every figure is cumulative since the worker's main process started (``Instance``), or a present state: a lost,
-  repeated or reordered report costs nothing;
+* every figure is cumulative since the worker's main process started (``Instance``), or a present
+  state: a lost, repeated or reordered report costs nothing;
 * what a process could not read is left out, never sent as zero;
-* an agent may be newer than the exporter: unknown keys are ignored; what is read differently raises ``VERSION``.
+* an agent may be newer than the exporter: unknown keys are ignored; what is read differently raises
+  ``VERSION``.
 
 ``wire`` turns a report into plain values and back.
 """
@@ -22,11 +24,13 @@ VERSION = 1
 #: Event type on Celery's event stream; its group and so its routing key is ``memory.report``.
 EVENT_TYPE = "memory-report"
 
-#: Bytes behind one live block of Python's allocator, where only blocks are known. Measured: 99 in a bare Celery worker's heap,
-#: 82 in a heap of small dicts, by the size classes that sys._debugmallocstats() lists.
+#: Bytes behind one live block of Python's allocator, where only blocks are known. Measured: 99 in a
+#: bare Celery worker's heap, 82 in a heap of small dicts, by the size classes that
+#: sys._debugmallocstats() lists.
 MEAN_BLOCK_BYTES = 90
 
-#: Outcomes of a run, in Celery's words; ``aborted`` is a run that ended by an exception Celery does not handle.
+#: Outcomes of a run, in Celery's words; ``aborted`` is a run that ended by an exception Celery does
+#: not handle.
 OUTCOMES = ("succeeded", "failed", "retried", "rejected", "ignored", "aborted")
 
 #: Why a pool child ended.
@@ -35,13 +39,15 @@ EXIT_REASONS = ("tasks", "memory", "oom", "signal", "shutdown", "error")
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """Which run of which worker this is: the main process's identity, never reused by another process."""
+    """Which run of which worker this is: the main process's identity, never reused by another
+    process."""
 
     boot_id: str
     pid_namespace: int | None
     pid: int
     start_ticks: int | None
-    #: Unix time on the worker's host; only compared with others of the same nodename, to tell old from new.
+    #: Unix time on the worker's host; only compared with others of the same nodename, to tell old
+    #: from new.
     started_at: float
 
 
@@ -63,8 +69,9 @@ class Bounds:
     peak_bytes: list[float]
 
 
-#: Lower bounds of the ages of a profile, in runs of the task type that its process had seen before. Some steps up to 115, where a
-#: verdict falls; then wider ones, since a process's whole life is covered.
+#: Lower bounds of the ages of a profile, in runs of the task type that its process had seen before.
+#: Some steps up to 115, where a verdict falls; then wider ones, since a process's whole life is
+#: covered.
 AGES = (
     *(0, 1, 5, 10, 20, 30, 45, 60, 75, 90, 105, 115, 150, 180, 240, 320),
     *(500, 1_000, 2_000, 5_000, 20_000, 200_000),
@@ -75,9 +82,11 @@ WARM_RUNS = 30
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Per age: all runs, and what measured ones left behind, summed over processes, gone ones included (these count ever less).
+    """Per age: all runs, and what measured ones left behind, summed over processes, gone ones
+    included (these count ever less).
 
-    Audited runs are exact; ``garbage`` is what the collector found in them. Sampled ones are readings before and after.
+    Audited runs are exact; ``garbage`` is what the collector found in them. Sampled ones are
+    readings before and after.
     """
 
     runs: list[float]
@@ -94,7 +103,8 @@ class Profile:
     shared_rises: list[float]
     garbage_blocks: list[float]
     garbage_native: list[float]
-    #: Bytes of those audited runs that left or freed so much that a reading without an audit would have told, too.
+    #: Bytes of those audited runs that left or freed so much that a reading without an audit would
+    #: have told, too.
     large: list[float]
     large_squares: list[float]
     #: Runs that were only read before and after, and bytes of those that tell.
@@ -105,7 +115,8 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A share of one run by least squares over intervals, where runs cannot be measured one by one; and of the later half alone."""
+    """A share of one run by least squares over intervals, where runs cannot be measured one by one;
+    and of the later half alone."""
 
     per_run: float
     #: Standard errors; absent where they cannot be told.
@@ -118,7 +129,8 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A line (``file:line``) and how much of ``figure`` deep-audited runs left behind there: ``bytes`` is what Python allocated."""
+    """A line (``file:line``) and how much of ``figure`` deep-audited runs left behind there:
+    ``bytes`` is what Python allocated."""
 
     site: str
     figure: str
@@ -127,7 +139,8 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A container that grows with the runs. ``growth`` is what deep-audited runs added; ``limit`` what it can hold at most."""
+    """A container that grows with the runs. ``growth`` is what deep-audited runs added; ``limit``
+    what it can hold at most."""
 
     path: str
     kind: str
@@ -140,7 +153,8 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """How a container filled up while the type ran, by ages from the end of start-up on: items gained, and runs meanwhile."""
+    """How a container filled up while the type ran, by ages from the end of start-up on: items
+    gained, and runs meanwhile."""
 
     path: str
     gains: list[float]
@@ -152,7 +166,8 @@ class Evidence:
     """What speaks for or against a task type, over all processes of the worker."""
 
     profile: Profile
-    #: Processes that measured enough runs past start-up, and those of them in which something was left behind.
+    #: Processes that measured enough runs past start-up, and those of them in which something was
+    #: left behind.
     processes: float = 0.0
     growing: float = 0.0
     failed_audits: float = 0.0
@@ -163,7 +178,8 @@ class Evidence:
     survivors: dict[str, int] = field(default_factory=dict)
     sites: list[Site] = field(default_factory=list)
     deep_audits: int = 0
-    #: Those with tracemalloc, which told bytes, and those with a watch over lines, which told the other figures.
+    #: Those with tracemalloc, which told bytes, and those with a watch over lines, which told the
+    #: other figures.
     traced_audits: int = 0
     watched_audits: int = 0
     holders: list[Holder] = field(default_factory=list)
@@ -179,12 +195,15 @@ class Evidence:
 
     def per_run(self, site: Site) -> float:
         """What a run leaves behind at this line, of the line's figure."""
-        return site.amount / max(1, self.traced_audits if site.figure == "bytes" else self.watched_audits)
+        return site.amount / max(
+            1, self.traced_audits if site.figure == "bytes" else self.watched_audits
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What became of the messages of one task type on one queue, as the worker's task events tell it, sent or not."""
+    """What became of the messages of one task type on one queue, as the worker's task events tell
+    it, sent or not."""
 
     name: str
     queue: str
@@ -213,7 +232,8 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class TaskReport:
-    """Cumulative figures of one task type on one queue, over all processes of the worker, gone ones included."""
+    """Cumulative figures of one task type on one queue, over all processes of the worker, gone ones
+    included."""
 
     name: str
     queue: str
@@ -225,7 +245,8 @@ class TaskReport:
     growth_bytes: float
     release_bytes: float
     peak: Histogram | None
-    #: Live memory left behind in processes alive now by ``retained_runs`` runs: without each process's first.
+    #: Live memory left behind in processes alive now by ``retained_runs`` runs: without each
+    #: process's first.
     retained_blocks: float
     retained_native_bytes: float | None
     retained_runs: int
@@ -234,7 +255,8 @@ class TaskReport:
 
     @property
     def retained_bytes(self) -> float:
-        """Live bytes left behind: the C heap's exactly, Python's small objects by the mean size of a block."""
+        """Live bytes left behind: the C heap's exactly, Python's small objects by the mean size of
+        a block."""
         return (self.retained_native_bytes or 0.0) + self.retained_blocks * MEAN_BLOCK_BYTES
 
 
@@ -282,7 +304,8 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class ObjectCount:
-    """Objects of one type that the garbage collector tracks, over all processes, and how many more than at their start."""
+    """Objects of one type that the garbage collector tracks, over all processes, and how many more
+    than at their start."""
 
     type: str
     count: int
@@ -324,7 +347,8 @@ class WorkerReport:
     overhead_seconds: float
     reports_dropped: int
     errors: int
-    #: What the agent's own caps folded into ``other`` or left out, by what it was (``tasks``, ``object_types``, …).
+    #: What the agent's own caps folded into ``other`` or left out, by what it was (``tasks``,
+    #: ``object_types``, …).
     dropped: dict[str, int] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
     traffic: list[Traffic] = field(default_factory=list)

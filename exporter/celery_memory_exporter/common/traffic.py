@@ -1,7 +1,9 @@
-"""What becomes of task messages, counted by task type and queue as Celery's own task events tell it.
+"""What becomes of task messages, counted by task type and queue as Celery's own task events tell
+it.
 
-The agent counts inside the worker, where each event would be sent if the worker had ``-E``; for workers without an agent the
-exporter counts the events themselves. So both say the same. Standard library only, because the agent loads it.
+The agent counts inside the worker, where each event would be sent if the worker had ``-E``; for
+workers without an agent the exporter counts the events themselves. So both say the same. Standard
+library only, because the agent loads it.
 
 Names, buckets and meaning are the best-known exporter's, so that its dashboards go on working.
 """
@@ -37,7 +39,8 @@ CALLED = re.compile(r"([A-Za-z_][\w.]*)\(")
 ANGLED = re.compile(r"<(?:class ')?([A-Za-z_][\w.]*)\b")
 #: Celery's own one that is written otherwise: ``reject requeue=False: x``.
 REJECT = "reject requeue="
-#: What an exception that does not come from a pool process is in. Its name then ends the traceback: ``pkg.mod.Err: x``.
+#: What an exception that does not come from a pool process is in. Its name then ends the traceback:
+#: ``pkg.mod.Err: x``.
 WRAPPER = "ExceptionWithTraceback("
 RAISED = re.compile(r"([A-Za-z_][\w.]*)(?=:|\Z)")
 
@@ -67,10 +70,22 @@ class Distribution:
 class Row:
     """The counters of one task type on one queue."""
 
-    __slots__ = ("failed", "queue_wait", "received", "rejected", "retried", "revoked", "runtime", "started", "succeeded")
+    __slots__ = (
+        "failed",
+        "queue_wait",
+        "received",
+        "rejected",
+        "retried",
+        "revoked",
+        "runtime",
+        "started",
+        "succeeded",
+    )
 
     def __init__(self, runtime: Sequence[float], queue_wait: Sequence[float]) -> None:
-        self.received = self.started = self.succeeded = self.retried = self.rejected = self.revoked = 0
+        self.received = self.started = self.succeeded = self.retried = self.rejected = (
+            self.revoked
+        ) = 0
         self.failed: dict[str, int] = {}
         self.runtime = Distribution(runtime)
         self.queue_wait = Distribution(queue_wait)
@@ -91,7 +106,8 @@ class Row:
 
 
 class Counts:
-    """Rows by task name and queue; beyond ``max_tasks`` task types they are one. Not thread-safe."""
+    """Rows by task name and queue; beyond ``max_tasks`` task types they are one. Not
+    thread-safe."""
 
     def __init__(
         self,
@@ -127,9 +143,12 @@ class Counts:
         return row
 
     def count(self, event: str, name: str, queue: str, fields: Mapping[str, Any]) -> None:
-        """One event of a task: ``fields`` are the event's own (``runtime``, ``exception``). Others than a task's are left out."""
+        """One event of a task: ``fields`` are the event's own (``runtime``, ``exception``). Others
+        than a task's are left out."""
         if event == "task-failed":
-            self.fail(name, queue, exception_class(fields.get("exception"), fields.get("traceback")))
+            self.fail(
+                name, queue, exception_class(fields.get("exception"), fields.get("traceback"))
+            )
             return
         row = self.row(name, queue)
         counter = COUNTERS.get(event)
@@ -171,7 +190,8 @@ class Counts:
 
 
 def running_by_type(runs: Iterable[tuple[str, float]]) -> list[Running]:
-    """Out of each run's task name and seconds so far; the types whose oldest runs the longest come first."""
+    """Out of each run's task name and seconds so far; the types whose oldest runs the longest come
+    first."""
     counts: Counter[str] = Counter()
     oldest: dict[str, float] = {}
     for name, seconds in runs:
@@ -182,7 +202,8 @@ def running_by_type(runs: Iterable[tuple[str, float]]) -> list[Running]:
 
 
 def exception_class(text: object, traceback: object = None) -> str:
-    """The class's name out of an exception's ``repr``, without its module: all that an event tells of it."""
+    """The class's name out of an exception's ``repr``, without its module: all that an event tells
+    of it."""
     if not isinstance(text, str):
         return UNKNOWN_EXCEPTION
     if text.startswith(REJECT):

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 
 def safe_url(url: str) -> str:
-    """The URL (kombu takes several, for failover, between semicolons) without passwords, for logs and messages."""
+    """The URL (kombu takes several, for failover, between semicolons) without passwords, for logs
+    and messages."""
     return ";".join(re.sub(r"(?<=://).*(?=@)", _without_password, each) for each in url.split(";"))
 
 

@@ -1,4 +1,5 @@
-"""What a setting's value may be: each check answers with the value as it is used, or raises ``ValueError`` with what is allowed."""
+"""What a setting's value may be: each check answers with the value as it is used, or raises
+``ValueError`` with what is allowed."""
 
 from __future__ import annotations
 
@@ -11,8 +12,13 @@ from typing import Any
 Check = Callable[[Any], Any]
 
 
-def allowed(description: str, check: Callable[[Any], bool], convert: Callable[[Any], Any] = lambda value: value) -> Check:
-    """A check that answers with the converted value or raises ``ValueError`` with what is allowed."""
+def allowed(
+    description: str,
+    check: Callable[[Any], bool],
+    convert: Callable[[Any], Any] = lambda value: value,
+) -> Check:
+    """A check that answers with the converted value or raises ``ValueError`` with what is
+    allowed."""
 
     def apply(value: Any) -> Any:
         if not check(value):
@@ -27,7 +33,11 @@ def _is_number(value: Any) -> bool:
 
 
 def number(low: float, high: float) -> Check:
-    return allowed(f"a number between {low:g} and {high:g}", lambda value: _is_number(value) and low <= value <= high, float)
+    return allowed(
+        f"a number between {low:g} and {high:g}",
+        lambda value: _is_number(value) and low <= value <= high,
+        float,
+    )
 
 
 def integer(low: int, high: int) -> Check:
@@ -49,14 +59,17 @@ kombu_url = allowed(
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 log_level = allowed(
-    f"one of {', '.join(LOG_LEVELS)}", lambda value: isinstance(value, str) and value.lower() in LOG_LEVELS, str.lower
+    f"one of {', '.join(LOG_LEVELS)}",
+    lambda value: isinstance(value, str) and value.lower() in LOG_LEVELS,
+    str.lower,
 )
 
 ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:\s]*)):(?P<port>\d{1,5})$")
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """``host:port``, ``[::1]:port`` or ``:port`` (every address). Raises ``ValueError`` for anything else."""
+    """``host:port``, ``[::1]:port`` or ``:port`` (every address). Raises ``ValueError`` for
+    anything else."""
     match = ADDRESS.match(address)
     if match is None or not 0 <= int(match["port"]) <= 65535:
         raise ValueError("host:port, [IPv6]:port or :port, with a port up to 65535")
@@ -71,7 +84,9 @@ def address(value: Any) -> str:
 
 
 def _ascending(value: Any) -> bool:
-    numbers = isinstance(value, list) and 1 <= len(value) <= MAX_BUCKETS and all(map(_is_number, value))
+    numbers = (
+        isinstance(value, list) and 1 <= len(value) <= MAX_BUCKETS and all(map(_is_number, value))
+    )
     return numbers and value[0] > 0 and all(low < high for low, high in pairwise(value))
 
 
@@ -87,7 +102,9 @@ names = allowed(
     tuple,
 )
 text_or_empty = allowed("a string", lambda value: isinstance(value, str))
-optional_text = allowed("a string, or null", lambda value: value is None or (isinstance(value, str) and bool(value)))
+optional_text = allowed(
+    "a string, or null", lambda value: value is None or (isinstance(value, str) and bool(value))
+)
 
 
 def pattern(value: Any) -> re.Pattern[str]:

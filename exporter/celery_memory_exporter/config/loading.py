@@ -1,7 +1,9 @@
-"""Strict YAML -> frozen settings. What is not known is refused, with file, key path, what was found and what is allowed.
+"""Strict YAML -> frozen settings. What is not known is refused, with file, key path, what was found
+and what is allowed.
 
-Precedence: command line, then environment (``CELERY_MEMORY_…``, for the common few), then the file, then the
-defaults, which are the values of ``settings`` and ``config.example.yaml``'s alike (a test says so).
+Precedence: command line, then environment (``CELERY_MEMORY_…``, for the common few), then the file,
+then the defaults, which are the values of ``settings`` and ``config.example.yaml``'s alike (a test
+says so).
 """
 
 from __future__ import annotations
@@ -39,16 +41,20 @@ class _UniqueKeys(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
             if isinstance(key, str):
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def load(path: Path | None, overrides: Mapping[str, tuple[str, str]]) -> Config:
-    """The file's settings (or the defaults) with ``overrides``: ``{key path: (value, where it comes from)}``.
+    """The file's settings (or the defaults) with ``overrides``:
+    ``{key path: (value, where it comes from)}``.
 
-    Raises ``ConfigError`` for a file that cannot be read, is no YAML, or says something that is not allowed.
+    Raises ``ConfigError`` for a file that cannot be read, is no YAML, or says something that is not
+    allowed.
     """
     raw = {} if path is None else _parse(path)
     config = _read(Config, raw, "", str(path) if path else "defaults")
@@ -65,10 +71,14 @@ def load(path: Path | None, overrides: Mapping[str, tuple[str, str]]) -> Config:
 def _check_brokers(config: Config, source: str) -> None:
     """What one key alone does not say."""
     if config.brokers and config.broker.url:
-        raise ConfigError(f"{source}: brokers: given beside broker.url (or --broker-url); allowed is one of them")
+        raise ConfigError(
+            f"{source}: brokers: given beside broker.url (or --broker-url); allowed is one of them"
+        )
     names = [broker.name for broker in config.brokers]
     if any(not name for name in names) or len(set(names)) < len(names):
-        raise ConfigError(f"{source}: brokers: found the names {names}, allowed are different ones, one for each")
+        raise ConfigError(
+            f"{source}: brokers: found the names {names}, allowed are different ones, one for each"
+        )
     if any(broker.url is None for broker in config.brokers):
         raise ConfigError(f"{source}: brokers: each needs a url")
     if any(None in (group.match, group.name) for group in config.worker_groups):
@@ -86,11 +96,15 @@ def _parse(path: Path) -> dict[str, Any]:
         # Without the snippet that the error itself shows: it may hold a password.
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        raise ConfigError(f"{where}: is no valid YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
+        raise ConfigError(
+            f"{where}: is no valid YAML: {getattr(error, 'problem', None) or 'unreadable'}"
+        ) from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: found {type(raw).__name__} at the top, allowed is a mapping of sections")
+        raise ConfigError(
+            f"{path}: found {type(raw).__name__} at the top, allowed is a mapping of sections"
+        )
     return raw
 
 
@@ -111,13 +125,18 @@ def _read(cls: type[T], raw: dict[str, Any], path: str, source: str) -> T:
         elif isinstance(value, dict):
             values[key] = _read(fields[key].default_factory, value, f"{path}{key}.", source)  # type: ignore[arg-type]
         else:
-            raise ConfigError(f"{where}: found {type(value).__name__}, allowed is a mapping with {', '.join(keys_of(fields[key]))}")
+            raise ConfigError(
+                f"{where}: found {type(value).__name__}, allowed is a mapping with "
+                f"{', '.join(keys_of(fields[key]))}"
+            )
     return cls(**values)
 
 
 def _read_list(cls: type[T], raw: Any, path: str, source: str) -> tuple[T, ...]:
     if not isinstance(raw, list) or not all(isinstance(each, dict) for each in raw):
-        raise ConfigError(f"{source}: {path}: found {type(raw).__name__}, allowed is a list of mappings")
+        raise ConfigError(
+            f"{source}: {path}: found {type(raw).__name__}, allowed is a list of mappings"
+        )
     return tuple(_read(cls, each, f"{path}[{index}].", source) for index, each in enumerate(raw))
 
 

@@ -1,6 +1,8 @@
-"""The exporter's settings: frozen values, each key with its default and the check of what it may be.
+"""The exporter's settings: frozen values, each key with its default and the check of what it may
+be.
 
-``config.example.yaml`` shows the same defaults (a test says so). ``loading`` reads them from a file.
+``config.example.yaml`` shows the same defaults (a test says so). ``loading`` reads them from a
+file.
 """
 
 from __future__ import annotations
@@ -32,7 +34,11 @@ from celery_memory_exporter.fleet.limits import Limits
 
 def option(default: Any, check: Check, *, secret: bool = False) -> Any:
     """A key with its default and its check. A secret's value never shows in a message."""
-    factory: dict[str, Any] = {"default_factory": lambda: dict(default)} if isinstance(default, dict) else {"default": default}
+    factory: dict[str, Any] = (
+        {"default_factory": lambda: dict(default)}
+        if isinstance(default, dict)
+        else {"default": default}
+    )
     return dataclasses.field(**factory, metadata={"check": check, "secret": secret})
 
 
@@ -43,7 +49,8 @@ def sections(cls: type) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How to speak TLS with a broker whose URL asks for it (``rediss://``, ``amqps://``), or that ``enabled`` says so of."""
+    """How to speak TLS with a broker whose URL asks for it (``rediss://``, ``amqps://``), or that
+    ``enabled`` says so of."""
 
     enabled: bool = option(False, boolean)
     ca_file: str | None = option(None, optional_text)
@@ -55,7 +62,8 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """The workers' broker. ``events_url`` where it has no fanout (SQS): what the workers' ``CELERY_MEMORY_EVENTS_URL`` says."""
+    """The workers' broker. ``events_url`` where it has no fanout (SQS): what the workers'
+    ``CELERY_MEMORY_EVENTS_URL`` says."""
 
     #: The value of the label ``broker``, where there is more than one.
     name: str = option("", text_or_empty)
@@ -65,7 +73,8 @@ class Broker:
     transport_options: dict[str, Any] = option({}, mapping)
     event_exchange: str = option("celeryev", text)
     control_exchange: str = option("celery", text)
-    #: Whether to count tasks of workers without an agent, from their events (``-E``), and what clients send.
+    #: Whether to count tasks of workers without an agent, from their events (``-E``), and what
+    #: clients send.
     task_events: bool = option(True, boolean)
     #: Queues to watch beside those that workers consume.
     queues: tuple[str, ...] = option((), names)
@@ -73,7 +82,10 @@ class Broker:
 
     def __repr__(self) -> str:
         """Without the URLs, which may hold a password."""
-        return f"Broker(name={self.name!r}, url={'…' if self.url else None}, event_exchange={self.event_exchange!r})"
+        return (
+            f"Broker(name={self.name!r}, url={'…' if self.url else None}, "
+            f"event_exchange={self.event_exchange!r})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,8 @@ class Queues:
 
     enabled: bool = option(True, boolean)
     interval_seconds: float = option(15.0, number(1, 3600))
-    #: Between two questions to workers without an agent (``inspect``): what they consume, and with how many processes.
+    #: Between two questions to workers without an agent (``inspect``): what they consume, and with
+    #: how many processes.
     inspect_interval_seconds: float = option(60.0, number(5, 86_400))
     #: ``queue_name`` where nothing tells it; Celery's ``task_default_queue``.
     default_name: str = option("celery", text)
@@ -117,7 +130,8 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class WorkerGroup:
-    """Workers whose nodename matches are shown as one, named ``name`` (with groups as in ``re.sub``)."""
+    """Workers whose nodename matches are shown as one, named ``name`` (with groups as in
+    ``re.sub``)."""
 
     match: re.Pattern[str] = option(None, pattern)
     name: str = option(None, text)

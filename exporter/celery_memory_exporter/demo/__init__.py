@@ -1,1 +1,2 @@
-"""A leaking Celery application and the exporter looking at it, on one machine, without any server."""
+"""A leaking Celery application and the exporter looking at it, on one machine, without any
+server."""

@@ -1,7 +1,8 @@
 """kombu's filesystem transport, with messages that appear whole.
 
-kombu creates a message's file and then fills it; a reader that looks in between finds an empty file and its worker dies of a
-``JSONDecodeError`` (seen in one of three 30 s runs with kombu 5.7). Here the file is written under another name and renamed.
+kombu creates a message's file and then fills it; a reader that looks in between finds an empty file
+and its worker dies of a ``JSONDecodeError`` (seen in one of three 30 s runs with kombu 5.7). Here
+the file is written under another name and renamed.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ STOP_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def running(command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """In the folder of its log; ended, with its children, at the end."""
     with log.open("wb") as output:
         # Of its own session, so that Ctrl-C reaches the demo alone, which then ends it in order.
@@ -34,7 +36,8 @@ def running(command: list[str], log: Path, environment: Mapping[str, str] | None
 
 
 def end(process: subprocess.Popen[bytes], name: str) -> None:
-    """In order, for a worker a warm shutdown; whatever is left of its session after that is killed."""
+    """In order, for a worker a warm shutdown; whatever is left of its session after that is
+    killed."""
     process.terminate()
     try:
         process.wait(timeout=STOP_SECONDS)

@@ -1,8 +1,10 @@
-"""``demo --prometheus``: a Prometheus that scrapes the demo and evaluates the project's rules, as it does in production."""
+"""``demo --prometheus``: a Prometheus that scrapes the demo and evaluates the project's rules, as
+it does in production."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import shutil
 import socket
@@ -40,30 +42,40 @@ class Prometheus:
     url: str
 
     def alerts(self, worker: str) -> list[tuple[str, str, str]]:
-        """Name, state (pending, firing) and task type of each alert of this worker; empty while it cannot be asked.
+        """Name, state (pending, firing) and task type of each alert of this worker; empty while it
+        cannot be asked.
 
-        The process table shows other workers of this machine as well; they are not what the demo is about.
+        The process table shows other workers of this machine as well; they are not what the demo is
+        about.
         """
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/alerts", timeout=ASK_SECONDS) as response:  # noqa: S310  # our own server
+            with _ask(f"{self.url}/api/v1/alerts") as response:
                 found = json.load(response)["data"]["alerts"]
         except (OSError, ValueError):
             return []
         told = [(each["labels"], each["state"]) for each in found]
         return sorted(
-            (labels["alertname"], state, labels.get("name", "")) for labels, state in told if labels.get("worker") == worker
+            (labels["alertname"], state, labels.get("name", ""))
+            for labels, state in told
+            if labels.get("worker") == worker
         )
 
 
 def configuration(exporter: str, rules: Path, alertmanager: str | None) -> dict[str, Any]:
     """Of Prometheus; addresses are ``host:port``."""
     settings: dict[str, Any] = {
-        "global": {"scrape_interval": SCRAPE_INTERVAL, "scrape_timeout": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL},
+        "global": {
+            "scrape_interval": SCRAPE_INTERVAL,
+            "scrape_timeout": SCRAPE_INTERVAL,
+            "evaluation_interval": SCRAPE_INTERVAL,
+        },
         "rule_files": [str(rules / "*.yaml")],
         "scrape_configs": [{"job_name": JOB, "static_configs": [{"targets": [exporter]}]}],
     }
     if alertmanager:
-        settings["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
+        settings["alerting"] = {
+            "alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]
+        }
     return settings
 
 
@@ -73,7 +85,8 @@ def running(folder: Path, exporter: str, alertmanager: str | None) -> Iterator[P
     executable = shutil.which("prometheus")
     if executable is None:
         raise PrometheusError(
-            "there is no prometheus in PATH; install it (Debian: apt install prometheus), or leave out --prometheus"
+            "there is no prometheus in PATH; install it (Debian: apt install prometheus), or leave "
+            "out --prometheus"
         )
     rules = next(path for path in RULES if path.is_dir())
     config, log = folder / "prometheus.yaml", folder / "prometheus.log"
@@ -95,10 +108,17 @@ def free_address() -> str:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+def _ask(url: str) -> http.client.HTTPResponse:
+    answer: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310  # our own server
+        url, timeout=ASK_SECONDS
+    )
+    return answer
+
+
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/-/ready", timeout=ASK_SECONDS):  # noqa: S310  # our own server
+        with contextlib.suppress(OSError), _ask(f"{url}/-/ready"):
             return
         time.sleep(0.1)
     last = log.read_text(errors="replace").splitlines()[-5:]

@@ -1,4 +1,5 @@
-"""``celery-memory-exporter demo``: a real prefork worker, a steady load, the exporter, and what it finds, in the terminal."""
+"""``celery-memory-exporter demo``: a real prefork worker, a steady load, the exporter, and what it
+finds, in the terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ MAX_WAITING = 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says. ``alertmanager`` is told of alerts; both addresses are ``host:port``."""
+    """What the command line says. ``alertmanager`` is told of alerts; both addresses are
+    ``host:port``."""
 
     listen_address: str
     seconds: float | None = None
@@ -46,16 +48,24 @@ def demo(options: Options, stop: threading.Event) -> int:
     try:
         listener = bind(*checks.split_address(options.listen_address))
     except (OSError, ValueError) as error:
-        print(f"celery-memory-exporter: cannot listen on {options.listen_address}: {error}", file=sys.stderr)
+        print(
+            f"celery-memory-exporter: cannot listen on {options.listen_address}: {error}",
+            file=sys.stderr,
+        )
         return 1
-    with tempfile.TemporaryDirectory(prefix="celery-memory-demo-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix="celery-memory-demo-", ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         for part in ("messages", "control"):
             (folder / part).mkdir()
         os.environ["CELERY_MEMORY_DEMO_FOLDER"] = str(folder)
-        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)  # kombu moves each message through the temporary folder
+        os.environ["TMPDIR"] = tempfile.tempdir = str(
+            folder
+        )  # kombu moves each message through the temporary folder
         print(f"Starting a Celery worker with two children in {folder} …", flush=True)
-        # The exporter first: kombu cannot read a folder's bindings while another process writes them.
+        # The exporter first: kombu cannot read a folder's bindings while another process writes
+        # them.
         try:
             with (
                 running_exporter(folder, listener, stop) as exporter,
@@ -64,7 +74,9 @@ def demo(options: Options, stop: threading.Event) -> int:
             ):
                 history = view.History(NODENAME, f"http://{address_of(listener)}")
                 with running_load(folder, stop):
-                    failed = watch(exporter, worker, history, options.seconds, stop, observer=observer)
+                    failed = watch(
+                        exporter, worker, history, options.seconds, stop, observer=observer
+                    )
                 diagnosis = diagnose(exporter.snapshot())
         except PrometheusError as error:
             print(f"celery-memory-exporter: {error}", file=sys.stderr)
@@ -75,7 +87,9 @@ def demo(options: Options, stop: threading.Event) -> int:
     return 0
 
 
-def observed(folder: Path, listener: socket.socket, options: Options) -> contextlib.AbstractContextManager[Prometheus | None]:
+def observed(
+    folder: Path, listener: socket.socket, options: Options
+) -> contextlib.AbstractContextManager[Prometheus | None]:
     """A Prometheus, if one is wanted."""
     if not options.prometheus:
         return contextlib.nullcontext()
@@ -91,7 +105,8 @@ def watch(
     *,
     observer: Prometheus | None,
 ) -> str | None:
-    """Shows the table until the end; the answer is what went wrong with the worker, if anything did."""
+    """Shows the table until the end; the answer is what went wrong with the worker, if anything
+    did."""
     waiting_since = time.monotonic()
     while not stop.is_set():
         if worker.poll() is not None:
@@ -111,7 +126,10 @@ def watch(
 
 def worker_failed(folder: Path, what: str) -> int:
     print(f"celery-memory-exporter: the demo's worker {what}. The end of its log:", file=sys.stderr)
-    print("\n".join((folder / "worker.log").read_text(errors="replace").splitlines()[-20:]), file=sys.stderr)
+    print(
+        "\n".join((folder / "worker.log").read_text(errors="replace").splitlines()[-20:]),
+        file=sys.stderr,
+    )
     return 1
 
 
@@ -130,7 +148,9 @@ def running_worker(folder: Path) -> contextlib.AbstractContextManager[subprocess
 
 
 @contextlib.contextmanager
-def running_exporter(folder: Path, listener: socket.socket, stop: threading.Event) -> Iterator[Exporter]:
+def running_exporter(
+    folder: Path, listener: socket.socket, stop: threading.Event
+) -> Iterator[Exporter]:
     """Once its sources work, or ``stop`` is set."""
     from celery_memory_exporter.demo import shop
 
@@ -158,7 +178,12 @@ def address_of(listener: socket.socket) -> str:
 def running_load(folder: Path, stop: threading.Event) -> Iterator[None]:
     """Sends tasks at a steady rate from a thread, as a web application would."""
     done = threading.Event()
-    thread = threading.Thread(target=send_load, args=(folder, lambda: done.is_set() or stop.is_set()), name="load", daemon=True)
+    thread = threading.Thread(
+        target=send_load,
+        args=(folder, lambda: done.is_set() or stop.is_set()),
+        name="load",
+        daemon=True,
+    )
     thread.start()
     try:
         yield

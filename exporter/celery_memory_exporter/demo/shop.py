@@ -1,7 +1,8 @@
-"""The application of the demo: one task that leaks, its repaired twin, and two that have nothing to do with it.
+"""The application of the demo: one task that leaks, its repaired twin, and two that have nothing to
+do with it.
 
-A worker runs it like any other: nothing in here knows of the exporter. The broker is a folder (kombu's filesystem
-transport), given by ``CELERY_MEMORY_DEMO_FOLDER``.
+A worker runs it like any other: nothing in here knows of the exporter. The broker is a folder
+(kombu's filesystem transport), given by ``CELERY_MEMORY_DEMO_FOLDER``.
 """
 
 from __future__ import annotations
@@ -75,7 +76,10 @@ def process_and_cache_data_bounded(key: str) -> int:
     """The repair: at most ``MAX_ENTRIES``, none older than ``TTL_SECONDS``."""
     entry = _my_bounded_cache[key] = MyCacheEntry(key, expensive(key))
     oldest_allowed = time.time() - TTL_SECONDS
-    while len(_my_bounded_cache) > MAX_ENTRIES or next(iter(_my_bounded_cache.values())).created_at < oldest_allowed:
+    while (
+        len(_my_bounded_cache) > MAX_ENTRIES
+        or next(iter(_my_bounded_cache.values())).created_at < oldest_allowed
+    ):
         _my_bounded_cache.popitem(last=False)
     return len(entry.data)
 

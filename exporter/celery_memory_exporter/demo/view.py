@@ -46,7 +46,11 @@ class History:
     def add(self, snapshot: Snapshot, now: float) -> None:
         """Keeps what the snapshot tells of the worker, once it has reported runs."""
         for worker in snapshot.workers:
-            if worker.nodename == self.nodename and worker.report is not None and worker.report.tasks:
+            if (
+                worker.nodename == self.nodename
+                and worker.report is not None
+                and worker.report.tasks
+            ):
                 self.points.append(point(worker, now))
 
     @property
@@ -58,28 +62,42 @@ class History:
         return self.points[-1].at - self.points[0].at if self.points else 0.0
 
     def late(self, name: str) -> tuple[float, float, int]:
-        """Retained bytes and blocks per run, and the runs behind them, over the later half: start-up is left behind."""
+        """Retained bytes and blocks per run, and the runs behind them, over the later half:
+        start-up is left behind."""
         last = self.points[-1].tasks.get(name)
         if last is None:
             return 0.0, 0.0, 0
         nothing = TaskPoint(0, 0, 0.0, 0.0)
-        first = self.points[len(self.points) // 2].tasks.get(name, nothing) if len(self.points) > 2 else nothing
+        first = (
+            self.points[len(self.points) // 2].tasks.get(name, nothing)
+            if len(self.points) > 2
+            else nothing
+        )
         runs = last.retained_runs - first.retained_runs
         if runs <= 0:
             return 0.0, 0.0, 0
-        return (last.retained_bytes - first.retained_bytes) / runs, (last.retained_blocks - first.retained_blocks) / runs, runs
+        return (
+            (last.retained_bytes - first.retained_bytes) / runs,
+            (last.retained_blocks - first.retained_blocks) / runs,
+            runs,
+        )
 
     def rising_types(self) -> list[tuple[str, int, int]]:
         """Type, growth, and rise over the later half; steepest first."""
         last, middle = self.points[-1].types, self.points[len(self.points) // 2].types
-        rows = [(name, growth, growth - middle.get(name, (0, 0))[1]) for name, (_, growth) in last.items()]
+        rows = [
+            (name, growth, growth - middle.get(name, (0, 0))[1])
+            for name, (_, growth) in last.items()
+        ]
         return sorted(rows, key=lambda row: (-row[2], row[0]))
 
 
 def point(worker: WorkerView, now: float) -> Point:
     assert worker.report is not None
     tasks = {
-        task.name: TaskPoint(sum(task.runs.values()), task.retained_runs, task.retained_bytes, task.retained_blocks)
+        task.name: TaskPoint(
+            sum(task.runs.values()), task.retained_runs, task.retained_bytes, task.retained_blocks
+        )
         for task in by_name(worker.report.tasks)
     }
     return Point(
@@ -93,22 +111,35 @@ def point(worker: WorkerView, now: float) -> Point:
 def table(history: History, *, clear: bool) -> str:
     """The live picture: per task type, per process, per object type."""
     last = history.points[-1]
-    lines = ["\033[H\033[J" if clear else "", f"{history.url}/metrics   {history.seconds:4.0f} s", ""]
-    lines.append(f"{'task':<34}{'runs':>7}{'retained/run':>15}{'blocks/run':>12}  trend of what is retained")
+    lines = [
+        "\033[H\033[J" if clear else "",
+        f"{history.url}/metrics   {history.seconds:4.0f} s",
+        "",
+    ]
+    lines.append(
+        f"{'task':<34}{'runs':>7}{'retained/run':>15}{'blocks/run':>12}  trend of what is retained"
+    )
     for name in sorted(last.tasks, key=lambda name: -last.tasks[name].retained_bytes):
         per_run, blocks, _ = history.late(name)
         series = [each.tasks[name].retained_bytes for each in history.points if name in each.tasks]
-        lines.append(f"{short(name):<34}{last.tasks[name].runs:>7}{size(per_run):>15}{blocks:>12.1f}  {sparkline(series)}")
+        lines.append(
+            f"{short(name):<34}{last.tasks[name].runs:>7}{size(per_run):>15}{blocks:>12.1f}  "
+            f"{sparkline(series)}"
+        )
     processes = "   ".join(f"{name} {rss / MIB:.1f} MiB" for name, rss in last.rss.items())
     lines += ["", f"RSS         {processes}"]
-    growing = ", ".join(f"{short(name)} {growth:+}" for name, growth, rise in history.rising_types()[:5] if rise > 0)
+    growing = ", ".join(
+        f"{short(name)} {growth:+}" for name, growth, rise in history.rising_types()[:5] if rise > 0
+    )
     lines += [f"growing     {growing or 'nothing yet'}"]
     return "\n".join(lines)
 
 
 def alerts(url: str, found: list[tuple[str, str, str]]) -> str:
     """What Prometheus says: name, state and task type of each alert."""
-    told = ", ".join(f"{name} {state}" + (f" ({short(task)})" if task else "") for name, state, task in found)
+    told = ", ".join(
+        f"{name} {state}" + (f" ({short(task)})" if task else "") for name, state, task in found
+    )
     return f"alerts      {told or 'none yet'}   {url}"
 
 
@@ -129,4 +160,6 @@ def sparkline(values: list[float], width: int = 24) -> str:
     step = max(1, len(values) // width)
     picked = values[::-1][::step][::-1][-width:]
     top = max([*picked, 64 * 1024.0])  # below 64 KiB in all it is a flat line, not a mountain
-    return "".join(BARS[max(0, min(len(BARS) - 1, int(value / top * (len(BARS) - 1))))] for value in picked)
+    return "".join(
+        BARS[max(0, min(len(BARS) - 1, int(value / top * (len(BARS) - 1))))] for value in picked
+    )

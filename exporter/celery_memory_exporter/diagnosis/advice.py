@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 LEAK = {
-    "python": "Something that outlives the run holds what it makes: bound it, clear it, or hold it weakly.",
-    "native": "C code allocates what nobody frees: look for a missing close() or free() in an extension or ctypes call.",
-    "garbage": "The garbage collector is off, so reference cycles stay: turn it on, or call gc.collect() now and then.",
-    "descriptors": "Files or sockets are opened and not closed: use `with`, or close them in a finally block.",
-    "threads": "Each run leaves a thread behind: end it and join it, or use one pool of threads for all runs.",
-    "processes": "Each run leaves a child process behind: wait for it (Popen.wait, communicate, or `with`).",
-    "shared": "Files in memory (/dev/shm, tmpfs) or shared maps stay, and count as the container's memory: delete or close them.",
-    "main": "The worker's main process grows, not its children: tasks with an eta or countdown and what is prefetched wait there.",
+    "python": (
+        "Something that outlives the run holds what it makes: bound it, clear it, or hold it "
+        "weakly."
+    ),
+    "native": (
+        "C code allocates what nobody frees: look for a missing close() or free() in an extension "
+        "or ctypes call."
+    ),
+    "garbage": (
+        "The garbage collector is off, so reference cycles stay: turn it on, or call gc.collect() "
+        "now and then."
+    ),
+    "descriptors": (
+        "Files or sockets are opened and not closed: use `with`, or close them in a finally block."
+    ),
+    "threads": (
+        "Each run leaves a thread behind: end it and join it, or use one pool of threads for all "
+        "runs."
+    ),
+    "processes": (
+        "Each run leaves a child process behind: wait for it (Popen.wait, communicate, or `with`)."
+    ),
+    "shared": (
+        "Files in memory (/dev/shm, tmpfs) or shared maps stay, and count as the container's "
+        "memory: delete or close them."
+    ),
+    "main": (
+        "The worker's main process grows, not its children: tasks with an eta or countdown and "
+        "what is prefetched wait there."
+    ),
 }
 NO_LEAK = {
-    "allocator": "Not a leak: the C allocator keeps freed memory (fragmentation or an earlier peak). "
-    "Try jemalloc, MALLOC_ARENA_MAX=2, or worker_max_memory_per_child.",
-    "garbage": "Not a leak: reference cycles wait for the collector. Breaking them keeps the peak lower.",
+    "allocator": (
+        "Not a leak: the C allocator keeps freed memory (fragmentation or an earlier peak). "
+        "Try jemalloc, MALLOC_ARENA_MAX=2, or worker_max_memory_per_child."
+    ),
+    "garbage": (
+        "Not a leak: reference cycles wait for the collector. Breaking them keeps the peak lower."
+    ),
     "bounded": "Not a leak: what it fills has a bound.",
     "warm-up": "Not a leak: it grew in its first runs only (imports, connections, caches).",
     "steady": "",

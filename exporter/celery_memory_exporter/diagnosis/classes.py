@@ -1,4 +1,5 @@
-"""What grows with a task type's runs: Python's objects, the C heap, what the kernel counts, shared memory, garbage."""
+"""What grows with a task type's runs: Python's objects, the C heap, what the kernel counts, shared
+memory, garbage."""
 
 from __future__ import annotations
 
@@ -35,14 +36,16 @@ from celery_memory_exporter.diagnosis.rules import (
 
 #: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
 LEAST_SURVIVORS = 0.5
-#: Of what a run leaves behind, where lines took more from the C heap than Python allocated: then it is the heap that grows.
+#: Of what a run leaves behind, where lines took more from the C heap than Python allocated: then it
+#: is the heap that grows.
 MOST = 0.75
 #: The class that tells most comes first.
 ORDER = ("threads", "processes", "descriptors", "shared", "python", "native", "garbage")
 
 
 def classes_of(case: Case) -> tuple[str, ...]:
-    """All classes of growth that apply, the one that tells most first; empty when there is no leak."""
+    """All classes of growth that apply, the one that tells most first; empty when there is no
+    leak."""
     found = set()
     steady = case.steady
     if case.overlapping is not None:
@@ -71,60 +74,104 @@ def leaves_memory(case: Case) -> bool:
     if filling:
         steadily = leaks_steadily(steady) or any(gains_surely(case, fill) for fill in filling)
     else:
-        steadily = leaks_steadily(steady) and goes_on(steady) and all(goes_on_since(case, fill) for fill in fills)
-    in_steps = leaks_in_steps(whole) and steps_go_on(whole) and (whole.sum("audited") > 0 or grows_for_good(case))
+        steadily = (
+            leaks_steadily(steady)
+            and goes_on(steady)
+            and all(goes_on_since(case, fill) for fill in fills)
+        )
+    in_steps = (
+        leaks_in_steps(whole)
+        and steps_go_on(whole)
+        and (whole.sum("audited") > 0 or grows_for_good(case))
+    )
     return steadily or in_steps
 
 
 def goes_on_since(case: Case, full: Fill) -> bool:
     """Whether runs surely leave something behind since a container that took it has filled."""
     newest = newest_age(full)
-    since = window(case.evidence.profile, AGES[AGES.index(WARM_RUNS) + newest]) if newest is not None else case.steady
+    since = (
+        window(case.evidence.profile, AGES[AGES.index(WARM_RUNS) + newest])
+        if newest is not None
+        else case.steady
+    )
     return since.sum("audited") >= LEAST_LATE_AUDITS and since.mean().certainty >= CERTAIN
 
 
 def grows_for_good(case: Case) -> bool:
-    """Whether a process's live memory rises from floor to floor: without audits, each run's garbage looks as if it stayed."""
-    return any(rise(each.figures, "live_bytes") >= LEAST_STEP_TOTAL for each in case.worker.processes)
+    """Whether a process's live memory rises from floor to floor: without audits, each run's garbage
+    looks as if it stayed."""
+    return any(
+        rise(each.figures, "live_bytes") >= LEAST_STEP_TOTAL for each in case.worker.processes
+    )
 
 
 def is_python(case: Case) -> bool:
-    """Python's memory rather than the C heap's: containers, survivors, blocks, or what tracemalloc saw."""
+    """Python's memory rather than the C heap's: containers, survivors, blocks, or what tracemalloc
+    saw."""
     evidence, steady = case.evidence, case.steady
     if evidence.holders or not steady.sum("audited"):
         return True
-    traced, watched = (sum(evidence.per_run(s) for s in evidence.sites if s.figure == figure) for figure in ("bytes", "native"))
+    traced, watched = (
+        sum(evidence.per_run(s) for s in evidence.sites if s.figure == figure)
+        for figure in ("bytes", "native")
+    )
     if watched > traced and steady.per_audit("native") > MOST * case.bytes_per_run:
         return False  # a few objects that hold much of it
     survivors = sum(survivors_per_run(evidence).values())
-    return survivors >= LEAST_SURVIVORS or steady.per_audit("blocks") >= LEAST_SURVIVORS or traced >= case.bytes_per_run / 2
+    return (
+        survivors >= LEAST_SURVIVORS
+        or steady.per_audit("blocks") >= LEAST_SURVIVORS
+        or traced >= case.bytes_per_run / 2
+    )
 
 
 def leaves_shared_memory(case: Case) -> bool:
-    """Files in tmpfs, which all write to: where they rise in most audited runs of this type alone, or by least squares over the
-    worker and within audited runs; shared maps by audits."""
+    """Files in tmpfs, which all write to: where they rise in most audited runs of this type alone,
+    or by least squares over the worker and within audited runs; shared maps by audits."""
     per_run, tmpfs = case.steady.per_audit("shared"), case.evidence.tmpfs
-    if case.steady.sum("audited") < LEAST_AUDITS or per_run < LEAST_SHARED_BYTES or not counts_go_on(case.steady, "shared"):
+    if (
+        case.steady.sum("audited") < LEAST_AUDITS
+        or per_run < LEAST_SHARED_BYTES
+        or not counts_go_on(case.steady, "shared")
+    ):
         return False
     mapped = sum(process.figures.shmem_bytes or 0 for process in case.worker.processes)
-    by_squares = tmpfs is not None and stands(tmpfs, LEAST_SHARED_BYTES) and per_run >= tmpfs.per_run / 2
-    # A map that somebody else's runs leave is not this type's, whose own part would be all but nothing of it.
+    by_squares = (
+        tmpfs is not None and stands(tmpfs, LEAST_SHARED_BYTES) and per_run >= tmpfs.per_run / 2
+    )
+    # A map that somebody else's runs leave is not this type's, whose own part would be all but
+    # nothing of it.
     left = per_run * case.steady.runs
     return by_squares or left / 2 <= mapped <= 10 * left or rises_here(case)
 
 
 def rises_here(case: Case) -> bool:
-    """Whether shared memory rises in most audited runs, and in few of another task type's: then nobody else writes all the time."""
+    """Whether shared memory rises in most audited runs, and in few of another task type's: then
+    nobody else writes all the time."""
     tasks = case.worker.report.tasks if case.worker.report else []
-    others = [window(task.evidence.profile, 0) for task in tasks if task.name != case.task.name and task.evidence is not None]
-    shares = [other.per_audit("shared_rises") for other in others if other.sum("audited") >= LEAST_AUDITS]
-    return case.steady.per_audit("shared_rises") >= OWN_SHARE and min(shares, default=1.0) <= OTHERS_SHARE
+    others = [
+        window(task.evidence.profile, 0)
+        for task in tasks
+        if task.name != case.task.name and task.evidence is not None
+    ]
+    shares = [
+        other.per_audit("shared_rises") for other in others if other.sum("audited") >= LEAST_AUDITS
+    ]
+    return (
+        case.steady.per_audit("shared_rises") >= OWN_SHARE
+        and min(shares, default=1.0) <= OTHERS_SHARE
+    )
 
 
 def collects_nothing(case: Case) -> bool:
     """Whether cycles stay because the application turned the collector off."""
     prefork = case.worker.report is not None and case.worker.report.pool == "prefork"
-    running = [each.figures for each in case.worker.processes if not prefork or each.figures.process != "main"]
+    running = [
+        each.figures
+        for each in case.worker.processes
+        if not prefork or each.figures.process != "main"
+    ]
     if all(figures.gc_enabled != 0 for figures in running):
         return False
     garbage = case.steady.per_audit("garbage_blocks") + case.steady.per_audit("garbage_native")

@@ -1,4 +1,5 @@
-"""The verdict on one task type in words and figures: who leaks, by how much, what is left behind, who holds it; or why not."""
+"""The verdict on one task type in words and figures: who leaks, by how much, what is left behind,
+who holds it; or why not."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
         confidence=confidence(case),
         processes=round(evidence.processes),
         growing_processes=round(evidence.growing),
-        advice=advice.for_leak(first, holders[0].path if holders else "", sites[0].site if sites else "", outcome),
+        advice=advice.for_leak(
+            first, holders[0].path if holders else "", sites[0].site if sites else "", outcome
+        ),
         outcome=outcome,
         object_types=rates_of(case),
         sites=sites,
@@ -59,14 +62,19 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
 def bytes_of(case: Case, growth_class: str) -> float:
     if growth_class == "shared":
         estimate = case.evidence.tmpfs
-        return estimate.per_run if estimate and stands(estimate, LEAST_SHARED_BYTES) else case.steady.per_audit("shared")
+        return (
+            estimate.per_run
+            if estimate and stands(estimate, LEAST_SHARED_BYTES)
+            else case.steady.per_audit("shared")
+        )
     if growth_class == "garbage":
         return case.steady.garbage
     return max(0.0, case.bytes_per_run)
 
 
 def confidence(case: Case) -> float:
-    """From 0 to 1: how far above zero the mean is, and how many of the processes agree (rule of succession)."""
+    """From 0 to 1: how far above zero the mean is, and how many of the processes agree (rule of
+    succession)."""
     agreement = (case.evidence.growing + 1) / (case.evidence.processes + 1)
     return round(min(0.99, (1 - 1 / (1 + case.certainty**2)) * min(1.0, agreement)), 2)
 
@@ -85,7 +93,9 @@ def rates_of(case: Case) -> tuple[ObjectRate, ...]:
     report = case.worker.report
     if case.overlapping is None or report is None:
         return object_rates(case.evidence)
-    others = [each for each in report.objects if not each.type.startswith("celery_memory_exporter.agent.")]
+    others = [
+        each for each in report.objects if not each.type.startswith("celery_memory_exporter.agent.")
+    ]
     return ranked({each.type: each.growth / max(1, case.runs) for each in others}, LEAST_COUNT)
 
 
@@ -94,7 +104,8 @@ def object_rates(evidence: Evidence) -> tuple[ObjectRate, ...]:
 
 
 def ranked(per_run: dict[str, float], least: float) -> tuple[ObjectRate, ...]:
-    """The application's own types first, which say more than the lists and dicts that they are made of."""
+    """The application's own types first, which say more than the lists and dicts that they are made
+    of."""
     rates = [ObjectRate(name, round(rate, 2)) for name, rate in per_run.items()]
     rates.sort(key=lambda rate: ("." not in rate.type, -rate.per_run))
     return tuple([rate for rate in rates if rate.per_run >= least][:MOST_NAMES])
@@ -115,7 +126,11 @@ def sites_of(case: Case) -> tuple[SiteRate, ...]:
 def clear_by_class(case: Case) -> Cleared:
     """No leak: what it looked like instead."""
     if stands(case.overlapping, LEAST_BYTES) and not garbage_aside(case):
-        return clear(case, "unsettled", "what it leaves behind may be garbage that waits for a full collection")
+        return clear(
+            case,
+            "unsettled",
+            "what it leaves behind may be garbage that waits for a full collection",
+        )
     task = case.task
     first = window(case.evidence.profile, 0)
     early = Window(first.profile, range(case.steady.ages.start)).mean()

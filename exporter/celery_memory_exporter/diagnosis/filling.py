@@ -1,6 +1,8 @@
-"""Does it go on? What is left behind late beside what was left early, and how a container fills up. Pure arithmetic.
+"""Does it go on? What is left behind late beside what was left early, and how a container fills up.
+Pure arithmetic.
 
-A leak gains as much late as early. A cache that is filled by chance gains ever less, one that is filled in order stops at once.
+A leak gains as much late as early. A cache that is filled by chance gains ever less, one that is
+filled in order stops at once.
 """
 
 from __future__ import annotations
@@ -12,14 +14,17 @@ from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
 
 #: Of what was left before: the least that the later half, and the last quarter, have to leave.
 STILL_LATE, STILL_LAST = 0.6, 0.7
-#: Runs of the newest age that tell, and what they have to add of what runs did on the whole; standard errors granted to chance.
+#: Runs of the newest age that tell, and what they have to add of what runs did on the whole;
+#: standard errors granted to chance.
 LEAST_NEW_RUNS, STILL_NEW, CHANCE = 5.0, 0.3, 1.5
 
 
 def still(parts: list[tuple[float, float]]) -> bool:
     """What was left behind first, late and last, each with what chance may have taken off."""
     (first, _), (second, spared), (third, spared_last) = parts
-    return second + spared >= STILL_LATE * first and third + spared_last >= STILL_LAST * max(first, second)
+    return second + spared >= STILL_LATE * first and third + spared_last >= STILL_LAST * max(
+        first, second
+    )
 
 
 def keeps_filling(fill: Fill) -> bool:
@@ -64,16 +69,22 @@ def oldest(runs: list[float], share: float) -> int:
 def slowing(fill: Fill) -> float:
     """How much earlier in the life of processes the gains are than the runs, in standard errors.
 
-    The score test for a trend in Poisson rates, which is the strongest one against rates that decay exponentially, as
-    those of a cache do that is filled by chance.
+    The score test for a trend in Poisson rates, which is the strongest one against rates that decay
+    exponentially, as those of a cache do that is filled by chance.
     """
     first = AGES.index(WARM_RUNS)
     bounds = [*AGES, 2 * AGES[-1]]
     middles = [
-        (bounds[first + at] + min(bounds[first + at + 1], bounds[first + at] + runs)) / 2 for at, runs in enumerate(fill.runs)
+        (bounds[first + at] + min(bounds[first + at + 1], bounds[first + at] + runs)) / 2
+        for at, runs in enumerate(fill.runs)
     ]
     runs, gains = sum(fill.runs), sum(fill.gains)
     mean = sum(map(mul, middles, fill.runs)) / runs
-    spread = sum(count * (middle - mean) ** 2 for middle, count in zip(middles, fill.runs, strict=True)) / runs
-    later = sum(gained * (middle - mean) for middle, gained in zip(middles, fill.gains, strict=True))
+    spread = (
+        sum(count * (middle - mean) ** 2 for middle, count in zip(middles, fill.runs, strict=True))
+        / runs
+    )
+    later = sum(
+        gained * (middle - mean) for middle, gained in zip(middles, fill.gains, strict=True)
+    )
     return -float(later) / math.sqrt(max(1e-9, spread * gains))

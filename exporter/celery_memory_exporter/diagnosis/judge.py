@@ -2,12 +2,14 @@
 
 A task type is a suspect when what its runs leave behind
 
-* is above zero past start-up (the first ``WARM_RUNS`` in a process): by audited runs and the error of their mean, or, for a leak in
-  few runs, by several steps among all measured runs;
-* goes on: as much in the later half as in the earlier one, and in the last quarter still. A cache that has filled, an import, a
-  pool of connections have stopped by then, so nothing is said before a process has seen ``SETTLED`` runs of the type, or
-  several generations of children have seen enough together;
-* is not held by containers that are bounded, by their type or by the code that takes items out of them;
+* is above zero past start-up (the first ``WARM_RUNS`` in a process): by audited runs and the error
+  of their mean, or, for a leak in few runs, by several steps among all measured runs;
+* goes on: as much in the later half as in the earlier one, and in the last quarter still. A cache
+  that has filled, an import, a pool of connections have stopped by then, so nothing is said before
+  a process has seen ``SETTLED`` runs of the type, or several generations of children have seen
+  enough together;
+* is not held by containers that are bounded, by their type or by the code that takes items out of
+  them;
 * is seen in at least half of the processes that had runs enough to see it.
 
 RSS decides nothing here: it shows what the allocator keeps, which is told as such and is no leak.
@@ -21,7 +23,15 @@ from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.classes import classes_of
 from celery_memory_exporter.diagnosis.explanation import accuse, clear, clear_by_class
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_rate
-from celery_memory_exporter.diagnosis.rules import COUNTED, LEAST_FILL_RUNS, MINOR, Case, fills_of, settled, steady_window
+from celery_memory_exporter.diagnosis.rules import (
+    COUNTED,
+    LEAST_FILL_RUNS,
+    MINOR,
+    Case,
+    fills_of,
+    settled,
+    steady_window,
+)
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
@@ -39,13 +49,22 @@ def diagnose(snapshot: Snapshot) -> Diagnosis:
         if worker.report is None or not worker.live:
             continue
         # What is beyond the caps is no one's: a sum of task types cannot be accused.
-        verdicts = [judge(worker, task) for task in by_name(worker.report.tasks) if task.name != OTHER]
+        verdicts = [
+            judge(worker, task) for task in by_name(worker.report.tasks) if task.name != OTHER
+        ]
         found = [each for each in verdicts if isinstance(each, Suspect)]
         cleared += [each for each in verdicts if isinstance(each, Cleared)]
         found += process_growth.suspects(worker, found)
         workers.append(process_growth.of_worker(worker, found))
         suspects += found
-    suspects.sort(key=lambda each: (-each.retained_bytes_per_hour, -each.retained_count_per_run, each.worker, each.task or ""))
+    suspects.sort(
+        key=lambda each: (
+            -each.retained_bytes_per_hour,
+            -each.retained_count_per_run,
+            each.worker,
+            each.task or "",
+        )
+    )
     return Diagnosis(tuple(suspects), tuple(cleared), tuple(workers))
 
 
@@ -68,15 +87,27 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
 
 
 def witnessed(case: Case) -> bool:
-    """Whether half of the processes saw it, as far as each can see it for itself: a container is seen by itself."""
+    """Whether half of the processes saw it, as far as each can see it for itself: a container is
+    seen by itself."""
     evidence = case.evidence
-    return case.overlapping is not None or evidence.growing >= evidence.processes / 2 or any(map(keeps_filling, fills_of(case)))
+    return (
+        case.overlapping is not None
+        or evidence.growing >= evidence.processes / 2
+        or any(map(keeps_filling, fills_of(case)))
+    )
 
 
 def bounded_holder(case: Case) -> Holder | None:
-    """The container that takes what runs leave behind, if it is bounded and not full yet, and nothing else takes a part of it."""
+    """The container that takes what runs leave behind, if it is bounded and not full yet, and
+    nothing else takes a part of it."""
     holders = case.evidence.holders
-    if not holders or any(each.limit is None and each.growth >= MINOR * holders[0].growth for each in holders):
+    if not holders or any(
+        each.limit is None and each.growth >= MINOR * holders[0].growth for each in holders
+    ):
         return None
     fill = next((each for each in case.evidence.fills if each.path == holders[0].path), None)
-    return None if fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS and newest_rate(fill) <= 0 else holders[0]
+    return (
+        None
+        if fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS and newest_rate(fill) <= 0
+        else holders[0]
+    )

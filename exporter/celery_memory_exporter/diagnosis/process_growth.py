@@ -1,7 +1,8 @@
-"""Growth of whole processes: what no task type explains, and what the worker as a whole is heading for.
+"""Growth of whole processes: what no task type explains, and what the worker as a whole is heading
+for.
 
-Rests on each process's history: points spread over its life. A floor that rises from quarter to quarter is growth; a peak that
-comes and goes is not.
+Rests on each process's history: points spread over its life. A floor that rises from quarter to
+quarter is growth; a peak that comes and goes is not.
 """
 
 from __future__ import annotations
@@ -37,13 +38,18 @@ def floors(values: list[float]) -> list[float]:
 
 
 def rise(process: ProcessReport, figure: str) -> float:
-    """From the first quarter's floor to the last one's; 0 unless it rose from each quarter to the next."""
+    """From the first quarter's floor to the last one's; 0 unless it rose from each quarter to the
+    next."""
     values = series(process, figure)
     if len(values) < LEAST_POINTS:
         return 0.0
     low = floors(values)
     step = 0.05 * (low[3] - low[0])
-    return low[3] - low[0] if all(later - earlier > step for earlier, later in itertools.pairwise(low)) else 0.0
+    return (
+        low[3] - low[0]
+        if all(later - earlier > step for earlier, later in itertools.pairwise(low))
+        else 0.0
+    )
 
 
 def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
@@ -52,11 +58,19 @@ def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
     found: list[Suspect] = []
     others = []
     for process in (view.figures for view in worker.processes):
-        if process.process == "main" and worker.report is not None and worker.report.pool == "prefork":
+        if (
+            process.process == "main"
+            and worker.report is not None
+            and worker.report.pool == "prefork"
+        ):
             found += main_process(worker, process)
         else:
             others.append(process)
-    growing = [each for each in others if lived(each) >= LEAST_CHILD_SECONDS and rise(each, "live_bytes") >= LEAST_CHILD_BYTES]
+    growing = [
+        each
+        for each in others
+        if lived(each) >= LEAST_CHILD_SECONDS and rise(each, "live_bytes") >= LEAST_CHILD_BYTES
+    ]
     if growing and not explained:
         per_hour = sum(hourly(each, rise(each, "live_bytes")) for each in growing)
         found.append(suspect(worker, growing, per_hour, "python", (), of=len(others)))
@@ -67,12 +81,18 @@ def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:
     assert worker.report is not None
     live = series(process, "live_bytes")
     grown = live[-1] - live[0] if live else 0.0
-    waiting = [each for each in worker.report.containers if each.path == REQUESTS and each.items >= LEAST_REQUESTS]
+    waiting = [
+        each
+        for each in worker.report.containers
+        if each.path == REQUESTS and each.items >= LEAST_REQUESTS
+    ]
     if grown < max(LEAST_MAIN_BYTES, LEAST_SHARE * live[0] if live else 0.0):
         return []
     if not waiting and rise(process, "live_bytes") < LEAST_MAIN_BYTES:
         return []
-    holders = tuple(Holder(each.path, each.kind, each.items, each.growth, each.limit) for each in waiting)
+    holders = tuple(
+        Holder(each.path, each.kind, each.items, each.growth, each.limit) for each in waiting
+    )
     return [suspect(worker, [process], hourly(process, grown), "main", holders, of=1)]
 
 
@@ -118,8 +138,16 @@ def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
     """How the worker as a whole is doing."""
     per_hour = sum(each.retained_bytes_per_hour for each in found)
     used, limit, of_children = headroom(worker)
-    towards_limit = sum(each.retained_bytes_per_hour for each in found if not of_children or each.growth_class != "main")
-    left = (limit - used) * 3600 / towards_limit if used is not None and limit is not None and towards_limit > 0 else None
+    towards_limit = sum(
+        each.retained_bytes_per_hour
+        for each in found
+        if not of_children or each.growth_class != "main"
+    )
+    left = (
+        (limit - used) * 3600 / towards_limit
+        if used is not None and limit is not None and towards_limit > 0
+        else None
+    )
     kept = any(allocator_keeps(view.figures) for view in worker.processes)
     growth_class = found[0].growth_class if found else "allocator" if kept else "steady"
     return WorkerVerdict(
@@ -135,9 +163,12 @@ def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
 
 
 def headroom(worker: WorkerView) -> tuple[float | None, int | None, bool]:
-    """Memory in use and its limit: the pool's for all children if there is one, and whether it is that; else the cgroup's."""
+    """Memory in use and its limit: the pool's for all children if there is one, and whether it is
+    that; else the cgroup's."""
     report = worker.report
-    children = [view.figures.rss_bytes or 0 for view in worker.processes if view.figures.process != "main"]
+    children = [
+        view.figures.rss_bytes or 0 for view in worker.processes if view.figures.process != "main"
+    ]
     if report is not None and report.child_memory_limit_bytes and children:
         return float(sum(children)), report.child_memory_limit_bytes * len(children), True
     cgroup = worker.cgroup
@@ -147,8 +178,14 @@ def headroom(worker: WorkerView) -> tuple[float | None, int | None, bool]:
 
 def allocator_keeps(process: ProcessReport) -> bool:
     """Anonymous memory rose, live memory did not, and the C heap holds it unused."""
-    anon, live, free = (series(process, figure) for figure in ("anon_bytes", "live_bytes", "free_bytes"))
+    anon, live, free = (
+        series(process, figure) for figure in ("anon_bytes", "live_bytes", "free_bytes")
+    )
     if len(anon) < LEAST_POINTS:
         return False
     grown = min(anon[len(anon) // 2 :]) - anon[0]
-    return grown >= LEAST_CHILD_BYTES and live[-1] - live[0] < grown / 4 and free[-1] - free[0] > grown / 2
+    return (
+        grown >= LEAST_CHILD_BYTES
+        and live[-1] - live[0] < grown / 4
+        and free[-1] - free[0] > grown / 2
+    )

@@ -1,7 +1,8 @@
-"""What the profile of a task type says about its runs past start-up: means, errors, and whether it goes on. Pure arithmetic.
+"""What the profile of a task type says about its runs past start-up: means, errors, and whether it
+goes on. Pure arithmetic.
 
-The profile has ages (how many runs of the type its process had seen). A leak leaves as much behind late as early; what fills up or
-warms up does not.
+The profile has ages (how many runs of the type its process had seen). A leak leaves as much behind
+late as early; what fills up or warms up does not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class Mean:
     runs: float
     per_run: float
     error: float
-    #: How many runs carried it, if all had left the same: one for a single step, however many runs there were.
+    #: How many runs carried it, if all had left the same: one for a single step, however many runs
+    #: there were.
     steps: float
 
     @property
@@ -29,7 +31,13 @@ class Mean:
     @property
     def certainty(self) -> float:
         """The mean in standard errors."""
-        return self.per_run / self.error if self.error > 0 else math.copysign(math.inf, self.per_run) if self.per_run else 0.0
+        return (
+            self.per_run / self.error
+            if self.error > 0
+            else math.copysign(math.inf, self.per_run)
+            if self.per_run
+            else 0.0
+        )
 
 
 NOTHING = Mean(0.0, 0.0, math.inf, 0.0)
@@ -51,10 +59,13 @@ class Window:
         return self.sum("runs")
 
     def mean(self) -> Mean:
-        """What a run leaves behind: small amounts by the audited runs, large ones and drops by all measured runs."""
+        """What a run leaves behind: small amounts by the audited runs, large ones and drops by all
+        measured runs."""
         audited, sampled = self.sum("audited"), self.sum("sampled")
         size = self.sum("blocks") * MEAN_BLOCK_BYTES + self.sum("native")
-        small = _mean(audited, size - self.sum("large"), self.sum("squares") - self.sum("large_squares"))
+        small = _mean(
+            audited, size - self.sum("large"), self.sum("squares") - self.sum("large_squares")
+        )
         large = self.large()
         if not audited:
             return large
@@ -63,7 +74,8 @@ class Window:
         return Mean(audited + sampled, per_run, math.hypot(small.error, large.error), whole.steps)
 
     def large(self) -> Mean:
-        """The part of it that a reading without an audit tells. Garbage that audits found is taken off such readings."""
+        """The part of it that a reading without an audit tells. Garbage that audits found is taken
+        off such readings."""
         audited, sampled = self.sum("audited"), self.sum("sampled")
         others = self.sum("sampled_bytes")
         others = max(min(0.0, others), others - sampled * self.garbage)
@@ -73,14 +85,17 @@ class Window:
     @property
     def garbage(self) -> float:
         """Bytes of reference cycles that an audited run left to the collector."""
-        return self.per_audit("garbage_blocks") * MEAN_BLOCK_BYTES + self.per_audit("garbage_native")
+        return self.per_audit("garbage_blocks") * MEAN_BLOCK_BYTES + self.per_audit(
+            "garbage_native"
+        )
 
     def per_audit(self, column: str) -> float:
         audited = self.sum("audited")
         return self.sum(column) / audited if audited else 0.0
 
     def later(self, share: float) -> Window:
-        """The oldest ages that hold at least this share of the runs: not of the audits, of which a young process has most."""
+        """The oldest ages that hold at least this share of the runs: not of the audits, of which a
+        young process has most."""
         wanted, held = share * self.runs, 0.0
         for age in reversed(self.ages):
             held += self.profile.runs[age]
@@ -97,7 +112,9 @@ def _mean(runs: float, size: float, squares: float) -> Mean:
         return NOTHING
     per_run = size / runs
     variance = max(0.0, squares / runs - per_run * per_run)
-    return Mean(runs, per_run, math.sqrt(variance / runs), size * size / squares if squares > 0 else 0.0)
+    return Mean(
+        runs, per_run, math.sqrt(variance / runs), size * size / squares if squares > 0 else 0.0
+    )
 
 
 def window(profile: Profile, from_runs: int) -> Window:

@@ -11,7 +11,8 @@ NO_WORKER = """No worker tells what its runs leave behind. Start the workers wit
 
 
 def as_text(diagnosis: dict[str, Any]) -> str:
-    """Suspects first, worst first, then what was cleared, and each worker's time to its memory limit."""
+    """Suspects first, worst first, then what was cleared, and each worker's time to its memory
+    limit."""
     suspects, cleared, workers = diagnosis["suspects"], diagnosis["cleared"], diagnosis["workers"]
     if not workers:
         return NO_WORKER
@@ -21,14 +22,22 @@ def as_text(diagnosis: dict[str, Any]) -> str:
     if cleared:
         lines += ["", "Not leaking"]
         width = max(len(each["task"]) for each in cleared)
-        ordered = sorted(cleared, key=lambda each: (each["growth_class"] == "unsettled", each["task"]))
+        ordered = sorted(
+            cleared, key=lambda each: (each["growth_class"] == "unsettled", each["task"])
+        )
         lines += [
-            f"  {each['task']:<{width}}  {each['growth_class']:<10} {each['reason']} ({each['runs']} runs)" for each in ordered
+            f"  {each['task']:<{width}}  {each['growth_class']:<10} {each['reason']} "
+            f"({each['runs']} runs)"
+            for each in ordered
         ]
     limits = [each for each in workers if each["seconds_to_limit"] is not None]
     if limits:
         lines += ["", "Memory limit"]
-        lines += [f"  {each['worker']}  reached in {duration(each['seconds_to_limit'])} at the present rate" for each in limits]
+        lines += [
+            f"  {each['worker']}  reached in {duration(each['seconds_to_limit'])} at the present "
+            "rate"
+            for each in limits
+        ]
     return "\n".join(lines)
 
 
@@ -46,15 +55,23 @@ def suspect_lines(suspect: dict[str, Any]) -> list[str]:
     lines = [f"{what}   on {suspect['worker']}", f"  retains    {amount(suspect)}{only}"]
     if suspect["runs"]:
         lines.append(
-            f"  evidence   {' + '.join(suspect['growth_classes'])}; {suspect['runs']} runs, {suspect['audited_runs']} audited, "
-            f"{suspect['growing_processes']} of {suspect['processes']} processes, confidence {suspect['confidence']:.2f}"
+            f"  evidence   {' + '.join(suspect['growth_classes'])}; {suspect['runs']} runs, "
+            f"{suspect['audited_runs']} audited, {suspect['growing_processes']} of "
+            f"{suspect['processes']} processes, confidence {suspect['confidence']:.2f}"
         )
     if suspect["object_types"]:
         lines.append(
-            "  leaves     " + ", ".join(f"{each['type']} {each['per_run']:g} a run" for each in suspect["object_types"][:NAMES])
+            "  leaves     "
+            + ", ".join(
+                f"{each['type']} {each['per_run']:g} a run"
+                for each in suspect["object_types"][:NAMES]
+            )
         )
     holders = suspect["holders"][:NAMES]
-    lines += [f"  held by    {holder['path']} ({holder['kind']}, {holder['items']} items)" for holder in holders]
+    lines += [
+        f"  held by    {holder['path']} ({holder['kind']}, {holder['items']} items)"
+        for holder in holders
+    ]
     if not suspect["holders"]:
         lines += [f"  held by    {path}" for path in suspect["paths"][:1]]
     for site in suspect["sites"][:NAMES]:
@@ -73,7 +90,9 @@ def amount(suspect: dict[str, Any]) -> str:
     if unit:
         return f"{suspect['retained_count_per_run']:g} {unit} a run"
     hourly = f"{size(suspect['retained_bytes_per_hour'])} an hour"
-    return f"{size(suspect['retained_bytes_per_run'])} a run, {hourly}" if suspect["runs"] else hourly
+    return (
+        f"{size(suspect['retained_bytes_per_run'])} a run, {hourly}" if suspect["runs"] else hourly
+    )
 
 
 def size(count: float) -> str:

@@ -17,7 +17,8 @@ class ObjectRate:
 
 @dataclass(frozen=True, slots=True)
 class SiteRate:
-    """``figure`` is ``bytes`` of Python's memory, or what a watch over the lines saw rise, in its own unit."""
+    """``figure`` is ``bytes`` of Python's memory, or what a watch over the lines saw rise, in its
+    own unit."""
 
     site: str
     bytes_per_run: float

@@ -1,9 +1,11 @@
-"""Resident memory by task type where no agent measures it: the growth of a worker's processes, shared out among what ran meanwhile.
+"""Resident memory by task type where no agent measures it: the growth of a worker's processes,
+shared out among what ran meanwhile.
 
-An estimate, and named so. Least squares (``intervals``) over the readings of the process table: growth of all processes between two
-readings = sum over task types of runs x share + a background + noise. What it cannot tell has an infinite error and is not shown:
-task types that always run together, or as often in each interval. Resident memory is what the system sees, so a leak that fills
-pages which other tasks have freed shows nowhere, or with them.
+An estimate, and named so. Least squares (``intervals``) over the readings of the process table:
+growth of all processes between two readings = sum over task types of runs x share + a background +
+noise. What it cannot tell has an infinite error and is not shown: task types that always run
+together, or as often in each interval. Resident memory is what the system sees, so a leak that
+fills pages which other tasks have freed shows nowhere, or with them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from celery_memory_exporter.common.least_squares import Intervals
 from celery_memory_exporter.common.report import Estimate
 from celery_memory_exporter.fleet.facts import Identity, WorkerProcesses
 
-#: Solving takes some 10 ms where task types are many: anew after so many more intervals, or this share more.
+#: Solving takes some 10 ms where task types are many: anew after so many more intervals, or this
+#: share more.
 LEAST_NEWS, NEWS_SHARE = 6, 0.1
 #: Fewer intervals tell nothing, whatever their errors say.
 LEAST_INTERVALS = 12
@@ -32,9 +35,18 @@ class ResidentShares:
         self._before: dict[Identity, int] = {}
 
     def read(self, table: WorkerProcesses, runs: Mapping[str, int]) -> None:
-        """A reading of its processes, and the runs that ended since the one before. What came or went meanwhile is left out."""
-        now = {each.identity: each.status.rss_bytes for each in (table.main, *table.children) if each.status.rss_bytes is not None}
-        growth = sum(size - self._before[identity] for identity, size in now.items() if identity in self._before)
+        """A reading of its processes, and the runs that ended since the one before. What came or
+        went meanwhile is left out."""
+        now = {
+            each.identity: each.status.rss_bytes
+            for each in (table.main, *table.children)
+            if each.status.rss_bytes is not None
+        }
+        growth = sum(
+            size - self._before[identity]
+            for identity, size in now.items()
+            if identity in self._before
+        )
         both = now.keys() & self._before.keys()
         self._before = now
         if not both:

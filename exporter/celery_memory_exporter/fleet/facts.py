@@ -18,7 +18,8 @@ class Identity:
     namespace: int | None = None
 
     def matches(self, pid: int, start_ticks: int | None, namespace: int | None) -> bool:
-        """Whether this is the process that calls itself so, on the same machine since the same boot."""
+        """Whether this is the process that calls itself so, on the same machine since the same
+        boot."""
         same_namespace = namespace is None or self.namespace is None or namespace == self.namespace
         return (pid, start_ticks) == (self.inner_pid, self.start_ticks) and same_namespace
 
@@ -37,7 +38,8 @@ class ProcessMemory:
 
 @dataclass(frozen=True, slots=True)
 class SharedMemory:
-    """What a process would free alone (USS) and with its fair share of shared pages (PSS), in bytes."""
+    """What a process would free alone (USS) and with its fair share of shared pages (PSS), in
+    bytes."""
 
     pss_bytes: int
     uss_bytes: int

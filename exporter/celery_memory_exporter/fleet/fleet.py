@@ -1,19 +1,22 @@
-"""What we believe about all workers now: out of agents' reports, Celery's events, the local process table, and what brokers tell.
+"""What we believe about all workers now: out of agents' reports, Celery's events, the local process
+table, and what brokers tell.
 
-``apply_…(…, now)`` writes, ``snapshot(now)`` reads; no I/O and no clock in here. ``now`` is monotonic seconds at
-receipt: a sender's clock never decides anything, save which of two runs of one worker is the later.
+``apply_…(…, now)`` writes, ``snapshot(now)`` reads; no I/O and no clock in here. ``now`` is
+monotonic seconds at receipt: a sender's clock never decides anything, save which of two runs of one
+worker is the later.
 
 Rules:
 
 * a worker is a nodename at a broker; the same name at two brokers is two workers;
-* a report is taken if it is newer than what is held: higher sequence of the same instance, or an instance that started later.
-  Everything in it is cumulative, so taking it means replacing;
-* a worker with an agent is counted by its reports, and its task events, which it may send as well, are not;
-* the process table knows the machine better and sooner than the agent (5 s against 15 s): where both tell of one
-  process, matched by identity and never by name, the table's figures of the operating system win, and processes it no
-  longer sees are gone;
-* a worker's present state (its processes) is shown while something tells that it lives; its counters until it has been silent for
-  ``expire_after`` seconds, and then nothing;
+* a report is taken if it is newer than what is held: higher sequence of the same instance, or an
+  instance that started later. Everything in it is cumulative, so taking it means replacing;
+* a worker with an agent is counted by its reports, and its task events, which it may send as well,
+  are not;
+* the process table knows the machine better and sooner than the agent (5 s against 15 s): where
+  both tell of one process, matched by identity and never by name, the table's figures of the
+  operating system win, and processes it no longer sees are gone;
+* a worker's present state (its processes) is shown while something tells that it lives; its
+  counters until it has been silent for ``expire_after`` seconds, and then nothing;
 * whatever is keyed from outside has a cap, and hitting it is counted in ``dropped``.
 """
 
@@ -30,7 +33,13 @@ from celery_memory_exporter.common.codec import REASONS
 from celery_memory_exporter.common.names import OTHER, printable
 from celery_memory_exporter.common.report import WorkerReport
 from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
-from celery_memory_exporter.fleet.facts import Identity, QueueReading, SharedMemory, WorkerFacts, WorkerProcesses
+from celery_memory_exporter.fleet.facts import (
+    Identity,
+    QueueReading,
+    SharedMemory,
+    WorkerFacts,
+    WorkerProcesses,
+)
 from celery_memory_exporter.fleet.groups import NEW_REPORTS, GroupBook
 from celery_memory_exporter.fleet.limits import Limits, bounded
 from celery_memory_exporter.fleet.queues import QueueBook
@@ -46,7 +55,8 @@ TABLE_FRESH_SECONDS = 30.0
 FORGET_SECONDS = 1.0
 #: Events that show that a worker lives, or that it no longer does.
 HEARTBEATS = ("worker-online", "worker-heartbeat", "worker-offline")
-#: Of workers that nobody has heard of at any of several brokers, and the name of the only one where it has none.
+#: Of workers that nobody has heard of at any of several brokers, and the name of the only one where
+#: it has none.
 SOLE = ""
 
 
@@ -70,7 +80,8 @@ class Rules:
 
 
 class Fleet:
-    """Thread-safe. ``queues``: names that are watched from the start, by broker; each broker is in there."""
+    """Thread-safe. ``queues``: names that are watched from the start, by broker; each broker is in
+    there."""
 
     def __init__(self, rules: Rules, queues: Mapping[str, Iterable[str]] | None = None) -> None:
         brokers = queues or {SOLE: ()}
@@ -81,10 +92,14 @@ class Fleet:
         self._workers: dict[tuple[str, str], WorkerState] = {}
         self._table_at: float | None = None
         self._shared: dict[Identity, SharedMemory] = {}
-        self._task_events = TaskEvents(max_in_flight=limits.tasks_in_flight, default_queue=rules.default_queue)
+        self._task_events = TaskEvents(
+            max_in_flight=limits.tasks_in_flight, default_queue=rules.default_queue
+        )
         self._sent = SentBook(limits, by_sender=rules.senders, expire_after=rules.expire_after)
         self._groups = GroupBook(rules.groups)
-        self._queues = QueueBook(brokers, max_queues=limits.queues * len(brokers), expire_after=rules.expire_after)
+        self._queues = QueueBook(
+            brokers, max_queues=limits.queues * len(brokers), expire_after=rules.expire_after
+        )
         self._sources: dict[str, SourceView] = {}
         self._received = 0
         self._rejected: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
@@ -95,7 +110,7 @@ class Fleet:
         #: When it was last looked for workers to forget.
         self._forgot = float("-inf")
 
-    # --- writing ----------------------------------------------------------------------------------------------------
+    # --- writing ---------------------------------------------------------------------------------
 
     def apply_report(self, report: WorkerReport, now: float, broker: str = SOLE) -> str | None:
         """Takes a decoded report; the answer is the reason when it is refused."""
@@ -124,7 +139,14 @@ class Fleet:
             self._rejected[reason] += 1
 
     def apply_worker_event(
-        self, nodename: str, kind: str, active: int | None, now: float, *, processed: int | None = None, broker: str = SOLE
+        self,
+        nodename: str,
+        kind: str,
+        active: int | None,
+        now: float,
+        *,
+        processed: int | None = None,
+        broker: str = SOLE,
     ) -> None:
         """``kind`` is the event type: one of ``HEARTBEATS`` or another, which tells nothing."""
         if kind not in HEARTBEATS:
@@ -144,8 +166,11 @@ class Fleet:
                 self._task_events.beat(worker.tasks, processed, active, now)
             self._see_queues(worker, now)
 
-    def apply_task_event(self, kind: str, event: dict[str, Any], now: float, broker: str = SOLE) -> None:
-        """``event`` has a hostname, which is a client's for ``task-sent`` and else a worker's nodename."""
+    def apply_task_event(
+        self, kind: str, event: dict[str, Any], now: float, broker: str = SOLE
+    ) -> None:
+        """``event`` has a hostname, which is a client's for ``task-sent`` and else a worker's
+        nodename."""
         with self._lock:
             hostname = event["hostname"]
             if kind == "task-sent":
@@ -166,7 +191,11 @@ class Fleet:
         """Replaces what the process table told before."""
         with self._lock:
             self._table_at = now
-            guessed = {key: worker.table.main.identity for key, worker in self._workers.items() if worker.table}
+            guessed = {
+                key: worker.table.main.identity
+                for key, worker in self._workers.items()
+                if worker.table
+            }
             for worker in self._workers.values():
                 worker.table = None
             named: dict[Identity, tuple[str, str]] = {}
@@ -176,7 +205,9 @@ class Fleet:
                     shown.seen = now
                     shown.take_table(processes)
                     named[processes.main.identity] = (broker, nodename)
-            self._forget_guesses(key for key, identity in guessed.items() if named.get(identity, key) != key)
+            self._forget_guesses(
+                key for key, identity in guessed.items() if named.get(identity, key) != key
+            )
 
     def apply_shared_memory(self, shared: dict[Identity, SharedMemory]) -> None:
         """Replaces all PSS and USS figures, which come at their own slow pace."""
@@ -184,12 +215,14 @@ class Fleet:
             self._shared = shared
 
     def apply_queues(self, broker: str, readings: Iterable[QueueReading], now: float) -> None:
-        """Replaces what this broker told of its queues before; nothing where it could not be asked."""
+        """Replaces what this broker told of its queues before; nothing where it could not be
+        asked."""
         with self._lock:
             self._queues.apply(broker, readings, now)
 
     def apply_inspection(self, broker: str, facts: Mapping[str, WorkerFacts], now: float) -> None:
-        """What workers without an agent answered. One that did not answer keeps what it said before."""
+        """What workers without an agent answered. One that did not answer keeps what it said
+        before."""
         with self._lock:
             for nodename, told in facts.items():
                 worker = self._admit(broker, nodename, now)
@@ -207,7 +240,14 @@ class Fleet:
             if lag is not None:
                 self._lag = lag
 
-    def apply_source(self, name: str, *, up: bool, duration: float | None = None, denied: Mapping[str, bool] | None = None) -> None:
+    def apply_source(
+        self,
+        name: str,
+        *,
+        up: bool,
+        duration: float | None = None,
+        denied: Mapping[str, bool] | None = None,
+    ) -> None:
         """``denied``: of what the kernel may keep from this source, whether it does."""
         with self._lock:
             self._sources[name] = SourceView(up, duration, dict(denied or {}))
@@ -216,7 +256,7 @@ class Fleet:
         with self._lock:
             self._reconnects += 1
 
-    # --- reading ----------------------------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------
 
     def queue_names(self, broker: str, now: float) -> list[str]:
         """The queues to ask this broker about."""
@@ -228,7 +268,11 @@ class Fleet:
         """Nodenames of the workers that live and have no agent: they have to be asked."""
         with self._lock:
             timeout = self._rules.heartbeat_timeout
-            workers = [worker for (each, _), worker in self._workers.items() if each == broker and worker.report is None]
+            workers = [
+                worker
+                for (each, _), worker in self._workers.items()
+                if each == broker and worker.report is None
+            ]
             return {worker.nodename for worker in workers if worker.beating(now, timeout)}
 
     def sent_at(self, uuid: str) -> float | None:
@@ -237,15 +281,20 @@ class Fleet:
             return self._task_events.sent_at(uuid)
 
     def snapshot(self, now: float) -> Snapshot:
-        """What is believed at ``now``; workers that have been silent for too long are forgotten first."""
+        """What is believed at ``now``; workers that have been silent for too long are forgotten
+        first."""
         with self._lock:
             self._forget(now)
             workers = [worker for _, worker in sorted(self._workers.items())]
             views = [self._view(worker, now) for worker in workers]
-            consumers = _consumers(worker for worker, view in zip(workers, views, strict=True) if view.up)
+            consumers = _consumers(
+                worker for worker, view in zip(workers, views, strict=True) if view.up
+            )
             dropped = self._dropped + Counter(
                 {
-                    "celery_task_received_total": sum(worker.tasks.counts.folded for worker in workers),
+                    "celery_task_received_total": sum(
+                        worker.tasks.counts.folded for worker in workers
+                    ),
                     "celery_task_sent_total": self._sent.folded,
                 }
             )
@@ -265,7 +314,7 @@ class Fleet:
                 dropped=dict(dropped),
             )
 
-    # --- parts ------------------------------------------------------------------------------------------------------
+    # --- parts -----------------------------------------------------------------------------------
 
     def _admit(self, broker: str, nodename: str, now: float) -> WorkerState | None:
         worker = self._workers.get((broker, nodename))
@@ -283,15 +332,17 @@ class Fleet:
                 queue_wait=self._rules.queue_wait_bounds,
             )
             self._workers.pop((SOLE, nodename), None)  # it was seen before it was heard
-            worker = self._workers[broker, nodename] = WorkerState(nodename, broker, now, WorkerTasks(counts))
+            worker = self._workers[broker, nodename] = WorkerState(
+                nodename, broker, now, WorkerTasks(counts)
+            )
             worker.group = self._groups.of(broker, nodename)
             if worker.group is not None:
                 worker.admitted = worker.group.admitted
         return worker
 
     def _join(self, worker: WorkerState, before: WorkerView | None, now: float) -> None:
-        """A member of a group reports for the first time: what was counted ``before`` goes on in the group, and what it has been
-        counting all the while does not begin in it."""
+        """A member of a group reports for the first time: what was counted ``before`` goes on in
+        the group, and what it has been counting all the while does not begin in it."""
         if worker.group is None or worker.report is None:
             return
         if before is not None:
@@ -307,11 +358,13 @@ class Fleet:
     def _view(self, worker: WorkerState, now: float) -> WorkerView:
         table_holds = self._table_at is not None and now - self._table_at <= TABLE_FRESH_SECONDS
         in_table = table_holds and worker.table is not None
-        return worker.view(now, in_table=in_table, timeout=self._rules.heartbeat_timeout, shared=self._shared)
+        return worker.view(
+            now, in_table=in_table, timeout=self._rules.heartbeat_timeout, shared=self._shared
+        )
 
     def _forget_guesses(self, renamed: Iterable[tuple[str, str]]) -> None:
-        """Names whose process has another one now, because its agent has told it: from outside, a container's hostname may not be
-        read. Nobody else ever had them."""
+        """Names whose process has another one now, because its agent has told it: from outside, a
+        container's hostname may not be read. Nobody else ever had them."""
         for key in renamed:
             worker = self._workers.get(key)
             if worker is not None and worker.only_seen():
@@ -320,7 +373,9 @@ class Fleet:
     def _forget(self, now: float) -> None:
         self._forgot = now
         expire_after = self._rules.expire_after
-        gone = {key: worker for key, worker in self._workers.items() if now - worker.seen > expire_after}
+        gone = {
+            key: worker for key, worker in self._workers.items() if now - worker.seen > expire_after
+        }
         if gone:
             self._task_events.forget(*(worker.tasks for worker in gone.values()))
         for key, worker in list(self._workers.items()):
@@ -330,7 +385,13 @@ class Fleet:
             elif worker.report is not None and now - worker.reported > expire_after:
                 self._keep(worker, now)
                 worker.report = None  # it goes on without its agent
-        self._groups.forget({(worker.broker, worker.group.name) for worker in self._workers.values() if worker.group})
+        self._groups.forget(
+            {
+                (worker.broker, worker.group.name)
+                for worker in self._workers.values()
+                if worker.group
+            }
+        )
         self._sent.forget(now)
         self._queues.forget(now)
 
@@ -362,14 +423,22 @@ class Fleet:
             if not self._queues.see(worker.broker, queue, now):
                 self._dropped["celery_queue_length"] += 1
 
-    def _named(self, table: list[WorkerProcesses]) -> Iterable[tuple[tuple[str, str], WorkerProcesses]]:
-        """Each worker of the table with the name that its own agent gives it, else the one on its command line.
+    def _named(
+        self, table: list[WorkerProcesses]
+    ) -> Iterable[tuple[tuple[str, str], WorkerProcesses]]:
+        """Each worker of the table with the name that its own agent gives it, else the one on its
+        command line.
 
-        A command line's name that another worker has is numbered: two workers of one host stay apart even when they were started
-        with the same name, and a worker on another machine keeps its own.
+        A command line's name that another worker has is numbered: two workers of one host stay
+        apart even when they were started with the same name, and a worker on another machine keeps
+        its own.
         """
         boot_id = self._rules.boot_id
-        taken = {key for key, worker in self._workers.items() if worker.report and worker.report.instance.boot_id != boot_id}
+        taken = {
+            key
+            for key, worker in self._workers.items()
+            if worker.report and worker.report.instance.boot_id != boot_id
+        }
         unnamed = []
         for processes in table:
             key = self._reported_key(processes)
@@ -381,12 +450,15 @@ class Fleet:
         for processes in unnamed:
             broker = self._broker_of(processes.nodename)
             numbered = (f"{processes.nodename}#{number}" for number in range(2, len(taken) + 3))
-            name = next(name for name in [processes.nodename, *numbered] if (broker, name) not in taken)
+            name = next(
+                name for name in [processes.nodename, *numbered] if (broker, name) not in taken
+            )
             taken.add((broker, name))
             yield (broker, name), processes
 
     def _broker_of(self, nodename: str) -> str:
-        """The broker at which a worker of that name was heard; the empty one where none or several were."""
+        """The broker at which a worker of that name was heard; the empty one where none or several
+        were."""
         if len(self._brokers) == 1:
             return self._brokers[0]
         brokers = [broker for broker, name in self._workers if name == nodename and broker != SOLE]
@@ -401,7 +473,9 @@ class Fleet:
     def _is_main(self, report: WorkerReport, processes: WorkerProcesses) -> bool:
         told = report.instance
         identity = processes.main.identity
-        return told.boot_id == self._rules.boot_id and identity.matches(told.pid, told.start_ticks, told.pid_namespace)
+        return told.boot_id == self._rules.boot_id and identity.matches(
+            told.pid, told.start_ticks, told.pid_namespace
+        )
 
 
 def _consumers(workers: Iterable[WorkerState]) -> dict[tuple[str, str], tuple[int, int]]:

@@ -1,9 +1,12 @@
-"""Workers that come and go, shown as one: what is left of those that went, so that the group's counters never go back.
+"""Workers that come and go, shown as one: what is left of those that went, so that the group's
+counters never go back.
 
-The members' samples are added up when they are shown (``metrics.Rows``); here is what must be added beside those that are still
-known: the counters of members that were forgotten or restarted. And what must be taken off: an exporter that starts beside members
-of long standing would begin with all that they ever counted. That is less than it showed before its restart, when it knew
-members that are gone by now, and ``rate()`` takes what a fallen counter begins with for an increase. So a group begins at zero.
+The members' samples are added up when they are shown (``metrics.Rows``); here is what must be added
+beside those that are still known: the counters of members that were forgotten or restarted. And
+what must be taken off: an exporter that starts beside members of long standing would begin with all
+that they ever counted. That is less than it showed before its restart, when it knew members that
+are gone by now, and ``rate()`` takes what a fallen counter begins with for an increase. So a group
+begins at zero.
 
 Only used by the fleet, which has the lock and says what time it is.
 """
@@ -17,11 +20,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import Histogram, LostRuns, TaskReport, Traffic, WorkerReport
+from celery_memory_exporter.common.report import (
+    Histogram,
+    LostRuns,
+    TaskReport,
+    Traffic,
+    WorkerReport,
+)
 from celery_memory_exporter.fleet.limits import Admitted, Limits, merge_tasks, merge_traffic
 from celery_memory_exporter.fleet.snapshot import TrafficView, WorkerView
 
-#: A member whose first report that we see is none of its first ones was there before us, or before we lost sight of it.
+#: A member whose first report that we see is none of its first ones was there before us, or before
+#: we lost sight of it.
 NEW_REPORTS = 2
 
 
@@ -44,7 +54,9 @@ class Group:
             told = counters(view.report, sign)
             self.report = told if self.report is None else add_reports(self.report, told, limits)
         if view.traffic is not None:
-            told_traffic = dataclasses.replace(view.traffic, rows=tuple(signed_traffic(row, sign) for row in view.traffic.rows))
+            told_traffic = dataclasses.replace(
+                view.traffic, rows=tuple(signed_traffic(row, sign) for row in view.traffic.rows)
+            )
             self.traffic = add_traffic(self.traffic, told_traffic, limits)
 
     def view(self) -> WorkerView:
@@ -65,7 +77,8 @@ class Group:
 
 
 class GroupBook:
-    """Which group a worker belongs to: that of the first rule whose pattern its whole nodename matches."""
+    """Which group a worker belongs to: that of the first rule whose pattern its whole nodename
+    matches."""
 
     def __init__(self, rules: Sequence[tuple[re.Pattern[str], str]]) -> None:
         self._rules = rules
@@ -80,7 +93,11 @@ class GroupBook:
         return None
 
     def views(self) -> list[WorkerView]:
-        return [group.view() for group in self._groups.values() if group.report is not None or group.traffic is not None]
+        return [
+            group.view()
+            for group in self._groups.values()
+            if group.report is not None or group.traffic is not None
+        ]
 
     def forget(self, alive: set[tuple[str, str]]) -> None:
         """Groups without members, whose names may be made of the members' own."""
@@ -148,9 +165,13 @@ def signed_traffic(row: Traffic, sign: int) -> Traffic:
 
 
 def add_reports(one: WorkerReport, other: WorkerReport, limits: Limits) -> WorkerReport:
-    """``other`` says what they are. Buckets of memory are the same in all agents of a version; else only its tasks are kept."""
+    """``other`` says what they are. Buckets of memory are the same in all agents of a version; else
+    only its tasks are kept."""
     tasks: dict[tuple[str, str], list[TaskReport]] = {}
-    same = (one.bounds.delta_bytes, one.bounds.peak_bytes) == (other.bounds.delta_bytes, other.bounds.peak_bytes)
+    same = (one.bounds.delta_bytes, one.bounds.peak_bytes) == (
+        other.bounds.delta_bytes,
+        other.bounds.peak_bytes,
+    )
     for task in [*(one.tasks if same else []), *other.tasks]:
         tasks.setdefault((task.name, task.queue), []).append(task)
     lost: Counter[tuple[str, str]] = Counter()
@@ -179,12 +200,21 @@ def nothing(bounds: Sequence[float]) -> Histogram:
 def add_traffic(one: TrafficView | None, other: TrafficView, limits: Limits) -> TrafficView:
     if one is None:
         return other
-    if (one.runtime_seconds, one.queue_wait_seconds) != (other.runtime_seconds, other.queue_wait_seconds):
+    if (one.runtime_seconds, one.queue_wait_seconds) != (
+        other.runtime_seconds,
+        other.queue_wait_seconds,
+    ):
         # The histograms begin anew, the counters go on.
-        runtime, queue_wait = (nothing(bounds) for bounds in (other.runtime_seconds, other.queue_wait_seconds))
-        rows_anew = (dataclasses.replace(row, runtime=runtime, queue_wait=queue_wait) for row in one.rows)
+        runtime, queue_wait = (
+            nothing(bounds) for bounds in (other.runtime_seconds, other.queue_wait_seconds)
+        )
+        rows_anew = (
+            dataclasses.replace(row, runtime=runtime, queue_wait=queue_wait) for row in one.rows
+        )
         one = dataclasses.replace(one, rows=tuple(rows_anew))
     rows: dict[tuple[str, str], list[Traffic]] = {}
     for row in [*one.rows, *other.rows]:
         rows.setdefault((row.name, row.queue), []).append(row)
-    return dataclasses.replace(other, rows=tuple(merge_traffic(*key, parts, limits) for key, parts in rows.items()))
+    return dataclasses.replace(
+        other, rows=tuple(merge_traffic(*key, parts, limits) for key, parts in rows.items())
+    )

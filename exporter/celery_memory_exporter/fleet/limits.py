@@ -1,6 +1,8 @@
-"""A report within the exporter's own caps: an agent may have others, and a sender may be no agent at all.
+"""A report within the exporter's own caps: an agent may have others, and a sender may be no agent
+at all.
 
-What is beyond a cap is summed under ``other`` where a sum makes sense, left out where it does not, and counted either way.
+What is beyond a cap is summed under ``other`` where a sum makes sense, left out where it does not,
+and counted either way.
 """
 
 from __future__ import annotations
@@ -46,21 +48,25 @@ class Limits:
     queues: int = 200
     #: In the whole fleet: hostnames of clients that send tasks, where they are told apart.
     senders: int = 100
-    #: In the whole fleet: of workers without an agent, what is remembered of tasks that are not finished.
+    #: In the whole fleet: of workers without an agent, what is remembered of tasks that are not
+    #: finished.
     tasks_in_flight: int = 50_000
 
 
 @dataclass(slots=True)
 class Admitted:
-    """Task names so far, first come, first served, so that a counter once shown stays shown. Messages may have names of their own
-    (``shadow``), without end."""
+    """Task names so far, first come, first served, so that a counter once shown stays shown.
+    Messages may have names of their own (``shadow``), without end."""
 
     tasks: set[str] = field(default_factory=set)
     traffic: set[str] = field(default_factory=set)
 
 
-def bounded(report: WorkerReport, admitted: Admitted, limits: Limits) -> tuple[WorkerReport, Counter[str]]:
-    """The report as it may be shown, and per family how much of it may not. ``admitted`` is the worker's, and takes new names."""
+def bounded(
+    report: WorkerReport, admitted: Admitted, limits: Limits
+) -> tuple[WorkerReport, Counter[str]]:
+    """The report as it may be shown, and per family how much of it may not. ``admitted`` is the
+    worker's, and takes new names."""
     dropped: Counter[str] = Counter()
     length = limits.label_length
 
@@ -86,12 +92,16 @@ def bounded(report: WorkerReport, admitted: Admitted, limits: Limits) -> tuple[W
         traffic.setdefault((admit_traffic(row.name), row.queue[:length]), []).append(row)
     lost: Counter[tuple[str, str]] = Counter()
     for each in report.lost:
-        lost[admit_task(each.name), each.reason if each.reason in EXIT_REASONS else OTHER] += each.count
+        lost[admit_task(each.name), each.reason if each.reason in EXIT_REASONS else OTHER] += (
+            each.count
+        )
     objects: dict[str, ObjectCount] = {}
     for counted in report.objects[: limits.object_types]:
         kind = counted.type[:length]
         before = objects.get(kind, ObjectCount(kind, 0, 0))
-        objects[kind] = ObjectCount(kind, before.count + counted.count, before.growth + counted.growth)
+        objects[kind] = ObjectCount(
+            kind, before.count + counted.count, before.growth + counted.growth
+        )
     dropped["celery_worker_objects"] += max(0, len(report.objects) - limits.object_types)
     containers: dict[str, Container] = {}
     for each_container in report.containers[: limits.containers]:
@@ -103,12 +113,23 @@ def bounded(report: WorkerReport, admitted: Admitted, limits: Limits) -> tuple[W
     return (
         dataclasses.replace(
             report,
-            tasks=[merge_tasks(name, queue, parts, limits) for (name, queue), parts in grouped.items()],
+            tasks=[
+                merge_tasks(name, queue, parts, limits) for (name, queue), parts in grouped.items()
+            ],
             lost=[LostRuns(name, reason, count) for (name, reason), count in lost.items()],
             objects=list(objects.values()),
-            traffic=[merge_traffic(name, queue, rows, limits) for (name, queue), rows in traffic.items()],
-            queues=list(dict.fromkeys(queue for queue in report.queues if len(queue) <= length))[: limits.queues],
-            running=merge_running([dataclasses.replace(each, name=admit_traffic(each.name)) for each in report.running]),
+            traffic=[
+                merge_traffic(name, queue, rows, limits) for (name, queue), rows in traffic.items()
+            ],
+            queues=list(dict.fromkeys(queue for queue in report.queues if len(queue) <= length))[
+                : limits.queues
+            ],
+            running=merge_running(
+                [
+                    dataclasses.replace(each, name=admit_traffic(each.name))
+                    for each in report.running
+                ]
+            ),
             containers=list(containers.values()),
             children_exited=known_reasons(report.children_exited),
         ),
@@ -126,7 +147,9 @@ def known_reasons(counts: dict[str, int]) -> dict[str, int]:
 
 def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) -> TaskReport:
     """The sum of several task types' figures, under one name."""
-    evidence = merge_evidence([part.evidence for part in parts if part.evidence is not None], limits)
+    evidence = merge_evidence(
+        [part.evidence for part in parts if part.evidence is not None], limits
+    )
     if len(parts) == 1:
         return dataclasses.replace(parts[0], name=name, queue=queue, evidence=evidence)
     runs: Counter[str] = Counter()
@@ -134,7 +157,9 @@ def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) 
     for part in parts:
         runs.update(part.runs)
         seconds.update(part.seconds)
-    natives = [part.retained_native_bytes for part in parts if part.retained_native_bytes is not None]
+    natives = [
+        part.retained_native_bytes for part in parts if part.retained_native_bytes is not None
+    ]
     peaks = [part.peak for part in parts if part.peak is not None]
     return TaskReport(
         name=name,
@@ -157,7 +182,9 @@ def merge_running(parts: list[Running]) -> list[Running]:
     merged: dict[str, Running] = {}
     for part in parts:
         before = merged.get(part.name, Running(part.name, 0, 0.0))
-        merged[part.name] = Running(part.name, before.count + part.count, max(before.oldest_seconds, part.oldest_seconds))
+        merged[part.name] = Running(
+            part.name, before.count + part.count, max(before.oldest_seconds, part.oldest_seconds)
+        )
     return list(merged.values())
 
 
@@ -198,8 +225,13 @@ def merge_evidence(parts: list[Evidence], limits: Limits) -> Evidence | None:
         for holder in part.holders:
             path = holder.path[: limits.label_length]
             before = holders.get(path)
-            # It is the same container: its items are there once, whichever queue the runs came by that made it grow.
-            more = (max(holder.items, before.items), holder.growth + before.growth) if before else (holder.items, holder.growth)
+            # It is the same container: its items are there once, whichever queue the runs came by
+            # that made it grow.
+            more = (
+                (max(holder.items, before.items), holder.growth + before.growth)
+                if before
+                else (holder.items, holder.growth)
+            )
             holders[path] = dataclasses.replace(holder, path=path, items=more[0], growth=more[1])
     most = max(parts, key=lambda part: sum(part.profile.runs))
     return dataclasses.replace(
@@ -211,14 +243,21 @@ def merge_evidence(parts: list[Evidence], limits: Limits) -> Evidence | None:
         failed_bytes=sum(part.failed_bytes for part in parts),
         seconds=max(part.seconds for part in parts),
         survivors=dict(survivors.most_common(limits.object_types)),
-        sites=[Site(site, figure, amount) for (site, figure), amount in sites.most_common(limits.sites)],
+        sites=[
+            Site(site, figure, amount) for (site, figure), amount in sites.most_common(limits.sites)
+        ],
         deep_audits=sum(part.deep_audits for part in parts),
         traced_audits=sum(part.traced_audits for part in parts),
         watched_audits=sum(part.watched_audits for part in parts),
         holders=sorted(holders.values(), key=lambda holder: -holder.growth)[: limits.containers],
         # Of the queue with most runs: what other queues' runs added meanwhile is in there.
-        fills=[dataclasses.replace(fill, path=fill.path[: limits.label_length]) for fill in most.fills[: limits.containers]],
-        paths=list(dict.fromkeys(path[: limits.label_length] for part in parts for path in part.paths)),
+        fills=[
+            dataclasses.replace(fill, path=fill.path[: limits.label_length])
+            for fill in most.fills[: limits.containers]
+        ],
+        paths=list(
+            dict.fromkeys(path[: limits.label_length] for part in parts for path in part.paths)
+        ),
     )
 
 
@@ -229,7 +268,10 @@ def merge_profiles(parts: list[Profile]) -> Profile:
     columns = [each.name for each in dataclasses.fields(Profile)]
     return Profile(
         **{
-            name: [sum(values) for values in zip_longest(*(getattr(part, name) for part in parts), fillvalue=0.0)]
+            name: [
+                sum(values)
+                for values in zip_longest(*(getattr(part, name) for part in parts), fillvalue=0.0)
+            ]
             for name in columns
         }
     )
@@ -237,7 +279,10 @@ def merge_profiles(parts: list[Profile]) -> Profile:
 
 def merge_histograms(parts: list[Histogram]) -> Histogram:
     """Bucket by bucket; the parts share their bounds, as all of one report do."""
-    return Histogram([sum(counts) for counts in zip(*(part.counts for part in parts), strict=True)], sum(p.sum for p in parts))
+    return Histogram(
+        [sum(counts) for counts in zip(*(part.counts for part in parts), strict=True)],
+        sum(p.sum for p in parts),
+    )
 
 
 def by_name(tasks: list[TaskReport]) -> list[TaskReport]:
@@ -248,9 +293,18 @@ def by_name(tasks: list[TaskReport]) -> list[TaskReport]:
     merged = []
     for name in sorted(grouped):
         first, *more = grouped[name]
-        merged.append(merge_tasks(name, "", grouped[name], WITHIN) if more else dataclasses.replace(first, queue=""))
+        merged.append(
+            merge_tasks(name, "", grouped[name], WITHIN)
+            if more
+            else dataclasses.replace(first, queue="")
+        )
     return merged
 
 
 #: For what is within the caps already.
-WITHIN = Limits(object_types=MAX_LIST_ITEMS, exceptions=MAX_LIST_ITEMS, sites=MAX_LIST_ITEMS, containers=MAX_LIST_ITEMS)
+WITHIN = Limits(
+    object_types=MAX_LIST_ITEMS,
+    exceptions=MAX_LIST_ITEMS,
+    sites=MAX_LIST_ITEMS,
+    containers=MAX_LIST_ITEMS,
+)

@@ -1,4 +1,5 @@
-"""Which queues there are, as long as anything tells of them: configured, consumed, or with something in them.
+"""Which queues there are, as long as anything tells of them: configured, consumed, or with
+something in them.
 
 Only used by the fleet, which has the lock and says what time it is.
 """
@@ -26,8 +27,12 @@ class _Queue:
 class QueueBook:
     """``configured`` queues, by broker, are there from the start and always."""
 
-    def __init__(self, configured: Mapping[str, Iterable[str]], *, max_queues: int, expire_after: float) -> None:
-        self._configured = {(broker, name) for broker, names in configured.items() for name in names}
+    def __init__(
+        self, configured: Mapping[str, Iterable[str]], *, max_queues: int, expire_after: float
+    ) -> None:
+        self._configured = {
+            (broker, name) for broker, names in configured.items() for name in names
+        }
         self._max_queues = max_queues
         self._expire_after = expire_after
         self._queues: dict[Key, _Queue] = {key: _Queue(0.0) for key in sorted(self._configured)}
@@ -64,6 +69,8 @@ class QueueBook:
     def views(self, consumers: Mapping[Key, tuple[int, int]]) -> tuple[QueueView, ...]:
         """``consumers``: workers and their processes by queue."""
         return tuple(
-            QueueView(broker, queue.reading or QueueReading(name), *consumers.get((broker, name), (0, 0)))
+            QueueView(
+                broker, queue.reading or QueueReading(name), *consumers.get((broker, name), (0, 0))
+            )
             for (broker, name), queue in sorted(self._queues.items())
         )

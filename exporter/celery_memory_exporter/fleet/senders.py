@@ -1,4 +1,5 @@
-"""How often clients sent each task, to which queue, and, where senders are told apart, from which host.
+"""How often clients sent each task, to which queue, and, where senders are told apart, from which
+host.
 
 Only used by the fleet, which has the lock and says what time it is.
 """
@@ -9,14 +10,16 @@ from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.snapshot import SentView
 
-#: The hostname where senders are not told apart: a hundred web pods otherwise make a hundred times the series.
+#: The hostname where senders are not told apart: a hundred web pods otherwise make a hundred times
+#: the series.
 GENERIC = "generic"
 #: Queues told apart for each task type, on average.
 QUEUES_PER_TASK = 2
 
 
 class SentBook:
-    """Counters by broker, task, sender and queue. Those of a sender that is silent for ``expire_after`` seconds go."""
+    """Counters by broker, task, sender and queue. Those of a sender that is silent for
+    ``expire_after`` seconds go."""
 
     def __init__(self, limits: Limits, *, by_sender: bool, expire_after: float) -> None:
         self.folded = 0
@@ -29,9 +32,15 @@ class SentBook:
     def add(self, broker: str, name: str, sender: str, queue: str, now: float) -> None:
         """One task that ``sender`` (a nodename) sent."""
         length = self._limits.label_length
-        hostname = self._hostname((sender.partition("@")[2] or sender)[:length], now) if self._by_sender else GENERIC
+        hostname = (
+            self._hostname((sender.partition("@")[2] or sender)[:length], now)
+            if self._by_sender
+            else GENERIC
+        )
         key = (broker, name[:length], hostname, queue[:length])
-        if key not in self._counts and len(self._counts) >= self._limits.tasks * QUEUES_PER_TASK * max(1, len(self._seen)):
+        if key not in self._counts and len(
+            self._counts
+        ) >= self._limits.tasks * QUEUES_PER_TASK * max(1, len(self._seen)):
             self.folded += 1
             key = (broker, OTHER, hostname, "")
         self._counts[key] = self._counts.get(key, 0) + 1
@@ -44,9 +53,13 @@ class SentBook:
         return hostname
 
     def forget(self, now: float) -> None:
-        gone = {hostname for hostname, seen in self._seen.items() if now - seen > self._expire_after}
+        gone = {
+            hostname for hostname, seen in self._seen.items() if now - seen > self._expire_after
+        }
         if gone:
-            self._seen = {hostname: seen for hostname, seen in self._seen.items() if hostname not in gone}
+            self._seen = {
+                hostname: seen for hostname, seen in self._seen.items() if hostname not in gone
+            }
             self._counts = {key: count for key, count in self._counts.items() if key[2] not in gone}
 
     def views(self) -> tuple[SentView, ...]:

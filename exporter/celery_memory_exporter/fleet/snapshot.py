@@ -1,11 +1,18 @@
-"""What the fleet answers with: plain, frozen values at one moment, for metrics and whatever else shows them."""
+"""What the fleet answers with: plain, frozen values at one moment, for metrics and whatever else
+shows them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import Estimate, ProcessReport, Running, Traffic, WorkerReport
+from celery_memory_exporter.common.report import (
+    Estimate,
+    ProcessReport,
+    Running,
+    Traffic,
+    WorkerReport,
+)
 from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory
 
 
@@ -49,7 +56,8 @@ class SentView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One worker, now. ``report`` is the last one, for its counters; ``live`` tells whether its state still holds."""
+    """One worker, now. ``report`` is the last one, for its counters; ``live`` tells whether its
+    state still holds."""
 
     nodename: str
     up: bool
@@ -73,7 +81,8 @@ class WorkerView:
     events_lost: int | None = None
     #: Of its task types' resident memory a run, by least squares, where no agent measures it.
     estimates: dict[str, Estimate] = field(default_factory=dict)
-    #: Since something told of it: a report, an event, the process table, an answer. Unknown of those that are gone.
+    #: Since something told of it: a report, an event, the process table, an answer. Unknown of
+    #: those that are gone.
     age_seconds: float | None = None
 
     @property

@@ -1,11 +1,14 @@
-"""Tasks of workers without an agent, out of their events (``-E``), and of what clients send: what is in flight, until it is done.
+"""Tasks of workers without an agent, out of their events (``-E``), and of what clients send: what
+is in flight, until it is done.
 
-Celery's events name a task only when it is sent and received; later ones have its uuid alone. So what is in flight is remembered,
-and nothing else: an entry goes with the task's last event. Rules:
+Celery's events name a task only when it is sent and received; later ones have its uuid alone. So
+what is in flight is remembered, and nothing else: an entry goes with the task's last event. Rules:
 
-* events may be lost, repeated, late, or lack fields: what cannot be counted is counted in ``ignored``, by why;
-* a run that ended before its ``task-started`` came is remembered a little longer for it, and one that failed by what rejects its
-  message as well (``Reject``, a time limit) for its ``task-rejected``;
+* events may be lost, repeated, late, or lack fields: what cannot be counted is counted in
+  ``ignored``, by why;
+* a run that ended before its ``task-started`` came is remembered a little longer for it, and one
+  that failed by what rejects its message as well (``Reject``, a time limit) for its
+  ``task-rejected``;
 * a task that is retried is not done;
 * what is remembered has a cap, and the oldest goes first.
 """
@@ -26,23 +29,26 @@ MAX_LATE = 10_000
 ENDS = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
 #: Ends of tasks that have started, even if nobody told.
 RAN = frozenset({"task-succeeded", "task-failed"})
-#: Exceptions after which Celery may reject the message, and ends after which it may say so, or that the task failed.
+#: Exceptions after which Celery may reject the message, and ends after which it may say so, or that
+#: the task failed.
 REJECTING = frozenset({"Reject", "TimeLimitExceeded"})
 MAY_FOLLOW = frozenset({"task-rejected", "task-failed"})
-#: Why an event was not counted. ``evicted`` is a task that was forgotten because too many were in flight; ``repeated`` is a second
-#: failure of one run, as Celery tells of hard time limits.
+#: Why an event was not counted. ``evicted`` is a task that was forgotten because too many were in
+#: flight; ``repeated`` is a second failure of one run, as Celery tells of hard time limits.
 IGNORED = ("malformed", "unknown_task", "evicted", "repeated")
 
 
 class TaskEvents:
-    """What is in flight, of all workers without an agent. ``default_queue`` names the queue where nothing tells it."""
+    """What is in flight, of all workers without an agent. ``default_queue`` names the queue where
+    nothing tells it."""
 
     def __init__(self, *, max_in_flight: int, default_queue: str) -> None:
         self.ignored: Counter[str] = Counter(dict.fromkeys(IGNORED, 0))
         self._max_in_flight = max_in_flight
         self._default_queue = default_queue
         self._tasks: dict[str, Task] = {}
-        #: Sent, and not received yet, maybe by a worker with an agent, which does not tell: so they have room of their own.
+        #: Sent, and not received yet, maybe by a worker with an agent, which does not tell: so they
+        #: have room of their own.
         self._sent: dict[str, Task] = {}
         self._late: dict[str, Task] = {}
 
@@ -67,8 +73,16 @@ class TaskEvents:
         task.sent = number_of(event.get("timestamp"))
         task.due = unix_time(event.get("eta")) or task.due
 
-    def apply(self, worker: WorkerTasks, kind: str, event: dict[str, Any], sole_queue: str | None, now: float) -> None:
-        """One event of a task from a worker. ``sole_queue`` is the one that it consumes, if it is only one."""
+    def apply(
+        self,
+        worker: WorkerTasks,
+        kind: str,
+        event: dict[str, Any],
+        sole_queue: str | None,
+        now: float,
+    ) -> None:
+        """One event of a task from a worker. ``sole_queue`` is the one that it consumes, if it is
+        only one."""
         uuid = uuid_of(event)
         if uuid is None:
             self.ignored["malformed"] += 1
@@ -88,11 +102,16 @@ class TaskEvents:
         if kind == "task-started" and task.sent is not None:
             began = number_of(event.get("timestamp"))
             if began is not None:
-                worker.counts.row(task.name, queue).queue_wait.observe(max(0.0, began - max(task.sent, task.due or 0.0)))
+                worker.counts.row(task.name, queue).queue_wait.observe(
+                    max(0.0, began - max(task.sent, task.due or 0.0))
+                )
             # If it is retried, it waits anew.
             task.sent = task.due = None
         if kind in ENDS and self._tasks.get(uuid) is task:
-            rejecting = kind == "task-failed" and exception_class(event.get("exception"), event.get("traceback")) in REJECTING
+            rejecting = (
+                kind == "task-failed"
+                and exception_class(event.get("exception"), event.get("traceback")) in REJECTING
+            )
             self._end(worker, kind, uuid, task, rejecting=rejecting)
 
     def beat(self, worker: WorkerTasks, processed: int, active: int | None, now: float) -> None:
@@ -108,7 +127,8 @@ class TaskEvents:
             self._sent.pop(uuid_of(event) or "", None)
 
     def forget(self, *workers: WorkerTasks) -> None:
-        """The workers are gone, and what they had. Of all at once: it looks at all that is in flight."""
+        """The workers are gone, and what they had. Of all at once: it looks at all that is in
+        flight."""
         gone = set(workers)
         for uuid in [uuid for uuid, task in self._tasks.items() if task.owner in gone]:
             del self._tasks[uuid]
@@ -116,9 +136,11 @@ class TaskEvents:
             worker.running.clear()
             worker.prefetched = 0
 
-    # --- parts ------------------------------------------------------------------------------------------------------
+    # --- parts -----------------------------------------------------------------------------------
 
-    def _find(self, worker: WorkerTasks, kind: str, uuid: str, event: dict[str, Any], now: float) -> Task | None:
+    def _find(
+        self, worker: WorkerTasks, kind: str, uuid: str, event: dict[str, Any], now: float
+    ) -> Task | None:
         """The task, as it is after this event of its beginning."""
         task = self._tasks.get(uuid)
         if task is None and uuid in self._sent:
@@ -137,8 +159,11 @@ class TaskEvents:
             self._leave(oldest, tasks.pop(oldest))
             self.ignored["evicted"] += 1
 
-    def _receive(self, worker: WorkerTasks, uuid: str, task: Task | None, event: dict[str, Any]) -> Task | None:
-        """Also of a task that is retried, whose next run may be received before this one has ended, and of one that is replaced."""
+    def _receive(
+        self, worker: WorkerTasks, uuid: str, task: Task | None, event: dict[str, Any]
+    ) -> Task | None:
+        """Also of a task that is retried, whose next run may be received before this one has ended,
+        and of one that is replaced."""
         name = event.get("name")
         if task is None:
             if not isinstance(name, str):
@@ -161,7 +186,9 @@ class TaskEvents:
         worker.running[uuid] = (task.name, now)
         return task
 
-    def _end(self, worker: WorkerTasks, kind: str, uuid: str, task: Task, *, rejecting: bool) -> None:
+    def _end(
+        self, worker: WorkerTasks, kind: str, uuid: str, task: Task, *, rejecting: bool
+    ) -> None:
         worker.end(task.name)
         worker.running.pop(uuid, None)
         if task.owner not in (worker, None) or (kind == "task-retried" and not task.started):

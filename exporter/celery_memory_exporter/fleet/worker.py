@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import Estimate, ProcessReport, Running, WorkerReport
 from celery_memory_exporter.fleet.estimates import ResidentShares
-from celery_memory_exporter.fleet.facts import Identity, ProcessMemory, SharedMemory, WorkerFacts, WorkerProcesses
+from celery_memory_exporter.fleet.facts import (
+    Identity,
+    ProcessMemory,
+    SharedMemory,
+    WorkerFacts,
+    WorkerProcesses,
+)
 from celery_memory_exporter.fleet.groups import Group
 from celery_memory_exporter.fleet.limits import Admitted
 from celery_memory_exporter.fleet.snapshot import ProcessView, TrafficView, WorkerView
@@ -45,14 +51,22 @@ class WorkerState:
 
     def reporting(self, now: float) -> bool:
         """Whether its agent's last report still holds."""
-        return self.report is not None and now - self.reported <= FRESH_INTERVALS * self.report.interval_seconds + 1
+        return (
+            self.report is not None
+            and now - self.reported <= FRESH_INTERVALS * self.report.interval_seconds + 1
+        )
 
     def beating(self, now: float, timeout: float) -> bool:
         return self.heartbeat is not None and now - self.heartbeat <= timeout
 
     def only_seen(self) -> bool:
         """Whether nothing but the process table has ever told of it, and that no longer does."""
-        heard = self.report is not None or self.heartbeat is not None or self.facts is not None or self.tasks.known
+        heard = (
+            self.report is not None
+            or self.heartbeat is not None
+            or self.facts is not None
+            or self.tasks.known
+        )
         return self.table is None and not heard
 
     def consumed(self) -> tuple[str, ...]:
@@ -66,7 +80,8 @@ class WorkerState:
         return queues[0] if len(queues) == 1 else None
 
     def learn(self, facts: WorkerFacts, default_queue: str) -> None:
-        """What it answers. Until the first time, tasks were counted for the default queue where nothing told theirs."""
+        """What it answers. Until the first time, tasks were counted for the default queue where
+        nothing told theirs."""
         first, self.facts = self.facts is None, facts
         queue = self.sole_queue()
         # In a group other members' counters may be in the same series, which then would fall.
@@ -74,7 +89,8 @@ class WorkerState:
             self.tasks.counts.move(default_queue, str(queue))
 
     def pool_processes(self) -> int:
-        """Processes that run tasks; as the best-known exporter counts them, none outside prefork."""
+        """Processes that run tasks; as the best-known exporter counts them, none outside
+        prefork."""
         if self.report is not None:
             return self.report.concurrency if self.report.pool == "prefork" else 0
         return self.facts.processes if self.facts is not None else 0
@@ -95,19 +111,25 @@ class WorkerState:
             if told is not None and told.process.isdigit():
                 slots[child.identity] = int(told.process)
         for child in processes.children:
-            # What was guessed before stays, unless the agent has given that slot to another child since.
+            # What was guessed before stays, unless the agent has given that slot to another child
+            # since.
             guessed = self.slots.get(child.identity)
             if guessed is not None and guessed not in slots.values():
                 slots.setdefault(child.identity, guessed)
         for child in processes.children:
             if child.identity not in slots:
                 used = set(slots.values())
-                slots[child.identity] = next(slot for slot in range(len(used) + 1) if slot not in used)
+                slots[child.identity] = next(
+                    slot for slot in range(len(used) + 1) if slot not in used
+                )
         self.children_seen += len(slots.keys() - self.slots.keys())
         self.slots = slots
 
-    def view(self, now: float, *, in_table: bool, timeout: float, shared: Mapping[Identity, SharedMemory]) -> WorkerView:
-        """``in_table``: whether the process table, as it was last read, still holds and shows the worker."""
+    def view(
+        self, now: float, *, in_table: bool, timeout: float, shared: Mapping[Identity, SharedMemory]
+    ) -> WorkerView:
+        """``in_table``: whether the process table, as it was last read, still holds and shows the
+        worker."""
         report, facts = self.report, self.facts
         beating = self.beating(now, timeout) and not self.offline
         by_report = self.reporting(now)
@@ -134,7 +156,7 @@ class WorkerState:
             age_seconds=now - self.seen,
         )
 
-    # --- parts ------------------------------------------------------------------------------------------------------
+    # --- parts -----------------------------------------------------------------------------------
 
     def _active(self, *, beating: bool, by_report: bool) -> int | None:
         if beating and self.active_tasks is not None:
@@ -154,7 +176,11 @@ class WorkerState:
     def _traffic(self) -> TrafficView | None:
         if self.report is not None:
             bounds = self.report.bounds
-            return TrafficView(tuple(bounds.runtime_seconds), tuple(bounds.queue_wait_seconds), tuple(self.report.traffic))
+            return TrafficView(
+                tuple(bounds.runtime_seconds),
+                tuple(bounds.queue_wait_seconds),
+                tuple(self.report.traffic),
+            )
         if not self.tasks.known:
             return None
         return TrafficView(*self.tasks.counts.bounds, tuple(self.tasks.counts.reports()))
@@ -162,7 +188,9 @@ class WorkerState:
     def _estimates(self) -> dict[str, Estimate]:
         return self.shares.estimates if self.report is None else {}
 
-    def _processes(self, table: WorkerProcesses | None, shared: Mapping[Identity, SharedMemory]) -> Iterable[ProcessView]:
+    def _processes(
+        self, table: WorkerProcesses | None, shared: Mapping[Identity, SharedMemory]
+    ) -> Iterable[ProcessView]:
         if table is None:
             assert self.report is not None  # a live worker without the table lives by its report
             for told in self.report.processes:
@@ -172,7 +200,9 @@ class WorkerState:
         for child in table.children:
             yield self._process(str(self.slots[child.identity]), child, shared)
 
-    def _process(self, name: str, seen: ProcessMemory, shared: Mapping[Identity, SharedMemory]) -> ProcessView:
+    def _process(
+        self, name: str, seen: ProcessMemory, shared: Mapping[Identity, SharedMemory]
+    ) -> ProcessView:
         told = _told(self.report, seen) or ProcessReport(name, seen.pid, seen.identity.start_ticks)
         status = seen.status
         figures = dataclasses.replace(
@@ -182,7 +212,8 @@ class WorkerState:
             anon_bytes=status.anon_bytes,
             shmem_bytes=status.shmem_bytes,
             swap_bytes=status.swap_bytes,
-            # The agent restarts the kernel's mark for each run and keeps the lifetime's peak itself.
+            # The agent restarts the kernel's mark for each run and keeps the lifetime's peak
+            # itself.
             peak_rss_bytes=max(status.peak_rss_bytes or 0, told.peak_rss_bytes or 0) or None,
             threads=status.threads,
             open_fds=told.open_fds if seen.open_fds is None else seen.open_fds,
@@ -197,7 +228,11 @@ def _told(report: WorkerReport | None, seen: ProcessMemory) -> ProcessReport | N
     if report is None:
         return None
     namespace = report.instance.pid_namespace
-    matching = (each for each in report.processes if seen.identity.matches(each.pid, each.start_ticks, namespace))
+    matching = (
+        each
+        for each in report.processes
+        if seen.identity.matches(each.pid, each.start_ticks, namespace)
+    )
     return next(matching, None)
 
 
@@ -207,7 +242,8 @@ def _counted(report: WorkerReport | None) -> CgroupMemory:
 
 
 def _cgroup(report: WorkerReport | None, table: WorkerProcesses | None) -> CgroupMemory:
-    """From inside the worker's container if it tells, since its own files may not be seen from here."""
+    """From inside the worker's container if it tells, since its own files may not be seen from
+    here."""
     if report is not None and report.cgroup != CgroupMemory():
         return report.cgroup
     return table.cgroup if table is not None else CgroupMemory()

@@ -1,7 +1,7 @@
 """What one worker's task events add up to, and how many of them did not get here.
 
-The worker itself tells the latter: its heartbeats count the tasks that it started. Types of tasks with ``send_events=False`` are in
-that count, and cannot be told from loss.
+The worker itself tells the latter: its heartbeats count the tasks that it started. Types of tasks
+with ``send_events=False`` are in that count, and cannot be told from loss.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class WorkerTasks:
         self.known = self.talks = False
         self._heard = False
         self._quiet_beats = 0
-        #: ``task-started`` that came since the worker's own count of started tasks was ``_from``; what its last heartbeat said; and
-        #: how many were missing at the latest heartbeats.
+        #: ``task-started`` that came since the worker's own count of started tasks was ``_from``;
+        #: what its last heartbeat said; and how many were missing at the latest heartbeats.
         self._came = 0
         self._missing: deque[int] = deque(maxlen=MISSING_BEATS)
         self._from: int | None = None
@@ -70,7 +70,8 @@ class WorkerTasks:
     def hear(self, kind: str) -> None:
         """An event came, whatever it is worth."""
         if not self.talks:
-            # It may have started any number of tasks before its first event: the next heartbeat is where counting begins.
+            # It may have started any number of tasks before its first event: the next heartbeat is
+            # where counting begins.
             self.known = self.talks = True
             self._settle()
         self._heard = True
@@ -78,10 +79,12 @@ class WorkerTasks:
             self._came += 1
 
     def beat(self, processed: int) -> bool:
-        """A heartbeat with the worker's own count of tasks that it started; whether the worker has restarted since the last one.
+        """A heartbeat with the worker's own count of tasks that it started; whether the worker has
+        restarted since the last one.
 
-        Workers send events in batches, so some are always on their way: lost is what is missing at several heartbeats. A worker
-        that starts tasks while no event comes at all sends none (any more), since heartbeats come the same way.
+        Workers send events in batches, so some are always on their way: lost is what is missing at
+        several heartbeats. A worker that starts tasks while no event comes at all sends none (any
+        more), since heartbeats come the same way.
         """
         restarted = self._last is not None and processed < self._last
         quiet = not self._heard and processed != self._last
@@ -111,8 +114,11 @@ class WorkerTasks:
         self.ended[name if name in self.ended or len(self.ended) < MAX_NAMES else OTHER] += 1
 
     def surplus(self, active: int, now: float) -> list[str]:
-        """Runs beyond those that the worker says are active, whose end nobody told (nobody does of an ignored task): the oldest."""
-        settled = [uuid for uuid, (_, started) in self.running.items() if now - started > SETTLED_SECONDS]
+        """Runs beyond those that the worker says are active, whose end nobody told (nobody does of
+        an ignored task): the oldest."""
+        settled = [
+            uuid for uuid, (_, started) in self.running.items() if now - started > SETTLED_SECONDS
+        ]
         return settled[: max(0, len(self.running) - active)]
 
     def tell_running(self, now: float) -> list[Running]:

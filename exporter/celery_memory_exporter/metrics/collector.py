@@ -1,7 +1,8 @@
-"""Snapshot -> metric families, made anew for each scrape: no metric object holds state, so nothing gone is ever shown.
+"""Snapshot -> metric families, made anew for each scrape: no metric object holds state, so nothing
+gone is ever shown.
 
-What is unknown is absent. Counters and histograms are what the workers tell, cumulative since they started; a restarted worker's
-start at zero again, which ``rate()`` understands.
+What is unknown is absent. Counters and histograms are what the workers tell, cumulative since they
+started; a restarted worker's start at zero again, which ``rate()`` understands.
 """
 
 from __future__ import annotations
@@ -29,8 +30,20 @@ from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.rules import survivors_per_run
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
 from celery_memory_exporter.fleet.limits import by_name
-from celery_memory_exporter.fleet.snapshot import QueueView, SentView, Snapshot, TrafficView, WorkerView
-from celery_memory_exporter.metrics.catalogue import BY_NAME, FAMILIES, HIGHEST, NOT_TOGETHER, Family
+from celery_memory_exporter.fleet.snapshot import (
+    QueueView,
+    SentView,
+    Snapshot,
+    TrafficView,
+    WorkerView,
+)
+from celery_memory_exporter.metrics.catalogue import (
+    BY_NAME,
+    FAMILIES,
+    HIGHEST,
+    NOT_TOGETHER,
+    Family,
+)
 from celery_memory_exporter.metrics.exposition import number
 
 #: Family by field of a process.
@@ -55,16 +68,20 @@ TRAFFIC_FAMILIES = {f"celery_task_{field}_total": field for field in COUNTERS.va
 
 
 def empty_metric(family: Family) -> Metric:
-    """The family without samples. prometheus_client names counters and infos without their suffix."""
+    """The family without samples. prometheus_client names counters and infos without their
+    suffix."""
     name = family.name.removesuffix("_total") if family.kind == "counter" else family.name
-    return Metric(name.removesuffix("_info") if family.kind == "info" else name, family.help, family.kind)
+    return Metric(
+        name.removesuffix("_info") if family.kind == "info" else name, family.help, family.kind
+    )
 
 
 class Rows:
     """Samples by family, checked against the catalogue.
 
-    ``broker`` is the label's value from now on; ``None`` leaves it out. With ``together``, several workers are shown as one: a
-    sample that is there already is one with a new one of the same labels. ``grouped``: what is added now is such a worker's.
+    ``broker`` is the label's value from now on; ``None`` leaves it out. With ``together``, several
+    workers are shown as one: a sample that is there already is one with a new one of the same
+    labels. ``grouped``: what is added now is such a worker's.
     """
 
     def __init__(self, *, together: bool = False) -> None:
@@ -75,7 +92,8 @@ class Rows:
         self._places: dict[tuple[str, tuple[str, ...]], tuple[list[Sample], int]] = {}
 
     def add(self, name: str, values: tuple[str, ...], value: float | None) -> None:
-        """``values`` are the labels' in the catalogue's order. A value that is ``None`` is unknown and makes no sample."""
+        """``values`` are the labels' in the catalogue's order. A value that is ``None`` is unknown
+        and makes no sample."""
         if value is not None:
             self._put(name, name, self._labels(name, values), float(value))
 
@@ -84,8 +102,15 @@ class Rows:
         self._put(name, f"{name}_count", labels, float(count))
         self._put(name, f"{name}_sum", labels, float(total))
 
-    def add_histogram(self, name: str, values: tuple[str, ...], bounds: Sequence[float], histogram: Histogram | None) -> None:
-        """Buckets, and their count and sum unless a bound is negative: then the sum could fall, and OpenMetrics forbids both."""
+    def add_histogram(
+        self,
+        name: str,
+        values: tuple[str, ...],
+        bounds: Sequence[float],
+        histogram: Histogram | None,
+    ) -> None:
+        """Buckets, and their count and sum unless a bound is negative: then the sum could fall, and
+        OpenMetrics forbids both."""
         if histogram is None:
             return
         labels = self._labels(name, values)
@@ -147,7 +172,11 @@ class FleetCollector(Collector):
 
 def by_broker(snapshot: Snapshot) -> Iterator[tuple[str, Snapshot]]:
     """What there is at each broker; workers that only the process table shows are at none."""
-    parts: tuple[tuple[WorkerView | QueueView | SentView, ...], ...] = (snapshot.workers, snapshot.queues, snapshot.sent)
+    parts: tuple[tuple[WorkerView | QueueView | SentView, ...], ...] = (
+        snapshot.workers,
+        snapshot.queues,
+        snapshot.sent,
+    )
     for broker in sorted({each.broker for part in parts for each in part}):
         yield (
             broker,
@@ -202,8 +231,15 @@ def add_worker(rows: Rows, worker: WorkerView) -> None:
 def add_state(rows: Rows, worker: WorkerView) -> None:
     """What it is now."""
     name, report = worker.nodename, worker.report
-    pool, concurrency = worker.pool or "", "" if worker.concurrency is None else str(worker.concurrency)
-    versions = (report.python_version, report.celery_version, report.agent_version) if report else ("",) * 3
+    pool, concurrency = (
+        worker.pool or "",
+        "" if worker.concurrency is None else str(worker.concurrency),
+    )
+    versions = (
+        (report.python_version, report.celery_version, report.agent_version)
+        if report
+        else ("",) * 3
+    )
     rows.add("celery_worker_info", (name, worker.hostname, pool, concurrency, *versions), 1)
     rows.add("celery_worker_up", (name, worker.hostname), worker.up)
     rows.add("celery_worker_tasks_active", (name, worker.hostname), worker.active_tasks)
@@ -219,18 +255,32 @@ def add_state(rows: Rows, worker: WorkerView) -> None:
     for process in worker.processes:
         add_process(rows, name, process.figures)
         if process.shared is not None:
-            rows.add("celery_worker_memory_pss_bytes", (name, process.figures.process), process.shared.pss_bytes)
-            rows.add("celery_worker_memory_uss_bytes", (name, process.figures.process), process.shared.uss_bytes)
+            rows.add(
+                "celery_worker_memory_pss_bytes",
+                (name, process.figures.process),
+                process.shared.pss_bytes,
+            )
+            rows.add(
+                "celery_worker_memory_uss_bytes",
+                (name, process.figures.process),
+                process.shared.uss_bytes,
+            )
     rows.add("celery_worker_cgroup_memory_limit_bytes", (name,), worker.cgroup.limit_bytes)
     rows.add("celery_worker_cgroup_memory_usage_bytes", (name,), worker.cgroup.usage_bytes)
-    rows.add("celery_worker_cgroup_memory_working_set_bytes", (name,), worker.cgroup.working_set_bytes)
+    rows.add(
+        "celery_worker_cgroup_memory_working_set_bytes", (name,), worker.cgroup.working_set_bytes
+    )
 
 
 def add_process(rows: Rows, worker: str, figures: ProcessReport) -> None:
     for field, family in PROCESS_FAMILIES.items():
         rows.add(family, (worker, figures.process), getattr(figures, field))
     for generation, collections in enumerate(figures.gc_collections or ()):
-        rows.add("celery_worker_gc_collections_total", (worker, figures.process, str(generation)), collections)
+        rows.add(
+            "celery_worker_gc_collections_total",
+            (worker, figures.process, str(generation)),
+            collections,
+        )
 
 
 def add_report(rows: Rows, worker: WorkerView, report: WorkerReport) -> None:
@@ -257,23 +307,33 @@ def add_traffic(rows: Rows, worker: WorkerView, traffic: TrafficView, row: Traff
     labels = (worker.nodename, row.name, worker.hostname, row.queue)
     for family, field in TRAFFIC_FAMILIES.items():
         rows.add(family, labels, getattr(row, field))
-    # The zero is there from the first event on, so that a success rate has both its parts; as the best-known exporter has it.
+    # The zero is there from the first event on, so that a success rate has both its parts; as the
+    # best-known exporter has it.
     for exception, count in sorted({"": 0, **row.failed}.items()):
         rows.add("celery_task_failed_total", (*labels, exception), count)
     rows.add_histogram("celery_task_runtime", labels, traffic.runtime_seconds, row.runtime)
     if any(row.queue_wait.counts):
-        rows.add_histogram("celery_task_queue_wait_time", labels, traffic.queue_wait_seconds, row.queue_wait)
+        rows.add_histogram(
+            "celery_task_queue_wait_time", labels, traffic.queue_wait_seconds, row.queue_wait
+        )
 
 
 def add_task_memory(rows: Rows, worker: WorkerView, report: WorkerReport, task: TaskReport) -> None:
     labels = (worker.nodename, task.name)
-    rows.add_histogram("celery_task_memory_delta_bytes", labels, report.bounds.delta_bytes, task.delta)
+    rows.add_histogram(
+        "celery_task_memory_delta_bytes", labels, report.bounds.delta_bytes, task.delta
+    )
     rows.add("celery_task_memory_growth_bytes_total", labels, task.growth_bytes)
     rows.add("celery_task_memory_release_bytes_total", labels, task.release_bytes)
     rows.add_histogram("celery_task_memory_peak_bytes", labels, report.bounds.peak_bytes, task.peak)
     rows.add("celery_task_memory_audited_runs_total", labels, task.audited_runs)
     for outcome, seconds in sorted(task.seconds.items()):
-        rows.add_summary("celery_task_outcome_runtime_seconds", (*labels, outcome), task.runs.get(outcome, 0), seconds)
+        rows.add_summary(
+            "celery_task_outcome_runtime_seconds",
+            (*labels, outcome),
+            task.runs.get(outcome, 0),
+            seconds,
+        )
     if worker.live:
         rows.add("celery_task_memory_retained_bytes", labels, task.retained_bytes)
         rows.add("celery_task_memory_retained_blocks", labels, task.retained_blocks)
@@ -287,7 +347,9 @@ def add_evidence(rows: Rows, labels: tuple[str, str], evidence: Evidence) -> Non
         rows.add("celery_task_retained_objects", (*labels, kind), per_run)
     for site in evidence.sites:
         if site.figure == "bytes":
-            rows.add("celery_task_retained_site_bytes", (*labels, site.site), evidence.per_run(site))
+            rows.add(
+                "celery_task_retained_site_bytes", (*labels, site.site), evidence.per_run(site)
+            )
 
 
 def add_diagnosis(rows: Rows, diagnosis: Diagnosis) -> None:

@@ -1,8 +1,10 @@
-"""Metric families -> bytes, in the text format and in OpenMetrics: prometheus_client's output, several times faster.
+"""Metric families -> bytes, in the text format and in OpenMetrics: prometheus_client's output,
+several times faster.
 
-prometheus_client escapes every label of every sample anew, 10 µs a sample: 75 ms for ten workers of eight children with ten
-task types each. A scrape has to stay below 50 ms, so what repeats (a series, a label with its value) is written once and kept. A
-test holds the bytes to be prometheus_client's own, in both formats. What is left out is what our families do not have:
+prometheus_client escapes every label of every sample anew, 10 µs a sample: 75 ms for ten workers of
+eight children with ten task types each. A scrape has to stay below 50 ms, so what repeats (a
+series, a label with its value) is written once and kept. A test holds the bytes to be
+prometheus_client's own, in both formats. What is left out is what our families do not have:
 timestamps, exemplars, units, and names beyond ``[a-z_]``.
 """
 
@@ -16,7 +18,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-#: Series come from the network and go again: enough for the largest fleet that one scrape holds, and no more (some 25 MB).
+#: Series come from the network and go again: enough for the largest fleet that one scrape holds,
+#: and no more (some 25 MB).
 REMEMBERED_SERIES = 50_000
 REMEMBERED_LABELS = REMEMBERED_NUMBERS = 10_000
 

@@ -1,7 +1,9 @@
-"""Connections to a broker: over TLS where it is asked for, bounded in time, and with words for what goes wrong.
+"""Connections to a broker: over TLS where it is asked for, bounded in time, and with words for what
+goes wrong.
 
-* Where TLS is spoken, the server's certificate and its name are verified unless ``broker.tls.verify`` says otherwise. kombu alone
-  verifies neither for ``rediss://``, and py-amqp no name.
+* Where TLS is spoken, the server's certificate and its name are verified unless
+  ``broker.tls.verify`` says otherwise. kombu alone verifies neither for ``rediss://``, and py-amqp
+  no name.
 * No call waits for ever: a broker that accepts and then says nothing is an error.
 * No message has a password in it.
 """
@@ -34,10 +36,11 @@ class TlsError(ValueError):
 
 
 def connect(settings: Broker, url: str, *, heartbeat: float = 0.0) -> Connection:
-    """A connection that stands. Raises whatever the transport raises; ``explain`` makes a line of it.
+    """A connection that stands. Raises whatever the transport raises; ``explain`` makes a line of
+    it.
 
-    Of several URLs (``;``) the first that answers is taken. ``heartbeat`` in seconds, for AMQP, is for whoever calls
-    ``heartbeat_check``.
+    Of several URLs (``;``) the first that answers is taken. ``heartbeat`` in seconds, for AMQP, is
+    for whoever calls ``heartbeat_check``.
     """
     *others, last = [url] if scheme_of(url) == "sentinel" else url.split(";")
     for each in others:
@@ -72,12 +75,16 @@ def _connect(settings: Broker, url: str, heartbeat: float) -> Connection:
 def _transport_options(settings: Broker, url: str, tls: dict[str, Any]) -> dict[str, Any]:
     options = {**TIMEOUTS, **settings.transport_options}
     if scheme_of(url) == "sentinel":
-        options["sentinel_kwargs"] = {**_sentinel_options(tls), **(options.get("sentinel_kwargs") or {})}
+        options["sentinel_kwargs"] = {
+            **_sentinel_options(tls),
+            **(options.get("sentinel_kwargs") or {}),
+        }
     return options
 
 
 def _sentinel_options(tls: dict[str, Any]) -> dict[str, Any]:
-    """What redis-py speaks to the sentinels themselves with; it takes nothing from the server's options when there are any."""
+    """What redis-py speaks to the sentinels themselves with; it takes nothing from the server's
+    options when there are any."""
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
@@ -91,7 +98,7 @@ def _bound_answers(connection: Connection) -> None:
         connection.connection.sock.settimeout(ANSWER_SECONDS)
 
 
-# --- TLS ----------------------------------------------------------------------------------------------------------------
+# --- TLS ----------------------------------------------------------------------------------------
 
 
 def scheme_of(url: str) -> str:
@@ -109,11 +116,17 @@ def tls_options(tls: Tls, url: str) -> dict[str, Any]:
     if scheme in AMQP:
         check_files(tls)
         return _amqp_options(tls, urlsplit(url).hostname)
-    raise TlsError(f"broker.tls.enabled does nothing for {scheme}://; it is for {', '.join((*REDIS, *AMQP))}")
+    raise TlsError(
+        f"broker.tls.enabled does nothing for {scheme}://; it is for {', '.join((*REDIS, *AMQP))}"
+    )
 
 
 def _redis_options(tls: Tls) -> dict[str, Any]:
-    files = {"ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file}
+    files = {
+        "ssl_ca_certs": tls.ca_file,
+        "ssl_certfile": tls.cert_file,
+        "ssl_keyfile": tls.key_file,
+    }
     return {
         "ssl_cert_reqs": "required" if tls.verify else "none",
         "ssl_check_hostname": tls.verify,  # off by default in redis-py before 6
@@ -123,7 +136,8 @@ def _redis_options(tls: Tls) -> dict[str, Any]:
 
 def _amqp_options(tls: Tls, hostname: str | None) -> dict[str, Any]:
     files = {"ca_certs": tls.ca_file, "certfile": tls.cert_file, "keyfile": tls.key_file}
-    # py-amqp verifies the name only when it is told the name, and cannot be told one without verifying.
+    # py-amqp verifies the name only when it is told the name, and cannot be told one without
+    # verifying.
     verified = {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": unquote(hostname or LOCAL_HOST)}
     return {
         **(verified if tls.verify else {"cert_reqs": ssl.CERT_NONE}),
@@ -132,14 +146,17 @@ def _amqp_options(tls: Tls, hostname: str | None) -> dict[str, Any]:
 
 
 def check_files(tls: Tls) -> None:
-    """Raises ``TlsError`` for a file that cannot be used: from the transports it comes without its name."""
+    """Raises ``TlsError`` for a file that cannot be used: from the transports it comes without its
+    name."""
     for key in ("ca_file", "cert_file", "key_file"):
         path = getattr(tls, key)
         if path:
             try:
                 os.close(os.open(path, os.O_RDONLY))
             except OSError as error:
-                raise TlsError(f"broker.tls.{key}: {path} cannot be read: {error.strerror}") from error
+                raise TlsError(
+                    f"broker.tls.{key}: {path} cannot be read: {error.strerror}"
+                ) from error
     if tls.key_file and not tls.cert_file:
         raise TlsError("broker.tls.key_file is given without broker.tls.cert_file")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -147,27 +164,34 @@ def check_files(tls: Tls) -> None:
         try:
             context.load_verify_locations(tls.ca_file)
         except (ssl.SSLError, OSError) as error:
-            raise TlsError(f"broker.tls.ca_file: {tls.ca_file} holds no certificates (PEM)") from error
+            raise TlsError(
+                f"broker.tls.ca_file: {tls.ca_file} holds no certificates (PEM)"
+            ) from error
     if tls.cert_file:
         try:
             # An empty password, or OpenSSL asks for one on the terminal.
             context.load_cert_chain(tls.cert_file, tls.key_file, password="")
         except (ssl.SSLError, OSError) as error:
             raise TlsError(
-                f"broker.tls.cert_file and key_file: {tls.cert_file} and {tls.key_file or 'the same'} are no certificate with its "
+                f"broker.tls.cert_file and key_file: {tls.cert_file} and "
+                f"{tls.key_file or 'the same'} are no certificate with its "
                 "key (PEM, without a password)"
             ) from error
 
 
-# --- what went wrong ----------------------------------------------------------------------------------------------------
+# --- what went wrong ----------------------------------------------------------------------------
 
-#: What is found in the text of an error (in lower case), and what to do about it. The first that fits holds.
+#: What is found in the text of an error (in lower case), and what to do about it. The first that
+#: fits holds.
 HINTS = (
-    (("master_name",), "set broker.transport_options.master_name, which the sentinels know the server by"),
+    (
+        ("master_name",),
+        "set broker.transport_options.master_name, which the sentinels know the server by",
+    ),
     (
         ("no master found",),
-        "check broker.url, broker.transport_options.master_name and, for sentinels that speak TLS otherwise than the server, "
-        "broker.transport_options.sentinel_kwargs",
+        "check broker.url, broker.transport_options.master_name and, for sentinels that speak TLS "
+        "otherwise than the server, broker.transport_options.sentinel_kwargs",
     ),
     (
         ("hostname mismatch", "ip address mismatch", "is not valid for"),
@@ -178,29 +202,48 @@ HINTS = (
         "check that broker.tls.ca_file is the authority that signed the broker's certificate",
     ),
     (
-        ("alert certificate required", "alert handshake failure", "alert unknown ca", "alert bad certificate"),
-        "the broker wants a client's certificate that it trusts: set broker.tls.cert_file and broker.tls.key_file",
+        (
+            "alert certificate required",
+            "alert handshake failure",
+            "alert unknown ca",
+            "alert bad certificate",
+        ),
+        "the broker wants a client's certificate that it trusts: set broker.tls.cert_file and "
+        "broker.tls.key_file",
     ),
     (
         ("wrong version number", "wrong_version_number", "record layer failure", "packet length"),
-        "the broker does not speak TLS there: check the port, or use redis:// or amqp:// without broker.tls.enabled",
+        "the broker does not speak TLS there: check the port, or use redis:// or amqp:// without "
+        "broker.tls.enabled",
     ),
     (
         ("no permissions", "noperm"),
-        "the user in broker.url may not do this; of a queue's oldest message (LINDEX) queues.oldest_task: false does without",
+        "the user in broker.url may not do this; of a queue's oldest message (LINDEX) "
+        "queues.oldest_task: false does without",
     ),
     (("auth", "password", "access_refused", "wrongpass"), "check user and password in broker.url"),
     (
-        ("closed by server", "connection reset", "broken pipe", "closed connection", "socket closed", "eof occurred"),
-        "the broker hung up: where it speaks TLS, use rediss:// or amqps://, and where it wants a client's certificate, "
-        "broker.tls.cert_file and broker.tls.key_file",
+        (
+            "closed by server",
+            "connection reset",
+            "broken pipe",
+            "closed connection",
+            "socket closed",
+            "eof occurred",
+        ),
+        "the broker hung up: where it speaks TLS, use rediss:// or amqps://, and where it wants a "
+        "client's certificate, broker.tls.cert_file and broker.tls.key_file",
     ),
     (
         ("timed out", "timeout"),
-        "check host and port in broker.url and the way there; a Redis without TLS says nothing when it is spoken to with TLS",
+        "check host and port in broker.url and the way there; a Redis without TLS says nothing "
+        "when it is spoken to with TLS",
     ),
     (("refused",), "check that the broker runs there, and host and port in broker.url"),
-    (("name or service", "resolve", "getaddrinfo", "temporary failure"), "check the host name in broker.url"),
+    (
+        ("name or service", "resolve", "getaddrinfo", "temporary failure"),
+        "check the host name in broker.url",
+    ),
 )
 
 
@@ -220,5 +263,10 @@ def explain(error: BaseException, url: str) -> str:
 
 def _hint(error: BaseException, text: str) -> str:
     if isinstance(error, (ImportError, KeyError)):
-        return "install the transport's library (celery[redis], celery[sqs], …) or check the URL's scheme"
-    return next((hint for words, hint in HINTS if any(word in text for word in words)), "check broker.url")
+        return (
+            "install the transport's library (celery[redis], celery[sqs], …) or check the URL's "
+            "scheme"
+        )
+    return next(
+        (hint for words, hint in HINTS if any(word in text for word in words)), "check broker.url"
+    )

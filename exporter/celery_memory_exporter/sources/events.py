@@ -1,8 +1,10 @@
-"""The broker loop: subscribes to Celery's event exchange and hands on what arrives, until told to stop.
+"""The broker loop: subscribes to Celery's event exchange and hands on what arrives, until told to
+stop.
 
-* Own queue bindings for ``memory.#``, ``worker.#`` and, unless it is turned off, ``task.#``: brokers with topics (RabbitMQ) send
-  nothing else, and Redis' pattern subscription neither.
-* A lost connection is made anew with capped exponential pauses; nothing that arrives can end the loop.
+* Own queue bindings for ``memory.#``, ``worker.#`` and, unless it is turned off, ``task.#``:
+  brokers with topics (RabbitMQ) send nothing else, and Redis' pattern subscription neither.
+* A lost connection is made anew with capped exponential pauses; nothing that arrives can end the
+  loop.
 * A message is refused by its size before it is parsed.
 """
 
@@ -19,7 +21,14 @@ import kombu
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Queue, binding
 
-from celery_memory_exporter.common.codec import MAX_MESSAGE_BYTES, MAX_NODENAME_LENGTH, MAX_NUMBER, DecodeError, count_of, decode
+from celery_memory_exporter.common.codec import (
+    MAX_MESSAGE_BYTES,
+    MAX_NODENAME_LENGTH,
+    MAX_NUMBER,
+    DecodeError,
+    count_of,
+    decode,
+)
 from celery_memory_exporter.common.names import printable
 from celery_memory_exporter.common.report import EVENT_TYPE
 from celery_memory_exporter.common.urls import safe_url
@@ -40,7 +49,8 @@ HEARTBEAT_SECONDS = 20.0
 HEALTH_SECONDS = 10.0
 #: A connection that held for so long was a good one.
 GOOD_SECONDS = 10.0
-#: A queue of ours that nobody reads any more goes by itself (RabbitMQ), and its messages before (as Celery's own event queues).
+#: A queue of ours that nobody reads any more goes by itself (RabbitMQ), and its messages before (as
+#: Celery's own event queues).
 QUEUE_EXPIRES_SECONDS = 60.0
 MAX_TYPE_LENGTH = 100
 MESSAGE_TTL_SECONDS = 30.0
@@ -74,7 +84,7 @@ class EventLoop:
         self._stopping.set()
         self._thread.join(timeout=DRAIN_SECONDS + CONNECT_SECONDS)
 
-    # --- the loop ---------------------------------------------------------------------------------------------------
+    # --- the loop --------------------------------------------------------------------------------
 
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -84,10 +94,16 @@ class EventLoop:
                 with connect(self._settings, self._url, heartbeat=HEARTBEAT_SECONDS) as connection:
                     connected = self._monotonic()
                     self._consume(connection)
-            except Exception as error:  # whatever a transport raises, the answer is to connect again
+            except (
+                Exception
+            ) as error:  # whatever a transport raises, the answer is to connect again
                 good = connected is not None and self._monotonic() - connected >= GOOD_SECONDS
                 # A good connection is made anew at once: what is sent meanwhile is lost.
-                pause = 0.0 if good else min(self._settings.reconnect_max_seconds, 2 * pause or FIRST_PAUSE_SECONDS)
+                pause = (
+                    0.0
+                    if good
+                    else min(self._settings.reconnect_max_seconds, 2 * pause or FIRST_PAUSE_SECONDS)
+                )
                 self._fleet.apply_source(self._source, up=False)
                 if connected is not None:
                     self._fleet.apply_reconnect()
@@ -99,7 +115,11 @@ class EventLoop:
         keys = [*ROUTING_KEYS, TASK_ROUTING_KEY] if self._settings.task_events else [*ROUTING_KEYS]
         queues = [self._queue(exchange, each) for each in subscriptions(connection, keys)]
         with Consumer(
-            connection.default_channel, queues, on_message=self.on_message, on_decode_error=self.on_decode_error, no_ack=True
+            connection.default_channel,
+            queues,
+            on_message=self.on_message,
+            on_decode_error=self.on_decode_error,
+            no_ack=True,
         ):
             logger.info("consuming %s from %s", ", ".join(keys), safe_url(self._url))
             self._fleet.apply_source(self._source, up=True)
@@ -126,14 +146,18 @@ class EventLoop:
             message_ttl=MESSAGE_TTL_SECONDS,
         )
 
-    # --- one message ------------------------------------------------------------------------------------------------
+    # --- one message -----------------------------------------------------------------------------
 
     def on_message(self, message: Any) -> None:
         """Handles one message of the event exchange, whatever it holds."""
         size = len(message.body or b"")
         if size > MAX_MESSAGE_BYTES:
             self._fleet.reject_report("oversized")
-            logger.warning("a message of %d bytes is refused: an agent's report stays below %d", size, MAX_MESSAGE_BYTES)
+            logger.warning(
+                "a message of %d bytes is refused: an agent's report stays below %d",
+                size,
+                MAX_MESSAGE_BYTES,
+            )
             return
         try:
             payload = message.decode()
@@ -143,7 +167,9 @@ class EventLoop:
         for event in payload if isinstance(payload, list) else [payload]:
             try:
                 self.on_event(event)
-            except Exception:  # one event must not cost the connection, whatever we did not think of
+            except (
+                Exception
+            ):  # one event must not cost the connection, whatever we did not think of
                 self._fleet.reject_report("malformed")
                 logger.exception("an event could not be handled")
 
@@ -152,7 +178,9 @@ class EventLoop:
         self._fleet.reject_report("undecodable")
         if not self._logged_undecodable:
             self._logged_undecodable = True
-            logger.warning("a message that is no event is refused (logged once): %s", str(error)[:200])
+            logger.warning(
+                "a message that is no event is refused (logged once): %s", str(error)[:200]
+            )
 
     def on_event(self, event: object) -> None:
         kind = event.get("type") if isinstance(event, dict) else None
@@ -160,8 +188,15 @@ class EventLoop:
             self._fleet.reject_report("malformed")
             return
         timestamp = event.get("timestamp")
-        sent = timestamp if isinstance(timestamp, (int, float)) and abs(timestamp) <= MAX_NUMBER else None
-        self._fleet.apply_event(printable(kind.partition("-")[0]), None if sent is None else max(0.0, time.time() - sent))
+        sent = (
+            timestamp
+            if isinstance(timestamp, (int, float)) and abs(timestamp) <= MAX_NUMBER
+            else None
+        )
+        self._fleet.apply_event(
+            printable(kind.partition("-")[0]),
+            None if sent is None else max(0.0, time.time() - sent),
+        )
         if kind == EVENT_TYPE:
             self._on_report(event)
             return
@@ -185,7 +220,9 @@ class EventLoop:
 
     def _on_worker_event(self, event: dict[str, Any], nodename: str, kind: str) -> None:
         active, processed = count_of(event.get("active")), count_of(event.get("processed"))
-        self._fleet.apply_worker_event(nodename, kind, active, self._monotonic(), processed=processed, broker=self._broker)
+        self._fleet.apply_worker_event(
+            nodename, kind, active, self._monotonic(), processed=processed, broker=self._broker
+        )
 
 
 def health_check(connection: Connection) -> tuple[Callable[[], Any], float]:
@@ -198,6 +235,6 @@ def health_check(connection: Connection) -> tuple[Callable[[], Any], float]:
 
 
 def subscriptions(connection: Connection, keys: list[str]) -> list[list[str]]:
-    """Routing keys by queue of ours. One queue for all, so that events stay in order; in Redis a queue has one key, and one
-    connection keeps them in order."""
+    """Routing keys by queue of ours. One queue for all, so that events stay in order; in Redis a
+    queue has one key, and one connection keeps them in order."""
     return [[key] for key in keys] if connection.transport.driver_type == "redis" else [keys]

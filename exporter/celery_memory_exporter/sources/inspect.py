@@ -1,8 +1,10 @@
-"""Asks workers without an agent, by Celery's own remote control, what they consume and with how many processes.
+"""Asks workers without an agent, by Celery's own remote control, what they consume and with how
+many processes.
 
 * In a thread of its own, because an answer may take as long as it likes to not come.
 * Only those are asked that have no agent, each again after ``interval`` seconds.
-* kombu's mailbox directly: Celery's ``inspect`` publishes over a second connection, made from an application's settings.
+* kombu's mailbox directly: Celery's ``inspect`` publishes over a second connection, made from an
+  application's settings.
 """
 
 from __future__ import annotations
@@ -67,8 +69,14 @@ class Inspector:
         """Asks those that are due, if any."""
         begun = self._monotonic()
         nodenames = self._fleet.without_agent(self._settings.name, begun)
-        self._asked = {nodename: asked for nodename, asked in self._asked.items() if nodename in nodenames}
-        due = sorted(name for name in nodenames if begun - self._asked.get(name, float("-inf")) >= self._interval)
+        self._asked = {
+            nodename: asked for nodename, asked in self._asked.items() if nodename in nodenames
+        }
+        due = sorted(
+            name
+            for name in nodenames
+            if begun - self._asked.get(name, float("-inf")) >= self._interval
+        )
         if not due:
             return
         self._asked.update(dict.fromkeys(due, begun))
@@ -79,10 +87,15 @@ class Inspector:
                     facts = inspect(connection, self._settings.control_exchange, due)
                     self._fleet.apply_inspection(self._settings.name, facts, self._monotonic())
                 else:
-                    logger.info("workers without an agent cannot be asked what they consume: the broker has no fanout")
+                    logger.info(
+                        "workers without an agent cannot be asked what they consume: the broker "
+                        "has no fanout"
+                    )
         except Exception as error:  # the next time may be better
             if not self._failing:
-                logger.warning("workers cannot be asked: %s", explain(error, self._settings.url or ""))
+                logger.warning(
+                    "workers cannot be asked: %s", explain(error, self._settings.url or "")
+                )
             self._failing = True
             return
         self._failing = False
@@ -96,18 +109,28 @@ def inspect(connection: Connection, exchange: str, nodenames: list[str]) -> dict
     """The facts of those workers that answered both questions in time, and well."""
     mailbox = Mailbox(exchange, type="fanout", accept=["json"], serializer="json")(connection)
     stats, queues = (
-        by_nodename(mailbox.call(nodenames, question, timeout=ANSWER_SECONDS), nodenames) for question in ("stats", "active_queues")
+        by_nodename(mailbox.call(nodenames, question, timeout=ANSWER_SECONDS), nodenames)
+        for question in ("stats", "active_queues")
     )
     answered = {
-        nodename: facts_of(stats[nodename], queues[nodename]) for nodename in nodenames if nodename in stats and nodename in queues
+        nodename: facts_of(stats[nodename], queues[nodename])
+        for nodename in nodenames
+        if nodename in stats and nodename in queues
     }
     return {nodename: facts for nodename, facts in answered.items() if facts is not None}
 
 
 def by_nodename(replies: object, nodenames: Iterable[str]) -> dict[str, Any]:
     """The replies of those that were asked."""
-    mappings = [reply for reply in replies if isinstance(reply, dict)] if isinstance(replies, list) else []
-    return {nodename: reply[nodename] for nodename in nodenames for reply in mappings if nodename in reply}
+    mappings = (
+        [reply for reply in replies if isinstance(reply, dict)] if isinstance(replies, list) else []
+    )
+    return {
+        nodename: reply[nodename]
+        for nodename in nodenames
+        for reply in mappings
+        if nodename in reply
+    }
 
 
 def facts_of(stats: object, queues: object) -> WorkerFacts | None:
@@ -119,7 +142,12 @@ def facts_of(stats: object, queues: object) -> WorkerFacts | None:
     processes = told.get("processes")
     # A solo worker lists itself.
     count = len(processes) if pool == "prefork" and isinstance(processes, list) else 0
-    return WorkerFacts(pool, count_of(told.get("max-concurrency"), MAX_PROCESSES), min(count, MAX_PROCESSES), queue_names(queues))
+    return WorkerFacts(
+        pool,
+        count_of(told.get("max-concurrency"), MAX_PROCESSES),
+        min(count, MAX_PROCESSES),
+        queue_names(queues),
+    )
 
 
 def pool_of(implementation: object) -> str | None:
@@ -131,4 +159,8 @@ def pool_of(implementation: object) -> str | None:
 
 def queue_names(queues: list[Any]) -> tuple[str, ...]:
     names = [queue.get("name") for queue in queues[:MAX_QUEUES] if isinstance(queue, dict)]
-    return tuple(printable(name) for name in names if isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH)
+    return tuple(
+        printable(name)
+        for name in names
+        if isinstance(name, str) and 0 < len(name) <= MAX_NAME_LENGTH
+    )

@@ -17,14 +17,20 @@ SOURCE = "processes"
 
 #: What the kernel may keep from this source, and what gives it back.
 DENIED = {
-    "processes": "/proc hides other users' processes (hidepid), and no worker is seen: run as the workers' user, in the group of "
-    "the mount option gid=, or with CAP_SYS_PTRACE",
-    "shared_memory": "PSS and USS of a worker's process may not be read: they need the workers' user or CAP_SYS_PTRACE",
+    "processes": (
+        "/proc hides other users' processes (hidepid), and no worker is seen: run as the workers' "
+        "user, in the group of the mount option gid=, or with CAP_SYS_PTRACE"
+    ),
+    "shared_memory": (
+        "PSS and USS of a worker's process may not be read: they need the workers' user or "
+        "CAP_SYS_PTRACE"
+    ),
 }
 
 
 class ProcessPoller:
-    """A thread that polls. PSS and USS come at ``shared_interval``, and not of processes above ``shared_max_rss`` bytes."""
+    """A thread that polls. PSS and USS come at ``shared_interval``, and not of processes above
+    ``shared_max_rss`` bytes."""
 
     def __init__(
         self,
@@ -73,11 +79,16 @@ class ProcessPoller:
         except Exception:  # a source that fails is shown as such, and the others go on
             self._fleet.apply_source(SOURCE, up=False, duration=self._monotonic() - begun)
             if not self._failing:
-                logger.exception("the process table cannot be read; it is tried again every %.0f s", self._interval)
+                logger.exception(
+                    "the process table cannot be read; it is tried again every %.0f s",
+                    self._interval,
+                )
             self._failing = True
             return
         self._failing = False
-        self._fleet.apply_source(SOURCE, up=True, duration=self._monotonic() - begun, denied=self._denied)
+        self._fleet.apply_source(
+            SOURCE, up=True, duration=self._monotonic() - begun, denied=self._denied
+        )
 
     def _deny(self, what: str, denied: bool) -> None:
         if denied and not self._denied[what]:

@@ -1,12 +1,13 @@
 """The local process table: Celery workers and their pool children, found without their help.
 
-Plain values out; psutil and ``/proc`` in. A process that vanished, or that another user's rights hide, is left out and is no error.
+Plain values out; psutil and ``/proc`` in. A process that vanished, or that another user's rights
+hide, is left out and is no error.
 
-What a worker is: a process that runs ``celery … worker`` (the script, ``python -m celery``, or the title that Celery
-gives itself where setproctitle is installed) and whose parent is not one. Its pool children are direct children with
-the same command line that ignore SIGINT, as Celery's pool initializer makes them; an embedded beat does not. A worker
-started by an application's own script has no telling command line: it is found when it has the agent, or
-setproctitle.
+What a worker is: a process that runs ``celery … worker`` (the script, ``python -m celery``, or the
+title that Celery gives itself where setproctitle is installed) and whose parent is not one. Its
+pool children are direct children with the same command line that ignore SIGINT, as Celery's pool
+initializer makes them; an embedded beat does not. A worker started by an application's own script
+has no telling command line: it is found when it has the agent, or setproctitle.
 """
 
 from __future__ import annotations
@@ -22,11 +23,17 @@ from celery.utils.nodenames import default_nodename, host_format
 
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.common.names import printable
-from celery_memory_exporter.fleet.facts import Identity, ProcessMemory, SharedMemory, WorkerProcesses
+from celery_memory_exporter.fleet.facts import (
+    Identity,
+    ProcessMemory,
+    SharedMemory,
+    WorkerProcesses,
+)
 
 SIGINT_MASK = 1 << (2 - 1)
 
-#: ``[celeryd: celery@host:MainProcess] -active- (worker -A app)``, ``[celeryd: celery@host:ForkPoolWorker-1]``
+#: ``[celeryd: celery@host:MainProcess] -active- (worker -A app)``,
+#: ``[celeryd: celery@host:ForkPoolWorker-1]``
 TITLE = re.compile(r"^\[celeryd: (?P<nodename>\S+?):(?P<process>[^\]]+)\]")
 
 
@@ -61,7 +68,8 @@ def is_worker(arguments: Iterable[str]) -> bool:
 
 
 def nodename_of(arguments: Sequence[str], hostname: str) -> str:
-    """The worker's full nodename from its command line, on a host of that name, by Celery's own rules for ``-n``."""
+    """The worker's full nodename from its command line, on a host of that name, by Celery's own
+    rules for ``-n``."""
     title = TITLE.match(arguments[0]) if arguments else None
     if title:
         return title["nodename"]
@@ -77,7 +85,8 @@ def nodename_of(arguments: Sequence[str], hostname: str) -> str:
 
 
 def hostname_of(pid: int, namespace_pids: tuple[int, ...]) -> str:
-    """The process's name for its host: of a container it is in the container's own files, where those may be read."""
+    """The process's name for its host: of a container it is in the container's own files, where
+    those may be read."""
     own = socket.gethostname()
     if len(namespace_pids) <= 1:
         return own
@@ -93,7 +102,9 @@ def candidates() -> list[Candidate]:
             with process.oneshot():
                 arguments = tuple(process.cmdline())
                 if is_worker(arguments):
-                    found.append((process.create_time(), Candidate(process.pid, process.ppid(), arguments)))
+                    found.append(
+                        (process.create_time(), Candidate(process.pid, process.ppid(), arguments))
+                    )
         except psutil.Error:
             continue  # gone since it was listed, a zombie, or another user's: nothing to show
     return [candidate for _, candidate in sorted(found, key=lambda pair: (pair[0], pair[1].pid))]
@@ -107,7 +118,9 @@ def read(pid: int) -> ProcessMemory | None:
     return ProcessMemory(
         pid=pid,
         identity=Identity(
-            status.namespace_pids[-1] if status.namespace_pids else pid, procfs.start_ticks(pid), procfs.pid_namespace(pid)
+            status.namespace_pids[-1] if status.namespace_pids else pid,
+            procfs.start_ticks(pid),
+            procfs.pid_namespace(pid),
         ),
         status=status,
         open_fds=procfs.open_fds(pid),
@@ -133,7 +146,11 @@ def workers() -> list[WorkerProcesses]:
             WorkerProcesses(
                 nodename=printable(nodename_of(candidate.arguments, hostname)),
                 main=main,
-                children=tuple(child for child in children if child and child.status.ignored_signals & SIGINT_MASK),
+                children=tuple(
+                    child
+                    for child in children
+                    if child and child.status.ignored_signals & SIGINT_MASK
+                ),
                 cgroup=procfs.cgroup_memory(candidate.pid),
             )
         )
@@ -141,17 +158,22 @@ def workers() -> list[WorkerProcesses]:
 
 
 def others_hidden() -> bool:
-    """Whether the kernel shows only the processes of this user (``hidepid``): each pid namespace has a process 1."""
+    """Whether the kernel shows only the processes of this user (``hidepid``): each pid namespace
+    has a process 1."""
     return procfs.status(1) is None
 
 
 def shared_memory(pid: int) -> SharedMemory | None:
-    """Reads ``smaps_rollup``, which walks the process's whole address space: 15 µs a MiB, so never in a scrape.
+    """Reads ``smaps_rollup``, which walks the process's whole address space: 15 µs a MiB, so never
+    in a scrape.
 
-    ``None`` where it may not be read: it needs the target's user and capabilities, or ``CAP_SYS_PTRACE``.
+    ``None`` where it may not be read: it needs the target's user and capabilities, or
+    ``CAP_SYS_PTRACE``.
     """
     fields = procfs.parse_colon_lines(procfs.read_text(f"/proc/{pid}/smaps_rollup") or "")
-    sizes = {key: int(value.split()[0]) * 1024 for key, value in fields.items() if value.endswith("kB")}
+    sizes = {
+        key: int(value.split()[0]) * 1024 for key, value in fields.items() if value.endswith("kB")
+    }
     if "Pss" not in sizes:
         return None
     private = ("Private_Clean", "Private_Dirty", "Private_Hugetlb")
@@ -159,5 +181,6 @@ def shared_memory(pid: int) -> SharedMemory | None:
 
 
 def shared_memory_denied(pid: int) -> bool:
-    """Whether ``shared_memory`` is absent for want of rights, which the kernel looks at when the file is opened."""
+    """Whether ``shared_memory`` is absent for want of rights, which the kernel looks at when the
+    file is opened."""
     return procfs.denied(f"/proc/{pid}/smaps_rollup")

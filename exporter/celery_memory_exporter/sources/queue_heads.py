@@ -1,4 +1,5 @@
-"""How long the message at the head of a queue has waited, as far as it, its sender or our own watching tells.
+"""How long the message at the head of a queue has waited, as far as it, its sender or our own
+watching tells.
 
 The message comes from the network: what it holds is looked at and never trusted.
 """
@@ -32,14 +33,18 @@ class Head:
 
 
 class Heads:
-    """Remembers the messages at the heads, since when they have been there: of the latest reading alone."""
+    """Remembers the messages at the heads, since when they have been there: of the latest reading
+    alone."""
 
     def __init__(self, sent_at: Callable[[str], float | None]) -> None:
         self._sent_at = sent_at
         self._first_seen: dict[Place, tuple[str, float]] = {}
 
-    def ages(self, bodies: Mapping[Place, bytes], now: float, monotonic: float) -> dict[Place, float]:
-        """Seconds that these messages have waited or, where nothing tells when they were sent, have at least waited.
+    def ages(
+        self, bodies: Mapping[Place, bytes], now: float, monotonic: float
+    ) -> dict[Place, float]:
+        """Seconds that these messages have waited or, where nothing tells when they were sent, have
+        at least waited.
 
         A message without an age is absent: it is new to us, or not yet due. ``now`` is Unix time.
         """
@@ -55,7 +60,9 @@ class Heads:
                 ages[place] = age
         return ages
 
-    def _watch(self, place: Place, head: Head, before: Mapping[Place, tuple[str, float]], monotonic: float) -> float | None:
+    def _watch(
+        self, place: Place, head: Head, before: Mapping[Place, tuple[str, float]], monotonic: float
+    ) -> float | None:
         """For how long it has been there; ``None`` at first sight."""
         if head.message_id is None:
             return None
@@ -77,7 +84,8 @@ class Heads:
 
 
 def parse(body: bytes) -> Head | None:
-    """A message as kombu's virtual transports store it; ``None`` when it is something else, or too large."""
+    """A message as kombu's virtual transports store it; ``None`` when it is something else, or too
+    large."""
     if len(body) > MAX_MESSAGE_BYTES:
         return None
     try:

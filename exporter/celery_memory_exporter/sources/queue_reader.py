@@ -2,7 +2,8 @@
 
 * One connection is kept for as long as it works.
 * Nothing is changed or made: a queue that is not there is empty.
-* Keys in Redis are the ones that kombu's channel makes, so its options (``sep``, ``priority_steps``, ``global_keyprefix``) hold.
+* Keys in Redis are the ones that kombu's channel makes, so its options (``sep``,
+  ``priority_steps``, ``global_keyprefix``) hold.
 """
 
 from __future__ import annotations
@@ -61,13 +62,14 @@ class QueueReader:
     def close(self) -> None:
         self._connection.release()
 
-    # --- Redis ------------------------------------------------------------------------------------------------------
+    # --- Redis -----------------------------------------------------------------------------------
 
     def _read_redis(self, names: list[str]) -> Answers:
         from redis import Redis
 
         steps = list(self._channel.priority_steps)
-        # Not the channel's own client: it adds its prefix to some commands (LLEN) and not to others (LINDEX).
+        # Not the channel's own client: it adds its prefix to some commands (LLEN) and not to others
+        # (LINDEX).
         client = Redis(connection_pool=self._channel.client.connection_pool)
         pipeline = client.pipeline(transaction=False)
         pipeline.ping()
@@ -85,22 +87,31 @@ class QueueReader:
             for step in steps:
                 lengths[step] = next(results)
                 heads[step] = next(results) if self._heads else None
-            errors = [each for each in (*lengths.values(), *heads.values()) if isinstance(each, Exception)]
+            errors = [
+                each for each in (*lengths.values(), *heads.values()) if isinstance(each, Exception)
+            ]
             trouble = trouble or next(iter(errors), None)
             if all(isinstance(each, int) for each in lengths.values()):
-                answers[name] = Answer(lengths, heads={step: head for step, head in heads.items() if isinstance(head, bytes)})
+                answers[name] = Answer(
+                    lengths,
+                    heads={step: head for step, head in heads.items() if isinstance(head, bytes)},
+                )
         return Answers(answers, trouble)
 
     def _key(self, name: str, step: int) -> str:
         return f"{self._channel.global_keyprefix}{self._channel._q_for_pri(name, step)}"
 
-    # --- all others -------------------------------------------------------------------------------------------------
+    # --- all others ------------------------------------------------------------------------------
 
     def _read_each(self, names: list[str]) -> Answers:
         answers, trouble = {}, None
         for name in names:
             try:
-                answers[name] = self._virtual(name) if isinstance(self._channel, virtual.Channel) else self._declared(name)
+                answers[name] = (
+                    self._virtual(name)
+                    if isinstance(self._channel, virtual.Channel)
+                    else self._declared(name)
+                )
             except self._connection.connection_errors:
                 raise
             except self._connection.channel_errors as error:
@@ -109,7 +120,9 @@ class QueueReader:
                     answers[name] = self._missing()
                 else:
                     trouble = trouble or error
-            except Exception as error:  # one queue that a transport cannot tell of must not hide the others
+            except (
+                Exception
+            ) as error:  # one queue that a transport cannot tell of must not hide the others
                 trouble = trouble or error
         return Answers(answers, trouble)
 

@@ -21,7 +21,8 @@ SOURCE = "queues"
 
 
 class QueuePoller:
-    """A thread that polls one broker's queues, and beside it one that asks its workers without an agent."""
+    """A thread that polls one broker's queues, and beside it one that asks its workers without an
+    agent."""
 
     def __init__(
         self,
@@ -38,7 +39,9 @@ class QueuePoller:
         self._monotonic = monotonic
         self._now = now
         self._source = f"{SOURCE}/{settings.name}" if settings.name else SOURCE
-        self._inspector = Inspector(fleet, settings, interval=queues.inspect_interval_seconds, monotonic=monotonic)
+        self._inspector = Inspector(
+            fleet, settings, interval=queues.inspect_interval_seconds, monotonic=monotonic
+        )
         self._heads = Heads(fleet.sent_at)
         #: Priority steps that ever had something, by queue.
         self._used: dict[str, set[int]] = {}
@@ -69,18 +72,28 @@ class QueuePoller:
             self._drop()
             trouble = error
         self._fleet.apply_queues(self._settings.name, readings, self._monotonic())
-        self._fleet.apply_source(self._source, up=trouble is None, duration=self._monotonic() - begun)
+        self._fleet.apply_source(
+            self._source, up=trouble is None, duration=self._monotonic() - begun
+        )
         if trouble is not None and not self._failing:
             line = explain(trouble, self._settings.url or "")
-            logger.warning("queues cannot be read: %s; it is tried again every %.0f s", line, self._queues.interval_seconds)
+            logger.warning(
+                "queues cannot be read: %s; it is tried again every %.0f s",
+                line,
+                self._queues.interval_seconds,
+            )
         self._failing = trouble is not None
 
     def _ask(self, names: list[str]) -> Answers:
         if self._reader is not None:
             try:
                 return self._reader.read(names)
-            except Exception as error:  # it may have died since the last poll, which says nothing about the broker
-                logger.debug("a kept connection failed: %s", explain(error, self._settings.url or ""))
+            except (
+                Exception
+            ) as error:  # it may have died since the last poll, which says nothing about the broker
+                logger.debug(
+                    "a kept connection failed: %s", explain(error, self._settings.url or "")
+                )
                 self._drop()
         self._reader = QueueReader(self._settings, heads=self._queues.oldest_task)
         return self._reader.read(names)
@@ -91,7 +104,10 @@ class QueuePoller:
             try:
                 reader.close()
             except Exception as error:  # what a transport raises when it closes what is broken
-                logger.debug("a broken connection could not be closed: %s", explain(error, self._settings.url or ""))
+                logger.debug(
+                    "a broken connection could not be closed: %s",
+                    explain(error, self._settings.url or ""),
+                )
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -99,13 +115,18 @@ class QueuePoller:
             self._stopping.wait(self._queues.interval_seconds)
         self._drop()
 
-    # --- answers -> readings ----------------------------------------------------------------------------------------
+    # --- answers -> readings ---------------------------------------------------------------------
 
     def _readings(self, answers: dict[str, Answer]) -> list[QueueReading]:
-        bodies = {(name, step): body for name, answer in answers.items() for step, body in answer.heads.items()}
+        bodies = {
+            (name, step): body
+            for name, answer in answers.items()
+            for step, body in answer.heads.items()
+        }
         ages = self._heads.ages(bodies, self._now(), self._monotonic())
         self._used = {
-            name: self._used.get(name, set()) | {step for step, length in answer.lengths.items() if length}
+            name: self._used.get(name, set())
+            | {step for step, length in answer.lengths.items() if length}
             for name, answer in answers.items()
         }
         return [self._reading(name, answer, ages) for name, answer in answers.items()]
@@ -117,7 +138,11 @@ class QueuePoller:
             name=name,
             length=sum(answer.lengths.values()),
             # Steps that nobody uses would make four series of each queue's one.
-            by_priority={step: length for step, length in answer.lengths.items() if step == first or step in self._used[name]},
+            by_priority={
+                step: length
+                for step, length in answer.lengths.items()
+                if step == first or step in self._used[name]
+            },
             consumers=answer.consumers,
             # Of every step, because a low priority may wait for ever.
             oldest_seconds=max(known, default=None),

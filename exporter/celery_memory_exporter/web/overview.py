@@ -1,7 +1,8 @@
-"""What the page shows, as plain values for JSON: a pure function of the snapshot, its diagnosis and the history.
+"""What the page shows, as plain values for JSON: a pure function of the snapshot, its diagnosis and
+the history.
 
-One task type that leaks in many workers is one suspect here, with the workers that it leaks in: the workers of a fleet run the same
-code. Bytes and seconds, as everywhere.
+One task type that leaks in many workers is one suspect here, with the workers that it leaks in: the
+workers of a fleet run the same code. Bytes and seconds, as everywhere.
 """
 
 from __future__ import annotations
@@ -68,21 +69,34 @@ def by_worker(verdicts: Iterable[WorkerVerdict]) -> dict[str, list[WorkerVerdict
 
 
 def suspect_rows(suspects: Iterable[tuple[str, Suspect]]) -> list[dict[str, Any]]:
-    """One for each task type and class, worst first: the figures of the worker where it leaks most, and the sum an hour."""
+    """One for each task type and class, worst first: the figures of the worker where it leaks most,
+    and the sum an hour."""
     alike: dict[tuple[str | None, str, str | None], list[tuple[str, Suspect]]] = {}
     for broker, each in suspects:
         alike.setdefault((each.task, each.growth_class, each.outcome), []).append((broker, each))
     rows = []
     for group in alike.values():
-        group.sort(key=lambda each: (-each[1].retained_bytes_per_hour, -each[1].retained_count_per_run))
+        group.sort(
+            key=lambda each: (-each[1].retained_bytes_per_hour, -each[1].retained_count_per_run)
+        )
         row = dataclasses.asdict(group[0][1])
         del row["worker"]
-        row["retained_bytes_per_hour"] = round(sum(each.retained_bytes_per_hour for _, each in group), 1)
+        row["retained_bytes_per_hour"] = round(
+            sum(each.retained_bytes_per_hour for _, each in group), 1
+        )
         named = dict.fromkeys((broker, each.worker) for broker, each in group)
         row["worker_count"] = len(named)
-        row["workers"] = [{"broker": broker, "nodename": name} for broker, name in list(named)[:MOST_WORKERS]]
+        row["workers"] = [
+            {"broker": broker, "nodename": name} for broker, name in list(named)[:MOST_WORKERS]
+        ]
         rows.append(row)
-    rows.sort(key=lambda row: (-row["retained_bytes_per_hour"], -row["retained_count_per_run"], row["task"] or ""))
+    rows.sort(
+        key=lambda row: (
+            -row["retained_bytes_per_hour"],
+            -row["retained_count_per_run"],
+            row["task"] or "",
+        )
+    )
     return rows
 
 
@@ -106,8 +120,11 @@ def cleared_rows(cleared: Iterable[Cleared]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["growth_class"] == "unsettled")
 
 
-def worker_row(members: list[WorkerView], verdicts: list[WorkerVerdict], history: RssHistory) -> dict[str, Any]:
-    """A worker, or the members of a group as one: sums, and of what cannot be added up the worst."""
+def worker_row(
+    members: list[WorkerView], verdicts: list[WorkerVerdict], history: RssHistory
+) -> dict[str, Any]:
+    """A worker, or the members of a group as one: sums, and of what cannot be added up the
+    worst."""
     first = members[0]
     step, points = history.of((first.broker, first.nodename))
     left = [each.seconds_to_limit for each in verdicts if each.seconds_to_limit is not None]
@@ -117,19 +134,29 @@ def worker_row(members: list[WorkerView], verdicts: list[WorkerVerdict], history
         "members": len(members),
         "up": any(each.up for each in members),
         "agent": bool(verdicts),
-        "age_seconds": min((round(each.age_seconds, 1) for each in members if each.age_seconds is not None), default=None),
+        "age_seconds": min(
+            (round(each.age_seconds, 1) for each in members if each.age_seconds is not None),
+            default=None,
+        ),
         "pool": first.pool,
         "concurrency": total(each.concurrency for each in members),
         "active_tasks": total(each.active_tasks for each in members),
         "prefetched_tasks": total(each.prefetched_tasks for each in members),
-        "growth_class": next((each.growth_class for each in sorted(verdicts, key=lambda each: not each.leaking)), None),
+        "growth_class": next(
+            (each.growth_class for each in sorted(verdicts, key=lambda each: not each.leaking)),
+            None,
+        ),
         "leaking": any(each.leaking for each in verdicts),
         "retained_bytes_per_hour": round(sum(each.retained_bytes_per_hour for each in verdicts), 1),
         "rss_bytes": total(resident_bytes(each) for each in members),
         "limit_bytes": total(process_growth.headroom(each)[1] for each in members),
         "seconds_to_limit": min(left) if left else None,
         "rss_history": {"step_seconds": step, "bytes": points},
-        "processes": [process_row(member, number) for member in members for number in range(len(member.processes))],
+        "processes": [
+            process_row(member, number)
+            for member in members
+            for number in range(len(member.processes))
+        ],
         "object_types": growing_types(members),
         "containers": growing_containers(members),
         "running": running_tasks(members),
@@ -162,7 +189,11 @@ def growing_types(members: list[WorkerView]) -> list[dict[str, Any]]:
         for each in worker.report.objects if worker.report is not None and worker.live else ():
             growth[each.type] += each.growth
             count[each.type] += each.count
-    return [{"type": name, "count": count[name], "growth": grown} for name, grown in growth.most_common(MOST_ROWS) if grown > 0]
+    return [
+        {"type": name, "count": count[name], "growth": grown}
+        for name, grown in growth.most_common(MOST_ROWS)
+        if grown > 0
+    ]
 
 
 def growing_containers(members: list[WorkerView]) -> list[dict[str, Any]]:
@@ -175,7 +206,10 @@ def growing_containers(members: list[WorkerView]) -> list[dict[str, Any]]:
 
 def running_tasks(members: list[WorkerView]) -> list[dict[str, Any]]:
     """The longest running first."""
-    running = sorted((each for worker in members for each in worker.running), key=lambda each: -each.oldest_seconds)
+    running = sorted(
+        (each for worker in members for each in worker.running),
+        key=lambda each: -each.oldest_seconds,
+    )
     return [dataclasses.asdict(each) for each in running[:MOST_ROWS]]
 
 

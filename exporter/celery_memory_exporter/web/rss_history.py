@@ -1,6 +1,8 @@
-"""Resident memory of each worker over the last hour, for the page: kept here, because a page that was just opened has no past.
+"""Resident memory of each worker over the last hour, for the page: kept here, because a page that
+was just opened has no past.
 
-Fed by a timer of its own, never by a request. Bounded: ``POINTS`` numbers a worker, forgotten with the worker.
+Fed by a timer of its own, never by a request. Bounded: ``POINTS`` numbers a worker, forgotten with
+the worker.
 """
 
 from __future__ import annotations
@@ -18,22 +20,25 @@ logger = logging.getLogger(__name__)
 #: A worker at a broker; members of a group share one.
 Key = tuple[str, str]
 
-#: A series begins with a point per agents' default interval, so that there is soon something to see; each time that it is full,
-#: every other point goes. At the last step it spans an hour and forgets its oldest point.
+#: A series begins with a point per agents' default interval, so that there is soon something to
+#: see; each time that it is full, every other point goes. At the last step it spans an hour and
+#: forgets its oldest point.
 POINTS = 60
 FIRST_STEP_SECONDS, LAST_STEP_SECONDS = 15.0, 60.0
 
 
 @dataclass(slots=True)
 class Series:
-    """Bytes, oldest first, ``step_seconds`` apart; ``None`` where the worker's memory was unknown."""
+    """Bytes, oldest first, ``step_seconds`` apart; ``None`` where the worker's memory was
+    unknown."""
 
     due: float
     step_seconds: float = FIRST_STEP_SECONDS
     points: list[int | None] = field(default_factory=list)
 
     def add(self, value: int | None, now: float) -> None:
-        """Takes the value if it is time for one, half a tick early at most: a timer's ticks are not even."""
+        """Takes the value if it is time for one, half a tick early at most: a timer's ticks are not
+        even."""
         if now < self.due - FIRST_STEP_SECONDS / 2:
             return
         self.points.append(value)
@@ -60,7 +65,9 @@ class RssHistory:
             if not worker.gone:
                 key = worker.broker, worker.nodename
                 told = resident_bytes(worker)
-                resident[key] = told if resident.get(key) is None else (resident[key] or 0) + (told or 0)
+                resident[key] = (
+                    told if resident.get(key) is None else (resident[key] or 0) + (told or 0)
+                )
         with self._lock:
             self._series = {key: self._series.get(key) or Series(due=now) for key in resident}
             for key, value in resident.items():
@@ -70,7 +77,11 @@ class RssHistory:
         """Seconds between two points, and the points."""
         with self._lock:
             series = self._series.get(key)
-            return (series.step_seconds, list(series.points)) if series is not None else (FIRST_STEP_SECONDS, [])
+            return (
+                (series.step_seconds, list(series.points))
+                if series is not None
+                else (FIRST_STEP_SECONDS, [])
+            )
 
 
 def resident_bytes(worker: WorkerView) -> int | None:
@@ -82,7 +93,11 @@ class HistoryKeeper:
     """A thread that adds to ``history`` what ``snapshot`` answers."""
 
     def __init__(
-        self, history: RssHistory, snapshot: Callable[[], Snapshot], *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        history: RssHistory,
+        snapshot: Callable[[], Snapshot],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._history = history
         self._snapshot = snapshot

@@ -1,8 +1,8 @@
 """The HTTP side: ``/metrics``, health, the page and its API. A request only reads what is there.
 
-uvicorn serves (TLS handshakes and slow clients each in their own task, which prometheus_client's own server cannot);
-the exposition is made in a thread, so that health answers while a scrape renders. Conventions: prometheus.io "Writing
-exporters", exporter-toolkit.
+uvicorn serves (TLS handshakes and slow clients each in their own task, which prometheus_client's
+own server cannot); the exposition is made in a thread, so that health answers while a scrape
+renders. Conventions: prometheus.io "Writing exporters", exporter-toolkit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ ALWAYS: Headers = [(b"x-content-type-options", b"nosniff")]
 
 
 class Application:
-    """An ASGI application. ``ready`` answers with what is not ready yet, by source; empty when all is well.
+    """An ASGI application. ``ready`` answers with what is not ready yet, by source; empty when all
+    is well.
 
     ``history`` is the page's sparklines; without one there are none.
     """
@@ -81,12 +82,18 @@ class Application:
         if scope["type"] != "http":
             return
         if scope["method"] not in ("GET", "HEAD"):
-            status, headers, body = HTTPStatus.METHOD_NOT_ALLOWED, [*PLAIN, (b"allow", b"GET, HEAD")], b"GET and HEAD only\n"
+            status, headers, body = (
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                [*PLAIN, (b"allow", b"GET, HEAD")],
+                b"GET and HEAD only\n",
+            )
         else:
             status, headers, body = await self._answer(scope)
         headers = [*headers, *ALWAYS, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": int(status), "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await send(
+            {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
+        )
 
     async def _answer(self, scope: Scope) -> Answer:
         path = scope["path"]
@@ -96,7 +103,9 @@ class Application:
             return HTTPStatus.OK, PLAIN, b"celery-memory-exporter is healthy.\n"
         if path in ("/-/ready", "/health"):
             missing = self._ready()
-            lines = [f"{source}: {reason}" for source, reason in sorted(missing.items())] or ["celery-memory-exporter is ready."]
+            lines = [f"{source}: {reason}" for source, reason in sorted(missing.items())] or [
+                "celery-memory-exporter is ready."
+            ]
             status = HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK
             return status, PLAIN, ("\n".join(lines) + "\n").encode()
         if path == "/":
@@ -118,10 +127,14 @@ class Application:
 
 def as_json(scope: Scope, value: dict[str, Any]) -> Answer:
     body = json.dumps(value).encode()
-    return compressed(scope, [*content_type("application/json"), (b"cache-control", b"no-store")], body)
+    return compressed(
+        scope, [*content_type("application/json"), (b"cache-control", b"no-store")], body
+    )
 
 
-def compressed(scope: Scope, headers: Headers, body: bytes, vary: bytes = b"accept-encoding") -> Answer:
+def compressed(
+    scope: Scope, headers: Headers, body: bytes, vary: bytes = b"accept-encoding"
+) -> Answer:
     """With gzip where the client takes it."""
     headers = [*headers, (b"vary", vary)]
     if accepts_gzip(request_header(scope, b"accept-encoding")):
@@ -164,12 +177,15 @@ class HttpServer:
             access_log=False,
             lifespan="off",
             server_header=False,
-            timeout_keep_alive=75,  # longer than the usual scrape interval, so that Prometheus keeps its connection
+            # longer than the usual scrape interval, so that Prometheus keeps its connection
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
             limit_concurrency=100,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()

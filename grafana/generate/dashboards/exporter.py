@@ -13,8 +13,9 @@ def sources() -> list[tuple[int, Json]]:
     up = panels.panel(
         "state-timeline",
         "Sources",
-        "broker: reports and events arrive. queues: lengths can be read. processes: the process table can be read. A source that "
-        "is down leaves its series out; the exporter's log says why.",
+        "broker: reports and events arrive. queues: lengths can be read. processes: the process "
+        "table can be read. A source that is down leaves its series out; the exporter's log says "
+        "why.",
         [query(f"{OWN}_source_up{{$all}}", "{{source}} {{instance}}")],
         "none",
         defaults={
@@ -23,7 +24,10 @@ def sources() -> list[tuple[int, Json]]:
             "mappings": [
                 {
                     "type": "value",
-                    "options": {"0": {"text": "down", "color": RED, "index": 0}, "1": {"text": "up", "color": GREEN, "index": 1}},
+                    "options": {
+                        "0": {"text": "down", "color": RED, "index": 0},
+                        "1": {"text": "up", "color": GREEN, "index": 1},
+                    },
                 }
             ],
         },
@@ -37,8 +41,8 @@ def sources() -> list[tuple[int, Json]]:
     )
     lag = panels.series(
         "Lag of events",
-        "Age of the last event when it was handled, by its sender's clock. Seconds that stay: clocks that differ. Seconds that "
-        "rise: the exporter does not keep up.",
+        "Age of the last event when it was handled, by its sender's clock. Seconds that stay: "
+        "clocks that differ. Seconds that rise: the exporter does not keep up.",
         [query(f"{OWN}_event_lag_seconds{{$all}}", "{{instance}}")],
         "s",
     )
@@ -51,28 +55,44 @@ def arrivals() -> list[tuple[int, Json]]:
         "A second. Reports come from agents, the groups of events from workers with -E.",
         [
             query(f"sum(rate({OWN}_reports_received_total{{$all}}[$__rate_interval]))", "reports"),
-            query(f"sum by (group) (rate({OWN}_events_received_total{{$all}}[$__rate_interval]))", "events: {{group}}"),
+            query(
+                f"sum by (group) (rate({OWN}_events_received_total{{$all}}[$__rate_interval]))",
+                "events: {{group}}",
+            ),
         ],
         "cps",
     )
     refused = panels.series(
         "Refused, ignored, lost",
-        "Reports that were refused (version: upgrade the exporter first), events that could not be counted, and tasks whose "
-        "events did not get here. The totals of an agent's worker do not suffer: its next report says all again.",
+        "Reports that were refused (version: upgrade the exporter first), events that could not be "
+        "counted, and tasks whose events did not get here. The totals of an agent's worker do not "
+        "suffer: its next report says all again.",
         [
             query(
-                f"sum by (reason) (increase({OWN}_reports_rejected_total{{$all}}[$__rate_interval]))", "report refused: {{reason}}"
+                "sum by (reason) "
+                f"(increase({OWN}_reports_rejected_total{{$all}}[$__rate_interval]))",
+                "report refused: {{reason}}",
             ),
-            query(f"sum by (reason) (increase({OWN}_events_ignored_total{{$all}}[$__rate_interval]))", "event ignored: {{reason}}"),
-            query(f"sum by (worker) (increase({OWN}_events_lost_total{{$all}}[$__rate_interval]))", "events lost: {{worker}}"),
-            query(f"sum(increase({OWN}_broker_reconnects_total{{$all}}[$__rate_interval]))", "connections to the broker lost"),
+            query(
+                f"sum by (reason) (increase({OWN}_events_ignored_total{{$all}}[$__rate_interval]))",
+                "event ignored: {{reason}}",
+            ),
+            query(
+                f"sum by (worker) (increase({OWN}_events_lost_total{{$all}}[$__rate_interval]))",
+                "events lost: {{worker}}",
+            ),
+            query(
+                f"sum(increase({OWN}_broker_reconnects_total{{$all}}[$__rate_interval]))",
+                "connections to the broker lost",
+            ),
         ],
         "none",
     )
     dropped = panels.series(
         "Kept back by a cap",
-        "What did not become a series of its own, by the family that has the cap; where a sum makes sense it is in other. Raise "
-        "limits in the exporter's configuration where it matters.",
+        "What did not become a series of its own, by the family that has the cap; where a sum "
+        "makes sense it is in other. Raise limits in the exporter's configuration where it "
+        "matters.",
         [
             query(f"sum({OWN}_series_dropped_total{{$all}}) or vector(0)", "all"),
             query(f"sum by (family) ({OWN}_series_dropped_total{{$all}})", "{{family}}"),
@@ -85,27 +105,39 @@ def arrivals() -> list[tuple[int, Json]]:
 def agents() -> list[tuple[int, Json]]:
     cost = panels.series(
         "What the agent costs",
-        "Time around task runs that the agent took for itself, in seconds a second of one core, by worker. Above 0.02 look at "
-        "which of its settings to turn down (README, the agent's settings).",
-        [query("sum by (worker) (rate(celery_agent_overhead_seconds_total{$worker}[$__rate_interval]))", "{{worker}}")],
+        "Time around task runs that the agent took for itself, in seconds a second of one core, by "
+        "worker. Above 0.02 look at which of its settings to turn down (README, the agent's "
+        "settings).",
+        [
+            query(
+                "sum by (worker) "
+                "(rate(celery_agent_overhead_seconds_total{$worker}[$__rate_interval]))",
+                "{{worker}}",
+            )
+        ],
         "percentunit",
     )
     trouble = panels.series(
         "Agents in trouble",
-        "Reports that could not be sent (the next one says all they said), and errors inside the agent; the worker's log has each "
-        "place once.",
+        "Reports that could not be sent (the next one says all they said), and errors inside the "
+        "agent; the worker's log has each place once.",
         [
             query(
-                "sum by (worker) (increase(celery_agent_reports_dropped_total{$worker}[$__rate_interval]))", "not sent: {{worker}}"
+                "sum by (worker) "
+                "(increase(celery_agent_reports_dropped_total{$worker}[$__rate_interval]))",
+                "not sent: {{worker}}",
             ),
-            query("sum by (worker) (increase(celery_agent_errors_total{$worker}[$__rate_interval]))", "errors: {{worker}}"),
+            query(
+                "sum by (worker) (increase(celery_agent_errors_total{$worker}[$__rate_interval]))",
+                "errors: {{worker}}",
+            ),
         ],
         "none",
     )
     versions = panels.table(
         "Workers and their agents",
-        "An empty agent: that worker has none, and only its processes and its events are seen. Turn it on with -I "
-        "celery_memory_exporter.autoload.",
+        "An empty agent: that worker has none, and only its processes and its events are seen. "
+        "Turn it on with -I celery_memory_exporter.autoload.",
         [
             ("worker", "Worker"),
             ("pool", "Pool"),
@@ -136,14 +168,23 @@ def itself() -> list[tuple[int, Json]]:
     )
     scrape = panels.series(
         "Scrapes",
-        "How long they took (left) and how many samples they had (right). Beyond the scrape's timeout or its sample_limit all of "
-        "it is lost: raise them, or lower limits in the exporter's configuration.",
+        "How long they took (left) and how many samples they had (right). Beyond the scrape's "
+        "timeout or its sample_limit all of it is lost: raise them, or lower limits in the "
+        "exporter's configuration.",
         [
             query("scrape_duration_seconds{$all}", "duration, {{instance}}"),
             query("scrape_samples_scraped{$all}", "samples, {{instance}}"),
         ],
         "s",
-        overrides=[panels.override("^samples", regex=True, unit="short", custom__axisPlacement="right", custom__fillOpacity=0)],
+        overrides=[
+            panels.override(
+                "^samples",
+                regex=True,
+                unit="short",
+                custom__axisPlacement="right",
+                custom__fillOpacity=0,
+            )
+        ],
     )
     collect = panels.series(
         "Reading the sources",
@@ -156,7 +197,9 @@ def itself() -> list[tuple[int, Json]]:
 
 def figures() -> layout.Row:
     down = panels.steps((None, GREEN), (1, RED))
-    agents_share = 'count(celery_worker_info{$worker,agent_version!=""}) / count(celery_worker_info{$worker})'
+    agents_share = (
+        'count(celery_worker_info{$worker,agent_version!=""}) / count(celery_worker_info{$worker})'
+    )
     refused = f"sum(increase({OWN}_reports_rejected_total{{$all}}[$__range]))"
     return layout.figures(
         panels.stat(
@@ -175,16 +218,26 @@ def figures() -> layout.Row:
         ),
         panels.stat(
             "Kept by the kernel",
-            "1 where processes cannot be seen (hidepid) and no worker is known by them. Shared memory of other users' processes "
-            "is not meant. Run the exporter as the workers' user, or give it CAP_SYS_PTRACE.",
+            "1 where processes cannot be seen (hidepid) and no worker is known by them. Shared "
+            "memory of other users' processes is not meant. Run the exporter as the workers' user, "
+            "or give it CAP_SYS_PTRACE.",
             f'sum({OWN}_access_denied{{$all,what="processes"}}) or vector(0)',
             "none",
             thresholds=down,
         ),
         panels.stat(
-            "Workers known", "Those that are silent for expire_after_seconds are forgotten.", f"sum({OWN}_workers{{$all}})", "none"
+            "Workers known",
+            "Those that are silent for expire_after_seconds are forgotten.",
+            f"sum({OWN}_workers{{$all}})",
+            "none",
         ),
-        panels.stat("Reports refused", "In this time range.", f"{refused} or vector(0)", "none", thresholds=down),
+        panels.stat(
+            "Reports refused",
+            "In this time range.",
+            f"{refused} or vector(0)",
+            "none",
+            thresholds=down,
+        ),
         panels.stat(
             "Series kept back",
             "What caps kept from becoming series since the exporters started.",

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 from grafana.generate import layout, panels
-from grafana.generate.panels import GREEN, OF_THE_AGENT, ORANGE, RED, Json, query, risen
+from grafana.generate.panels import GREEN, LOST_LATELY, ORANGE, RED, Json, query, risen
 
 UID = "celery-memory-fleet"
 
-#: Of a worker as a whole. RSS counts pages that children share with their parent in each; PSS does not, where it is known.
+#: Of a worker as a whole. RSS counts pages that children share with their parent in each; PSS does
+#: not, where it is known.
 MEMORY = "(celery_worker_memory_pss_bytes{$worker} or celery_worker_memory_rss_bytes{$worker})"
 CHILDREN = 'celery_worker_memory_rss_bytes{$worker,process!="main"}'
-LIMIT, USED = "celery_worker_cgroup_memory_limit_bytes{$worker}", "celery_worker_cgroup_memory_working_set_bytes{$worker}"
+LIMIT, USED = (
+    "celery_worker_cgroup_memory_limit_bytes{$worker}",
+    "celery_worker_cgroup_memory_working_set_bytes{$worker}",
+)
 CHILD_LIMIT = "celery_worker_child_memory_limit_bytes{$worker}"
-#: A task type of one worker, whatever labels the targets have: the same nodename may be in two clusters, or at two brokers.
+#: A task type of one worker, whatever labels the targets have: the same nodename may be in two
+#: clusters, or at two brokers.
 OF_TASK = "cluster, namespace, job, instance, broker, worker, name"
 #: One row for each holder: members of a group may have several.
 EACH_SUSPECT = "celery_leak_suspect{$worker} * ignoring (holder) group_left"
 
 
 def of_both_limits(of_children: str, of_cgroup: str) -> str:
-    """What is told of the pool's own limit for each child (max_memory_per_child) and of the cgroup's; ``or`` alone drops one."""
+    """What is told of the pool's own limit for each child (max_memory_per_child) and of the
+    cgroup's; ``or`` alone drops one."""
     return f"""label_replace({of_children}, "limit", "children", "", "")
         or label_replace({of_cgroup}, "limit", "cgroup", "", "")"""
 
 
 #: Of whichever limit is nearer.
-LIMIT_SHARE = f"max by (worker) ({of_both_limits(f'max without (process) ({CHILDREN}) / {CHILD_LIMIT}', f'{USED} / {LIMIT}')})"
-CHILDREN_LEFT = f"count without (process) ({CHILDREN}) * {CHILD_LIMIT} - sum without (process) ({CHILDREN})"
-HEADROOM = f"clamp_min(min without (limit) ({of_both_limits(CHILDREN_LEFT, f'{LIMIT} - {USED}')}), 0)"
-LEAK_A_SECOND = "(sum without (name, growth_class) (celery_leak_bytes_per_hour{$worker}) / 3600 > 0)"
+CHILDREN_SHARE = f"max without (process) ({CHILDREN}) / {CHILD_LIMIT}"
+LIMIT_SHARE = f"max by (worker) ({of_both_limits(CHILDREN_SHARE, f'{USED} / {LIMIT}')})"
+CHILDREN_LEFT = (
+    f"count without (process) ({CHILDREN}) * {CHILD_LIMIT} - sum without (process) ({CHILDREN})"
+)
+HEADROOM = (
+    f"clamp_min(min without (limit) ({of_both_limits(CHILDREN_LEFT, f'{LIMIT} - {USED}')}), 0)"
+)
+LEAK_A_SECOND = (
+    "(sum without (name, growth_class) (celery_leak_bytes_per_hour{$worker}) / 3600 > 0)"
+)
 SECONDS_LEFT = f"{HEADROOM} / {LEAK_A_SECOND}"
 
 
@@ -37,9 +50,10 @@ def suspects() -> Json:
     objects = f"topk by ({OF_TASK}) (1, celery_task_retained_objects{{$worker}})"
     return panels.table(
         "Suspects",
-        "One row for each task type that leaks on a worker, fastest first. Class says what is left behind; holder is the "
-        "container or the attribute that keeps it; line is where it was allocated. An empty task: the process grows and no task "
-        "type explains it. Open Task memory for the evidence, and the exporter's own page for the advice.",
+        "One row for each task type that leaks on a worker, fastest first. Class says what is left "
+        "behind; holder is the container or the attribute that keeps it; line is where it was "
+        "allocated. An empty task: the process grows and no task type explains it. Open Task "
+        "memory for the evidence, and the exporter's own page for the advice.",
         [
             ("name", "Task"),
             ("worker", "Worker"),
@@ -54,12 +68,16 @@ def suspects() -> Json:
             f"{EACH_SUSPECT} celery_leak_bytes_per_hour{{$worker}}",
             f"{EACH_SUSPECT} celery_leak_bytes_per_run{{$worker}}",
             f"celery_leak_suspect{{$worker}} * on ({OF_TASK}) group_left (site) ({site} ^ 0)",
-            f"celery_leak_suspect{{$worker}} * on ({OF_TASK}) group_left (object_type) ({objects} ^ 0)",
+            f"celery_leak_suspect{{$worker}} * on ({OF_TASK}) group_left (object_type) ({objects} "
+            "^ 0)",
         ],
         sort="An hour",
         overrides=[
             panels.override(
-                "An hour", unit="bytes", custom__cellOptions={"type": "color-text"}, color={"mode": "fixed", "fixedColor": RED}
+                "An hour",
+                unit="bytes",
+                custom__cellOptions={"type": "color-text"},
+                color={"mode": "fixed", "fixedColor": RED},
             ),
             panels.override("A run", unit="bytes"),
             panels.override("Class", custom__width=105),
@@ -71,9 +89,10 @@ def suspects() -> Json:
 def workers() -> Json:
     return panels.table(
         "Workers",
-        "Memory is PSS where it can be read, and resident memory otherwise. Growth is what suspects leave behind an hour. Time "
-        "left is how long it takes them to the limit of the pool's children (max_memory_per_child) or of the cgroup. Who has "
-        "little of it: raise the limit, or recycle children sooner, until the leak is mended.",
+        "Memory is PSS where it can be read, and resident memory otherwise. Growth is what "
+        "suspects leave behind an hour. Time left is how long it takes them to the limit of the "
+        "pool's children (max_memory_per_child) or of the cgroup. Who has little of it: raise the "
+        "limit, or recycle children sooner, until the leak is mended.",
         [
             ("worker", "Worker"),
             ("Value #A", "Memory"),
@@ -122,7 +141,8 @@ def figures() -> layout.Row:
         ),
         panels.stat(
             "First at its limit in",
-            "The least time that any worker's leaks leave it. Without a limit or without a leak there is none.",
+            "The least time that any worker's leaks leave it. Without a limit or without a leak "
+            "there is none.",
             f"min({SECONDS_LEFT})",
             "s",
             thresholds=panels.steps((None, RED), (4 * 3600, ORANGE), (24 * 3600, GREEN)),
@@ -159,9 +179,9 @@ def growth() -> list[tuple[int, Json]]:
             12,
             panels.series(
                 "Memory by worker",
-                "PSS where it can be read, resident memory otherwise (which counts shared pages once a process). A line "
-                "that only rises is growth; what kind of growth, the table above says. Open Worker anatomy for one "
-                "worker.",
+                "PSS where it can be read, resident memory otherwise (which counts shared pages "
+                "once a process). A line that only rises is growth; what kind of growth, the table "
+                "above says. Open Worker anatomy for one worker.",
                 [query(f"sum by (worker) ({MEMORY})", "{{worker}}")],
                 "bytes",
             ),
@@ -170,9 +190,14 @@ def growth() -> list[tuple[int, Json]]:
             12,
             panels.series(
                 "Leaked an hour, by task type",
-                "The verdict's rate of each suspect. It stays at zero when a task type stops running, and goes when its "
-                "leak is mended.",
-                [query("sum by (name, growth_class) (celery_leak_bytes_per_hour{$worker})", "{{name}} ({{growth_class}})")],
+                "The verdict's rate of each suspect. It stays at zero when a task type stops "
+                "running, and goes when its leak is mended.",
+                [
+                    query(
+                        "sum by (name, growth_class) (celery_leak_bytes_per_hour{$worker})",
+                        "{{name}} ({{growth_class}})",
+                    )
+                ],
                 "bytes",
             ),
         ),
@@ -186,8 +211,9 @@ def where() -> list[tuple[int, Json]]:
             10,
             panels.bar_gauge(
                 "Object types that pile up",
-                "How many more objects of a type there are than when each process started, over all workers. A type of "
-                "your own among them is the first thing to search for in the code.",
+                "How many more objects of a type there are than when each process started, over "
+                "all workers. A type of your own among them is the first thing to search for in "
+                "the code.",
                 "topk(10, sum by (object_type) (celery_worker_objects_growth{$worker}) > 0)",
                 "{{object_type}}",
                 "short",
@@ -203,14 +229,16 @@ def ends() -> list[tuple[int, Json]]:
             8,
             panels.series(
                 "Kills",
-                "What the kernel killed in the workers' cgroups, and the runs that were lost with their child.",
+                "What the kernel killed in the workers' cgroups, and the runs that were lost with "
+                "their child.",
                 [
                     query(
-                        "sum by (worker) (increase(celery_worker_cgroup_oom_kills_total{$worker}[$__rate_interval])) > 0",
+                        "sum by (worker) (increase("
+                        "celery_worker_cgroup_oom_kills_total{$worker}[$__rate_interval])) > 0",
                         "OOM kill in {{worker}}",
                     ),
                     query(
-                        f"{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval', before=OF_THE_AGENT)} > 0",
+                        f"{LOST_LATELY} > 0",
                         "{{name}} lost ({{reason}})",
                     ),
                 ],
@@ -223,11 +251,13 @@ def ends() -> list[tuple[int, Json]]:
             8,
             panels.series(
                 "Children ended, by why",
-                "tasks and memory are the pool's own recycling (max_tasks_per_child, max_memory_per_child); oom and "
-                "signal are kills. Many of them a minute: the limit is too low, or the leak too fast.",
+                "tasks and memory are the pool's own recycling (max_tasks_per_child, "
+                "max_memory_per_child); oom and signal are kills. Many of them a minute: the limit "
+                "is too low, or the leak too fast.",
                 [
                     query(
-                        "sum by (reason) (increase(celery_worker_children_exited_total{$worker}[$__rate_interval])) > 0",
+                        "sum by (reason) (increase("
+                        "celery_worker_children_exited_total{$worker}[$__rate_interval])) > 0",
                         "{{reason}}",
                     )
                 ],
@@ -241,8 +271,9 @@ def ends() -> list[tuple[int, Json]]:
             8,
             panels.series(
                 "Held by the allocator",
-                "Bytes that the C heap keeps although nothing uses them. When this rises and the live memory does not, it "
-                "is fragmentation or an earlier peak and no leak: MALLOC_ARENA_MAX=2, jemalloc or recycling helps.",
+                "Bytes that the C heap keeps although nothing uses them. When this rises and the "
+                "live memory does not, it is fragmentation or an earlier peak and no leak: "
+                "MALLOC_ARENA_MAX=2, jemalloc or recycling helps.",
                 [query("sum by (worker) (celery_worker_native_free_bytes{$worker})", "{{worker}}")],
                 "bytes",
             ),

@@ -8,7 +8,14 @@ from grafana.generate.panels import GREEN, ORANGE, RED, Json, query, risen
 UID = "celery-memory-queues"
 QUEUE = layout.label_variable("queue", "Queue", "celery_task_received_total{$task}", "queue_name")
 OUTCOMES = ("succeeded", "failed", "retried", "rejected", "revoked")
-COLORS = {"succeeded": GREEN, "failed": RED, "retried": ORANGE, "rejected": "purple", "revoked": "#8e8e99", "received": "blue"}
+COLORS = {
+    "succeeded": GREEN,
+    "failed": RED,
+    "retried": ORANGE,
+    "rejected": "purple",
+    "revoked": "#8e8e99",
+    "received": "blue",
+}
 
 
 def rate(outcome: str, by: str, over: str = "$__rate_interval") -> str:
@@ -18,7 +25,10 @@ def rate(outcome: str, by: str, over: str = "$__rate_interval") -> str:
 def quantiles(family: str) -> list[Json]:
     """By task type, of the whole choice."""
     buckets = f"sum by (le) (rate({family}_bucket{{$traffic}}[$__rate_interval]))"
-    return [query(f"histogram_quantile({share}, {buckets})", f"p{100 * share:g}") for share in (0.5, 0.95, 0.99)]
+    return [
+        query(f"histogram_quantile({share}, {buckets})", f"p{100 * share:g}")
+        for share in (0.5, 0.95, 0.99)
+    ]
 
 
 def by_task(family: str) -> Json:
@@ -35,10 +45,17 @@ def failure_share(by: str) -> str:
 def traffic() -> list[tuple[int, Json]]:
     throughput = panels.series(
         "Throughput",
-        "Tasks a second, by what they came to. Received above the others for long: prefetched tasks wait in the workers.",
-        [query(rate("received", "job"), "received"), *(query(rate(each, "job"), each) for each in OUTCOMES)],
+        "Tasks a second, by what they came to. Received above the others for long: prefetched "
+        "tasks wait in the workers.",
+        [
+            query(rate("received", "job"), "received"),
+            *(query(rate(each, "job"), each) for each in OUTCOMES),
+        ],
         "ops",
-        overrides=[panels.override(name, color={"mode": "fixed", "fixedColor": color}) for name, color in COLORS.items()],
+        overrides=[
+            panels.override(name, color={"mode": "fixed", "fixedColor": color})
+            for name, color in COLORS.items()
+        ],
     )
     busiest = panels.series(
         "Throughput by task type",
@@ -55,7 +72,8 @@ def failures() -> list[tuple[int, Json]]:
         "A second; time limits and lost children included.",
         [
             query(
-                "sum by (name, exception) (rate(celery_task_failed_total{$traffic}[$__rate_interval])) > 0",
+                "sum by (name, exception) "
+                "(rate(celery_task_failed_total{$traffic}[$__rate_interval])) > 0",
                 "{{name}}: {{exception}}",
             )
         ],
@@ -93,15 +111,23 @@ def failures() -> list[tuple[int, Json]]:
 
 def durations() -> list[tuple[int, Json]]:
     runtime = panels.series(
-        "Runtime of all", "Percentiles of runs that succeeded.", quantiles("celery_task_runtime"), "s", calcs=("lastNotNull",)
+        "Runtime of all",
+        "Percentiles of runs that succeeded.",
+        quantiles("celery_task_runtime"),
+        "s",
+        calcs=("lastNotNull",),
     )
     runtime_by_task = panels.series(
-        "Runtime by task type", "The 95th percentile of each.", [by_task("celery_task_runtime")], "s", calcs=("lastNotNull",)
+        "Runtime by task type",
+        "The 95th percentile of each.",
+        [by_task("celery_task_runtime")],
+        "s",
+        calcs=("lastNotNull",),
     )
     wait = panels.series(
         "Wait in the queue",
-        "From when a task was sent, or due, until it started, where messages tell when they were sent. The 95th percentile of "
-        "each task type.",
+        "From when a task was sent, or due, until it started, where messages tell when they were "
+        "sent. The 95th percentile of each task type.",
         [by_task("celery_task_queue_wait_time")],
         "s",
         calcs=("lastNotNull",),
@@ -112,27 +138,43 @@ def durations() -> list[tuple[int, Json]]:
 def queues() -> list[tuple[int, Json]]:
     length = panels.series(
         "Queue length",
-        "Messages that wait, of all priorities. What rises for hours needs more workers, or faster tasks.",
+        "Messages that wait, of all priorities. What rises for hours needs more workers, or faster "
+        "tasks.",
         [query("sum by (queue_name) (celery_queue_length{$queue})", "{{queue_name}}")],
         "short",
     )
     age = panels.series(
         "Age of the oldest waiting task",
-        "What the one at the head of the queue has waited; at least, where its message tells no time.",
-        [query("max by (queue_name) (celery_queue_oldest_task_age_seconds{$queue})", "{{queue_name}}")],
+        "What the one at the head of the queue has waited; at least, where its message tells no "
+        "time.",
+        [
+            query(
+                "max by (queue_name) (celery_queue_oldest_task_age_seconds{$queue})",
+                "{{queue_name}}",
+            )
+        ],
         "s",
     )
     consumers = panels.table(
         "Who consumes",
-        "Workers and pool processes that consume each queue. A queue with messages and no worker waits for ever.",
-        [("queue_name", "Queue"), ("Value #A", "Waiting"), ("Value #B", "Workers"), ("Value #C", "Processes")],
+        "Workers and pool processes that consume each queue. A queue with messages and no worker "
+        "waits for ever.",
+        [
+            ("queue_name", "Queue"),
+            ("Value #A", "Waiting"),
+            ("Value #B", "Workers"),
+            ("Value #C", "Processes"),
+        ],
         [
             "sum by (queue_name) (celery_queue_length{$queue})",
             "sum by (queue_name) (celery_active_worker_count{$queue})",
             "sum by (queue_name) (celery_active_process_count{$queue})",
         ],
         sort="Waiting",
-        overrides=[panels.override("Waiting", unit="short"), panels.override("^(Workers|Processes)$", regex=True, decimals=0)],
+        overrides=[
+            panels.override("Waiting", unit="short"),
+            panels.override("^(Workers|Processes)$", regex=True, decimals=0),
+        ],
     )
     return [(8, length), (8, age), (8, consumers)]
 
@@ -143,14 +185,18 @@ def workers() -> list[tuple[int, Json]]:
         "Tasks that each worker runs, and those that it has taken from the broker and not started.",
         [
             query("sum by (worker) (celery_worker_tasks_active{$worker})", "running, {{worker}}"),
-            query("sum by (worker) (celery_worker_prefetched_tasks{$worker})", "prefetched, {{worker}}"),
+            query(
+                "sum by (worker) (celery_worker_prefetched_tasks{$worker})",
+                "prefetched, {{worker}}",
+            ),
         ],
         "none",
         overrides=[panels.dashed("^prefetched")],
     )
     oldest = panels.series(
         "Longest running",
-        "For how long the oldest task of each type that runs now has been running. What only rises hangs.",
+        "For how long the oldest task of each type that runs now has been running. What only rises "
+        "hangs.",
         [query("max by (name) (celery_task_running_oldest_seconds{$task})", "{{name}}")],
         "s",
     )
@@ -175,7 +221,13 @@ def figures() -> layout.Row:
             "percentunit",
             thresholds=share,
         ),
-        panels.stat("Waiting", "Messages in all queues.", "sum(celery_queue_length{$queue})", "short", spark=True),
+        panels.stat(
+            "Waiting",
+            "Messages in all queues.",
+            "sum(celery_queue_length{$queue})",
+            "short",
+            spark=True,
+        ),
         panels.stat(
             "Oldest that waits",
             "For how long the oldest message of all queues has waited.",
@@ -189,7 +241,12 @@ def figures() -> layout.Row:
             "percentunit",
             thresholds=panels.steps((None, GREEN), (0.9, ORANGE)),
         ),
-        panels.stat("Retries a second", "Runs that asked for another one.", f"sum({rate('retried', 'job')})", "ops"),
+        panels.stat(
+            "Retries a second",
+            "Runs that asked for another one.",
+            f"sum({rate('retried', 'job')})",
+            "ops",
+        ),
     )
 
 

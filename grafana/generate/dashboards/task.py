@@ -16,9 +16,10 @@ RELEASED = "sum by (name) (rate(celery_task_memory_release_bytes_total{$task}[$_
 def overview() -> Json:
     return panels.table(
         "Task types",
-        "Leaks an hour and a run are the verdict's: empty where nothing leaks. Left a run is the mean of live memory over all "
-        "runs in the processes that are alive, start-up and caches included. Peak is the 99th percentile of what a run needs for "
-        "a moment. High peak, nothing left: bloat, and RSS that does not come down. Something left in each run: a leak.",
+        "Leaks an hour and a run are the verdict's: empty where nothing leaks. Left a run is the "
+        "mean of live memory over all runs in the processes that are alive, start-up and caches "
+        "included. Peak is the 99th percentile of what a run needs for a moment. High peak, "
+        "nothing left: bloat, and RSS that does not come down. Something left in each run: a leak.",
         [
             ("name", "Task"),
             ("Value #A", "Leaks an hour"),
@@ -58,20 +59,27 @@ def overview() -> Json:
 def retained() -> list[tuple[int, Json]]:
     left = panels.series(
         "Left behind and alive",
-        "Live memory that runs of each type left in processes that are alive now. A leak rises for ever; a cache rises and levels "
-        "off; recycling a child lets it fall.",
+        "Live memory that runs of each type left in processes that are alive now. A leak rises for "
+        "ever; a cache rises and levels off; recycling a child lets it fall.",
         [query(RETAINED, "{{name}}")],
         "bytes",
     )
     rate = panels.series(
         "Left behind an hour",
-        "The slope of the panel beside it, over half an hour. This is the memory that one hour of this task type costs.",
-        [query("sum by (name) (deriv(celery_task_memory_retained_bytes{$task}[30m])) * 3600 > 0", "{{name}}")],
+        "The slope of the panel beside it, over half an hour. This is the memory that one hour of "
+        "this task type costs.",
+        [
+            query(
+                "sum by (name) (deriv(celery_task_memory_retained_bytes{$task}[30m])) * 3600 > 0",
+                "{{name}}",
+            )
+        ],
         "bytes",
     )
     each = panels.series(
         "Left behind a run",
-        "Mean over the runs in processes that are alive. It comes down to zero for a cache that is full, and stays for a leak.",
+        "Mean over the runs in processes that are alive. It comes down to zero for a cache that is "
+        "full, and stays for a leak.",
         [query(f"{RETAINED} / {RUNS} > 0", "{{name}}")],
         "bytes",
     )
@@ -81,7 +89,8 @@ def retained() -> list[tuple[int, Json]]:
 def evidence() -> list[tuple[int, Json]]:
     survivors = panels.table(
         "What outlives a run",
-        "Objects that an audited run leaves behind, by type. About one a run of a type of your own: that is the leak.",
+        "Objects that an audited run leaves behind, by type. About one a run of a type of your "
+        "own: that is the leak.",
         [("name", "Task"), ("object_type", "Type"), ("Value", "A run")],
         ["max by (name, object_type) (celery_task_retained_objects{$task})"],
         sort="A run",
@@ -101,17 +110,19 @@ def evidence() -> list[tuple[int, Json]]:
 def resident() -> list[tuple[int, Json]]:
     deltas = panels.heatmap(
         "RSS after a run less before",
-        "How many runs changed resident memory by how much. All around zero: innocent. A band above zero that stays: growth. "
-        "Bands far above and below: memory that comes and goes.",
+        "How many runs changed resident memory by how much. All around zero: innocent. A band "
+        "above zero that stays: growth. Bands far above and below: memory that comes and goes.",
         "sum by (le) (increase(celery_task_memory_delta_bytes_bucket{$task}[$__rate_interval]))",
         "bytes",
     )
     peaks = panels.series(
         "Peak of a run",
-        "The 99th percentile of what a run needs above its start. Concurrency times this has to fit below the limit.",
+        "The 99th percentile of what a run needs above its start. Concurrency times this has to "
+        "fit below the limit.",
         [
             query(
-                "histogram_quantile(0.99, sum by (name, le) (rate(celery_task_memory_peak_bytes_bucket{$task}[$__rate_interval])))",
+                "histogram_quantile(0.99, sum by (name, le) "
+                "(rate(celery_task_memory_peak_bytes_bucket{$task}[$__rate_interval])))",
                 "{{name}}",
             )
         ],
@@ -123,12 +134,16 @@ def resident() -> list[tuple[int, Json]]:
 def bloat() -> list[tuple[int, Json]]:
     net = panels.series(
         "Bloat against leak",
-        "Each second, what resident memory rose by over runs less what it fell by (RSS), beside the growth of live memory that "
-        "runs left behind (live). Both rise: a leak. Only RSS rises: the allocator keeps it, or pages are no longer shared. A "
-        "task type whose RSS is above zero while another's is as far below it only takes over what the other gave back.",
+        "Each second, what resident memory rose by over runs less what it fell by (RSS), beside "
+        "the growth of live memory that runs left behind (live). Both rise: a leak. Only RSS "
+        "rises: the allocator keeps it, or pages are no longer shared. A task type whose RSS is "
+        "above zero while another's is as far below it only takes over what the other gave back.",
         [
             query(f"{GROWN} - {RELEASED}", "RSS, {{name}}"),
-            query("sum by (name) (deriv(celery_task_memory_retained_bytes{$task}[5m]))", "live, {{name}}"),
+            query(
+                "sum by (name) (deriv(celery_task_memory_retained_bytes{$task}[5m]))",
+                "live, {{name}}",
+            ),
         ],
         "Bps",
         signed=True,
@@ -136,8 +151,8 @@ def bloat() -> list[tuple[int, Json]]:
     )
     turnover = panels.series(
         "Turnover of RSS",
-        "What runs added to resident memory, each second. High beside a low net figure: memory is taken and given back in each "
-        "run.",
+        "What runs added to resident memory, each second. High beside a low net figure: memory is "
+        "taken and given back in each run.",
         [query(GROWN, "{{name}}")],
         "Bps",
     )
@@ -147,9 +162,16 @@ def bloat() -> list[tuple[int, Json]]:
 def estimates() -> Json:
     return panels.table(
         "Estimated, where there is no agent",
-        "From task events and the process table, by least squares: resident memory that a run adds. Where the error is a third of "
-        "it or more, it says nothing. Install the agent to know.",
-        [("worker", "Worker"), ("name", "Task"), ("Value #A", "A run"), ("Value #B", "Error"), ("Value #C", "Runs")],
+        "From task events and the process table, by least squares: resident memory that a run "
+        "adds. Where the error is a third of it or more, it says nothing. Install the agent to "
+        "know.",
+        [
+            ("worker", "Worker"),
+            ("name", "Task"),
+            ("Value #A", "A run"),
+            ("Value #B", "Error"),
+            ("Value #C", "Runs"),
+        ],
         [
             "sum by (worker, name) (celery_task_memory_estimate_bytes{$task})",
             "sum by (worker, name) (celery_task_memory_estimate_error_bytes{$task})",
@@ -183,7 +205,8 @@ def figures() -> layout.Row:
         ),
         panels.stat(
             "Runs audited",
-            "Measured exactly, by what outlived them, in this time range. A verdict rests on these.",
+            "Measured exactly, by what outlived them, in this time range. A verdict rests on "
+            "these.",
             "sum(increase(celery_task_memory_audited_runs_total{$task}[$__range])) or vector(0)",
             "short",
         ),
@@ -203,7 +226,9 @@ def content() -> list[layout.Row]:
         (8, [(24, overview())]),
         (9, retained()),
         (8, evidence()),
-        *layout.heading("Resident memory over runs", (9, resident()), (9, bloat()), (7, [(24, estimates())])),
+        *layout.heading(
+            "Resident memory over runs", (9, resident()), (9, bloat()), (7, [(24, estimates())])
+        ),
     ]
 
 

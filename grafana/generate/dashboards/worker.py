@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from grafana.generate import layout, panels
-from grafana.generate.panels import BLUE, GREEN, GREY, OF_THE_AGENT, ORANGE, PURPLE, RED, YELLOW, Json, query, risen
+from grafana.generate.panels import (
+    BLUE,
+    GREEN,
+    GREY,
+    LOST_LATELY,
+    ORANGE,
+    PURPLE,
+    RED,
+    YELLOW,
+    Json,
+    query,
+)
 
 UID = "celery-memory-worker"
 #: The size of a block of Python's allocator, as the agent takes it where it counts only blocks.
@@ -31,10 +42,12 @@ def area(field: str, color: str) -> Json:
 def what_it_is() -> Json:
     return panels.series(
         "What the memory is",
-        "Piled up: live Python objects (at 90 bytes a block, so about), live memory of the C heap, and what the C heap keeps "
-        "unused. Lines: resident memory of all processes, what is their own (USS, not read above 4 GiB), and the limit. Live "
-        "Python or C rises: something is left behind. Only the unused part rises: fragmentation. Neither rises and RSS does: "
-        "pages that children no longer share with the main process, or memory that no allocator here knows of.",
+        "Piled up: live Python objects (at 90 bytes a block, so about), live memory of the C heap, "
+        "and what the C heap keeps unused. Lines: resident memory of all processes, what is their "
+        "own (USS, not read above 4 GiB), and the limit. Live Python or C rises: something is left "
+        "behind. Only the unused part rises: fragmentation. Neither rises and RSS does: pages that "
+        "children no longer share with the main process, or memory that no allocator here knows "
+        "of.",
         [
             query(f"sum(celery_worker_python_blocks{{$worker}}) * {BLOCK_BYTES}", "live Python"),
             query("sum(celery_worker_native_live_bytes{$worker})", "live C heap"),
@@ -67,8 +80,9 @@ def what_it_is() -> Json:
 def by_process() -> list[tuple[int, Json]]:
     rss = panels.series(
         "RSS by process",
-        "main is the worker itself, 0 and on are the pool's slots; a slot keeps its number when its child is recycled. A "
-        "saw-tooth is recycling; a staircase is growth. The dashed line is max_memory_per_child.",
+        "main is the worker itself, 0 and on are the pool's slots; a slot keeps its number when "
+        "its child is recycled. A saw-tooth is recycling; a staircase is growth. The dashed line "
+        "is max_memory_per_child.",
         [
             query("celery_worker_memory_rss_bytes{$worker}", "{{process}}"),
             query("max(celery_worker_child_memory_limit_bytes{$worker})", "max_memory_per_child"),
@@ -78,12 +92,15 @@ def by_process() -> list[tuple[int, Json]]:
     )
     private = panels.series(
         "Private and shared",
-        "Private (USS) is what ending the process would free. Shared is the rest of its resident memory. Private rises and RSS "
-        "does not: a child writes to pages that it shared with the main process, which is no leak (gc.freeze() before the fork "
-        "helps).",
+        "Private (USS) is what ending the process would free. Shared is the rest of its resident "
+        "memory. Private rises and RSS does not: a child writes to pages that it shared with the "
+        "main process, which is no leak (gc.freeze() before the fork helps).",
         [
             query("celery_worker_memory_uss_bytes{$worker}", "private, {{process}}"),
-            query("celery_worker_memory_rss_bytes{$worker} - celery_worker_memory_uss_bytes{$worker}", "shared, {{process}}"),
+            query(
+                "celery_worker_memory_rss_bytes{$worker} - celery_worker_memory_uss_bytes{$worker}",
+                "shared, {{process}}",
+            ),
         ],
         "bytes",
         overrides=[panels.dashed("^shared")],
@@ -94,21 +111,23 @@ def by_process() -> list[tuple[int, Json]]:
 def resources() -> list[tuple[int, Json]]:
     descriptors = panels.series(
         "Open descriptors",
-        "Of each process. A line that only rises is a file, a socket or a pipe that is never closed: use with, close clients, or "
-        "make one for the process. At the limit (celery_worker_max_fds) open() and connect() fail.",
+        "Of each process. A line that only rises is a file, a socket or a pipe that is never "
+        "closed: use with, close clients, or make one for the process. At the limit "
+        "(celery_worker_max_fds) open() and connect() fail.",
         [query("celery_worker_open_fds{$worker}", "{{process}}")],
         "none",
     )
     threads = panels.series(
         "Threads",
-        "Of each process, the agent's one in each child included. Threads that only rise are started in runs and never end; each "
-        "keeps its stack and what it refers to.",
+        "Of each process, the agent's one in each child included. Threads that only rise are "
+        "started in runs and never end; each keeps its stack and what it refers to.",
         [query("celery_worker_threads{$worker}", "{{process}}")],
         "none",
     )
     zombies = panels.series(
         "Zombies and swap",
-        "Ended processes that a task started and never waited for, and memory that is swapped out (right axis).",
+        "Ended processes that a task started and never waited for, and memory that is swapped out "
+        "(right axis).",
         [
             query("sum(celery_worker_zombies{$worker})", "zombies"),
             query("sum(celery_worker_memory_swap_bytes{$worker})", "swapped out"),
@@ -122,16 +141,21 @@ def resources() -> list[tuple[int, Json]]:
 def lives() -> list[tuple[int, Json]]:
     children = panels.series(
         "Children started and ended, and runs lost",
-        "Upwards what began, downwards what ended: tasks and memory are the pool's own recycling, oom and signal are kills, which "
-        "lose the run that was going on. As many starts as a minute has seconds: the pool does little but start children.",
+        "Upwards what began, downwards what ended: tasks and memory are the pool's own recycling, "
+        "oom and signal are kills, which lose the run that was going on. As many starts as a "
+        "minute has seconds: the pool does little but start children.",
         [
-            query("sum(increase(celery_worker_children_started_total{$worker}[$__rate_interval]))", "started"),
             query(
-                "-sum by (reason) (increase(celery_worker_children_exited_total{$worker}[$__rate_interval])) < 0",
+                "sum(increase(celery_worker_children_started_total{$worker}[$__rate_interval]))",
+                "started",
+            ),
+            query(
+                "-sum by (reason) "
+                "(increase(celery_worker_children_exited_total{$worker}[$__rate_interval])) < 0",
                 "ended: {{reason}}",
             ),
             query(
-                f"-{risen('celery_task_lost_total{$worker}', 'name, reason', '$__rate_interval', before=OF_THE_AGENT)} < 0",
+                f"-{LOST_LATELY} < 0",
                 "lost: {{name}} ({{reason}})",
             ),
         ],
@@ -142,8 +166,8 @@ def lives() -> list[tuple[int, Json]]:
     )
     peak = panels.series(
         "Highest RSS of each process",
-        "Since the process started. max_memory_per_child compares this one, after a run; the agent resets it before a run only "
-        "where that changes nothing for the limit.",
+        "Since the process started. max_memory_per_child compares this one, after a run; the agent "
+        "resets it before a run only where that changes nothing for the limit.",
         [query("celery_worker_memory_peak_rss_bytes{$worker}", "{{process}}")],
         "bytes",
     )
@@ -153,8 +177,8 @@ def lives() -> list[tuple[int, Json]]:
 def objects() -> list[tuple[int, Json]]:
     types = panels.series(
         "Object types that pile up",
-        "How many more there are than when each process started, as the last census counted. What rises with the runs is left "
-        "behind by them; what levels off is a cache or an import.",
+        "How many more there are than when each process started, as the last census counted. What "
+        "rises with the runs is left behind by them; what levels off is a cache or an import.",
         [query("celery_worker_objects_growth{$worker} > 0", "{{object_type}}")],
         "short",
         legend="right",
@@ -162,8 +186,9 @@ def objects() -> list[tuple[int, Json]]:
     )
     containers = panels.series(
         "Containers that grow",
-        "Items in module level containers and class attributes, counted while a task type is suspected. The one that grows with "
-        "the leak holds it: give it a bound, or take out what is done.",
+        "Items in module level containers and class attributes, counted while a task type is "
+        "suspected. The one that grows with the leak holds it: give it a bound, or take out what "
+        "is done.",
         [query("celery_worker_container_items{$worker}", "{{container}}")],
         "short",
         legend="right",
@@ -175,11 +200,12 @@ def objects() -> list[tuple[int, Json]]:
 def collector() -> list[tuple[int, Json]]:
     collections = panels.series(
         "Garbage collections",
-        "A second, by generation, over all processes. Many full ones (generation 2) cost time; none at all while objects rise "
-        "means that somebody turned the collector off.",
+        "A second, by generation, over all processes. Many full ones (generation 2) cost time; "
+        "none at all while objects rise means that somebody turned the collector off.",
         [
             query(
-                "sum by (generation) (rate(celery_worker_gc_collections_total{$worker}[$__rate_interval]))",
+                "sum by (generation) "
+                "(rate(celery_worker_gc_collections_total{$worker}[$__rate_interval]))",
                 "generation {{generation}}",
             )
         ],
@@ -193,8 +219,8 @@ def collector() -> list[tuple[int, Json]]:
     )
     uncollectable = panels.series(
         "Uncollectable objects",
-        "What the collector found unreachable and could not free (gc.garbage). Above zero, something keeps it there: an extension "
-        "type's finalizer, or gc.DEBUG_SAVEALL left on.",
+        "What the collector found unreachable and could not free (gc.garbage). Above zero, "
+        "something keeps it there: an extension type's finalizer, or gc.DEBUG_SAVEALL left on.",
         [query("celery_worker_gc_uncollectable_objects{$worker}", "{{process}}")],
         "none",
     )
@@ -218,8 +244,14 @@ def what_it_runs() -> Json:
 
 
 def figures() -> layout.Row:
-    used = "max(celery_worker_cgroup_memory_working_set_bytes{$worker} / celery_worker_cgroup_memory_limit_bytes{$worker})"
-    child = 'max(celery_worker_memory_rss_bytes{$worker,process!="main"}) / max(celery_worker_child_memory_limit_bytes{$worker})'
+    used = (
+        "max(celery_worker_cgroup_memory_working_set_bytes{$worker} / "
+        "celery_worker_cgroup_memory_limit_bytes{$worker})"
+    )
+    child = (
+        'max(celery_worker_memory_rss_bytes{$worker,process!="main"}) / '
+        "max(celery_worker_child_memory_limit_bytes{$worker})"
+    )
     near = panels.steps((None, GREEN), (0.8, ORANGE), (0.95, RED))
     leaks = panels.steps((None, GREEN), (1, RED))
     stats = (
@@ -232,7 +264,8 @@ def figures() -> layout.Row:
         ),
         panels.stat(
             "Of its limit",
-            "The cgroup's working set, or the biggest child where only max_memory_per_child is set.",
+            "The cgroup's working set, or the biggest child where only max_memory_per_child is "
+            "set.",
             f"{used} or {child}",
             "percentunit",
             thresholds=near,
@@ -245,7 +278,12 @@ def figures() -> layout.Row:
             "bytes",
             thresholds=leaks,
         ),
-        panels.stat("Running now", "Tasks that it executes.", "sum(celery_worker_tasks_active{$worker})", "none"),
+        panels.stat(
+            "Running now",
+            "Tasks that it executes.",
+            "sum(celery_worker_tasks_active{$worker})",
+            "none",
+        ),
     )
     return 4, [*((3, each) for each in stats), (12, what_it_runs())]
 

@@ -96,7 +96,9 @@ def failing(body: Callable[[], object]) -> Callable[..., trace_ok_t]:
     return trace
 
 
-def audits(trace: Callable[..., Any], runs: int = 10, args: Callable[[], tuple[Any, ...]] = tuple) -> list[dict[str, float]]:
+def audits(
+    trace: Callable[..., Any], runs: int = 10, args: Callable[[], tuple[Any, ...]] = tuple
+) -> list[dict[str, float]]:
     """Figures of each of so many runs that are past start-up."""
     meter = make_meter()
     wrapped = measured(meter, "t", trace)
@@ -105,7 +107,10 @@ def audits(trace: Callable[..., Any], runs: int = 10, args: Callable[[], tuple[A
         wrapped("uuid", args(), {}, {})
         grown = meter.books.growth["t", ""]
         row = grown.row
-        totals = {name: sum(row[at : growth.FAILED : growth.WIDTH]) for at, name in enumerate(growth.COLUMNS)}
+        totals = {
+            name: sum(row[at : growth.FAILED : growth.WIDTH])
+            for at, name in enumerate(growth.COLUMNS)
+        }
         totals |= {"failed": row[growth.FAILED], "failed_blocks": row[growth.FAILED_BLOCKS]}
         assert totals["audited"] == 1
         if number >= WARM:
@@ -121,11 +126,12 @@ def returning(body: Callable[[], Any]) -> Callable[..., trace_ok_t]:
 
 
 def mostly(figures: list[Any], expected: Any) -> bool:
-    """Each run's. In Python 3.10 a function gets its cache of opcodes in its 1,024th call: some blocks, in a run or two."""
+    """Each run's. In Python 3.10 a function gets its cache of opcodes in its 1,024th call: some
+    blocks, in a run or two."""
     return sum(each != expected for each in figures) <= (2 if sys.version_info < (3, 11) else 0)
 
 
-# --- exact figures --------------------------------------------------------------------------------------------------
+# --- exact figures ------------------------------------------------------------------------------
 
 
 def test_a_run_that_keeps_nothing_leaves_nothing() -> None:
@@ -153,7 +159,9 @@ def test_cycles_leave_nothing_but_their_garbage_is_told() -> None:
 
     found = audits(returning(cycles))
     assert mostly([each["blocks"] for each in found], 0)
-    assert all(200 <= each["garbage_blocks"] < 260 for each in found), "100 lists, and room for an item of each"
+    assert all(200 <= each["garbage_blocks"] < 260 for each in found), (
+        "100 lists, and room for an item of each"
+    )
 
 
 def test_without_garbage_none_is_told() -> None:
@@ -162,7 +170,8 @@ def test_without_garbage_none_is_told() -> None:
 
 def test_arguments_leave_nothing() -> None:
     found = audits(
-        lambda uuid, args, kwargs, request: answer(len(args[0])), args=lambda: ([str(number) for number in range(10_000)],)
+        lambda uuid, args, kwargs, request: answer(len(args[0])),
+        args=lambda: ([str(number) for number in range(10_000)],),
     )
     assert mostly([each["blocks"] for each in found], 0)
 
@@ -214,7 +223,9 @@ def test_runs_in_which_shared_memory_rises_are_counted() -> None:
     found = audits(returning(share))
     assert mostly([each["shared_rises"] for each in found], 1)
     assert all(each["shared"] >= 200_000 for each in found)
-    assert sum(each["shared_rises"] for each in audits(returning(lambda: None))) <= 2, "nearly never"
+    assert sum(each["shared_rises"] for each in audits(returning(lambda: None))) <= 2, (
+        "nearly never"
+    )
 
 
 def test_while_the_application_traces_its_allocations_the_c_heap_is_unknown() -> None:
@@ -222,7 +233,9 @@ def test_while_the_application_traces_its_allocations_the_c_heap_is_unknown() ->
     texts: list[str] = []
     tracemalloc.start()
     try:
-        found = audits(returning(lambda: texts.extend(str(number) for number in range(1_000, 1_020))))
+        found = audits(
+            returning(lambda: texts.extend(str(number) for number in range(1_000, 1_020)))
+        )
     finally:
         tracemalloc.stop()
     assert {each["native"] for each in found} == {0}
@@ -231,18 +244,22 @@ def test_while_the_application_traces_its_allocations_the_c_heap_is_unknown() ->
 
 def test_tracing_that_begins_within_a_run_leaves_no_gap_in_its_figures() -> None:
     try:
-        found = audits(returning(lambda: tracemalloc.start() if not tracemalloc.is_tracing() else None), runs=2)
+        found = audits(
+            returning(lambda: tracemalloc.start() if not tracemalloc.is_tracing() else None), runs=2
+        )
     finally:
         tracemalloc.stop()
     assert [each["native"] for each in found] == [0, 0]
 
 
-# --- runs that fail -------------------------------------------------------------------------------------------------
+# --- runs that fail -----------------------------------------------------------------------------
 
 
 def test_what_an_exception_holds_is_not_left_behind() -> None:
     found = audits(failing(lambda: [str(number) for number in range(10_000)]))
-    assert mostly([(each["failed"], each["failed_blocks"], each["blocks"]) for each in found], (1, 0, 0))
+    assert mostly(
+        [(each["failed"], each["failed_blocks"], each["blocks"]) for each in found], (1, 0, 0)
+    )
 
 
 def test_a_payload_in_the_failing_frame_is_not_left_behind() -> None:
@@ -278,9 +295,17 @@ def test_the_pool_gets_the_very_same_failure() -> None:
     got = pickle.loads(pickle.dumps(answered.retval))
     expected = pickle.loads(pickle.dumps(made[0]))
     assert type(got) is ExceptionInfo
-    assert (got.type, str(got), got.traceback, got.internal) == (made[0].type, str(made[0]), made[0].traceback, made[0].internal)
+    assert (got.type, str(got), got.traceback, got.internal) == (
+        made[0].type,
+        str(made[0]),
+        made[0].traceback,
+        made[0].internal,
+    )
     assert repr(got.exception) == repr(expected.exception)
-    assert [got.tb.tb_lineno, got.tb.tb_frame.f_code.co_name] == [made[0].tb.tb_lineno, made[0].tb.tb_frame.f_code.co_name]
+    assert [got.tb.tb_lineno, got.tb.tb_frame.f_code.co_name] == [
+        made[0].tb.tb_lineno,
+        made[0].tb.tb_frame.f_code.co_name,
+    ]
     assert (answered.info.state, answered.runtime, answered.retstr) == ("FAILURE", None, None)
 
 
@@ -299,7 +324,9 @@ def test_an_exception_that_does_not_pickle_is_handed_on_unchanged(error: type[Ex
 
 def test_a_failure_that_is_too_long_to_wait_is_handed_on_unchanged() -> None:
     meter = make_meter()
-    given = trace_ok_t(ValueError("x" * answers.ROOM), TraceInfo("FAILURE", ValueError()), None, None)
+    given = trace_ok_t(
+        ValueError("x" * answers.ROOM), TraceInfo("FAILURE", ValueError()), None, None
+    )
     assert measured(meter, "t", lambda *_: given)("uuid", (), {}, {}) is given
     assert meter.books.growth["t", ""].audits == 0
 
@@ -311,7 +338,7 @@ def test_failures_stay_as_they_are_where_the_pool_does_not_pickle() -> None:
     assert meter.books.growth["t", ""].audits == 0
 
 
-# --- what the worker gets -------------------------------------------------------------------------------------------
+# --- what the worker gets -----------------------------------------------------------------------
 
 
 @given(st.none() | st.text(st.characters(codec=None, categories=None)), st.floats(0, 1e6))
@@ -331,11 +358,16 @@ def test_surrogates_pass() -> None:
 def test_a_text_that_does_not_fit_the_stash_is_handed_on() -> None:
     text = "x" * (answers.ROOM + 1)
     meter = make_meter()
-    assert measured(meter, "t", lambda *_: trace_ok_t(1, None, 0.5, text))("uuid", (), {}, {}) == (None, None, 0.5, text)
+    assert measured(meter, "t", lambda *_: trace_ok_t(1, None, 0.5, text))("uuid", (), {}, {}) == (
+        None,
+        None,
+        0.5,
+        text,
+    )
     assert meter.books.growth["t", ""].audits == 0
 
 
-# --- survivors ------------------------------------------------------------------------------------------------------
+# --- survivors ----------------------------------------------------------------------------------
 
 
 def test_survivors_are_exactly_what_was_kept() -> None:
@@ -343,7 +375,9 @@ def test_survivors_are_exactly_what_was_kept() -> None:
     trace = measured(meter, "t", returning(lambda: keep(2, Thing)))
     for _ in range(growth.WARM_RUNS_AT_LEAST + 10):
         trace("uuid", (), {}, {})
-    assert meter.books.growth["t", ""].survivors == {f"{__name__}.Thing": 20}, "what start-up leaves is not told"
+    assert meter.books.growth["t", ""].survivors == {f"{__name__}.Thing": 20}, (
+        "what start-up leaves is not told"
+    )
 
 
 def test_survivors_of_failing_runs_are_told_without_their_exceptions() -> None:
@@ -365,7 +399,7 @@ def test_an_audit_keeps_nothing_alive() -> None:
     assert [ghost() for ghost in ghosts] == [None] * WARM
 
 
-# --- where it must not ----------------------------------------------------------------------------------------------
+# --- where it must not --------------------------------------------------------------------------
 
 
 def test_never_where_the_application_froze_its_heap() -> None:
@@ -406,10 +440,12 @@ def test_an_application_that_unfreezes_the_heap_ends_audits() -> None:
     assert (meter.books.growth["t", ""].audits, meter.books.growth["t", ""].survivors) == (0, {})
 
 
-# --- the heap is put back -------------------------------------------------------------------------------------------
+# --- the heap is put back -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, SoftTimeLimitExceeded])
+@pytest.mark.parametrize(
+    "error", [ValueError, KeyboardInterrupt, SystemExit, SoftTimeLimitExceeded]
+)
 def test_the_heap_is_unfrozen_when_the_run_ends_by_an_exception(error: type[BaseException]) -> None:
     def trace(*_: Any) -> Any:
         assert gc.get_freeze_count() > 0, "this run is audited"
@@ -424,15 +460,21 @@ def test_the_heap_is_unfrozen_when_the_run_ends_by_an_exception(error: type[Base
 
 
 def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[str, bool]:
-    """Where a soft time limit reached the agent, at its so manieth call around a run; and whether all was as before then."""
+    """Where a soft time limit reached the agent, at its so manieth call around a run; and whether
+    all was as before then."""
     trace = measured(meter, "t", body)
     seen, place = 0, ""
 
     def arrive(frame: FrameType, event: str, arg: object) -> None:
         nonlocal seen, place
         code = frame.f_code
-        # Signals are looked at when a function is entered; the wrapper itself is no more than its calls.
-        if event == "call" and code.co_filename.startswith(AGENT) and code.co_name != "measured_trace":
+        # Signals are looked at when a function is entered; the wrapper itself is no more than its
+        # calls.
+        if (
+            event == "call"
+            and code.co_filename.startswith(AGENT)
+            and code.co_name != "measured_trace"
+        ):
             seen += 1
             if seen == call:
                 place = code.co_name
@@ -467,22 +509,28 @@ def places_that_leave_a_mess(body: Callable[..., Any]) -> set[str]:
     return left
 
 
-ENDINGS = pytest.mark.parametrize("body", [returning(lambda: None), failing(lambda: None)], ids=["succeeds", "fails"])
+ENDINGS = pytest.mark.parametrize(
+    "body", [returning(lambda: None), failing(lambda: None)], ids=["succeeds", "fails"]
+)
 #: Between the run's end and its closing readings.
 SETTLING = {"settle", "outcome_of", "put", "_encoded", "close"}
 
 
 @ENDINGS
-def test_a_soft_time_limit_during_the_readings_leaves_the_heap_as_it_was(body: Callable[..., Any]) -> None:
+def test_a_soft_time_limit_during_the_readings_leaves_the_heap_as_it_was(
+    body: Callable[..., Any],
+) -> None:
     assert places_that_leave_a_mess(body) - SETTLING == set()
 
 
 @ENDINGS
-def test_a_soft_time_limit_before_the_closing_readings_leaves_the_heap_as_it_was(body: Callable[..., Any]) -> None:
+def test_a_soft_time_limit_before_the_closing_readings_leaves_the_heap_as_it_was(
+    body: Callable[..., Any],
+) -> None:
     assert places_that_leave_a_mess(body) & SETTLING == set()
 
 
-# --- full collections -----------------------------------------------------------------------------------------------
+# --- full collections ---------------------------------------------------------------------------
 
 
 def test_full_collections_that_audits_held_up_are_made_up_for() -> None:
@@ -567,7 +615,7 @@ def test_garbage_from_before_is_freed_at_last() -> None:
     assert ghost() is None
 
 
-# --- how often ------------------------------------------------------------------------------------------------------
+# --- how often ----------------------------------------------------------------------------------
 
 
 def test_a_budget_is_a_credit_and_a_share_of_busy_time() -> None:
@@ -585,7 +633,9 @@ def test_nothing_is_audited_beyond_the_budget() -> None:
     assert auditor.due(grown, 1, lambda: 0.0)
     auditor.budget.spend(CREDIT_SECONDS)
     assert not auditor.due(Growth(), 1, lambda: 0.0)
-    assert auditor.due(Growth(), 1, lambda: CREDIT_SECONDS / SHARE), "a share of busy time comes on top"
+    assert auditor.due(Growth(), 1, lambda: CREDIT_SECONDS / SHARE), (
+        "a share of busy time comes on top"
+    )
 
 
 def test_audits_are_on_the_budget() -> None:

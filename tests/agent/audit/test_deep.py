@@ -60,7 +60,9 @@ def make_meter() -> Meter:
     return meter
 
 
-def run_until(meter: Meter, body: Callable[[], object], done: Callable[[Dossier], object]) -> Dossier:
+def run_until(
+    meter: Meter, body: Callable[[], object], done: Callable[[Dossier], object]
+) -> Dossier:
     def trace(*_: Any) -> trace_ok_t:
         body()
         return trace_ok_t(None, None, float("0.25"), "".join(["None"]))
@@ -117,7 +119,9 @@ def test_where_no_container_holds_it_a_path_is_found(load: Load) -> None:
             Stack.head = node
     """)
     dossier = run_until(make_meter(), leaky.run, lambda dossier: dossier.paths)
-    assert [path for path in dossier.paths if path.startswith("leaky.Stack")] == ["leaky.Stack.head"]
+    assert [path for path in dossier.paths if path.startswith("leaky.Stack")] == [
+        "leaky.Stack.head"
+    ]
 
 
 def test_a_task_that_keeps_nothing_is_not_looked_at_deeply(load: Load) -> None:
@@ -152,7 +156,9 @@ def test_an_application_that_traces_by_itself_is_left_alone(load: Load) -> None:
         dossier = run_until(make_meter(), leaky.run, lambda dossier: dossier.audits >= 2)
         assert tracemalloc.is_tracing()
         assert tracemalloc.get_traceback_limit() == 3
-        assert tracemalloc.get_object_traceback(leaky.CARTS[0].items) is not None, "its traces are still there"
+        assert tracemalloc.get_object_traceback(leaky.CARTS[0].items) is not None, (
+            "its traces are still there"
+        )
     finally:
         tracemalloc.stop()
     assert not knows(dossier, "bytes")
@@ -200,7 +206,9 @@ def test_the_line_of_memory_that_c_code_keeps_is_named(load: Load) -> None:
     dossier = run_until(make_meter(), leaky.run, lambda dossier: knows(dossier, "native"))
     for address in leaky.kept:
         leaky.libc.free(address)
-    native = {site: amount for (figure, site), amount in dossier.sites.items() if figure == "native"}
+    native = {
+        site: amount for (figure, site), amount in dossier.sites.items() if figure == "native"
+    }
     assert max(native, key=lambda site: native[site]) == line_of(leaky, "C keeps it")
     assert sys.gettrace() is None
 
@@ -224,12 +232,16 @@ def test_the_line_that_opens_descriptors_is_named(load: Load) -> None:
             if descriptor is not None:
                 leaky.os.close(descriptor)
     assert dossier.suspicion.kernel
-    assert {site for figure, site in dossier.sites if figure == "descriptors"} == {line_of(leaky, "never closed")}
+    assert {site for figure, site in dossier.sites if figure == "descriptors"} == {
+        line_of(leaky, "never closed")
+    }
 
 
 def test_a_deep_audit_keeps_nothing_alive(load: Load) -> None:
     leaky = load(LEAKS)
-    run_until(meter := make_meter(), leaky.run, lambda dossier: dossier.audits >= 3 and dossier.holders)
+    run_until(
+        meter := make_meter(), leaky.run, lambda dossier: dossier.audits >= 3 and dossier.holders
+    )
     ghosts = [weakref.ref(cart) for cart in leaky.CARTS.values()]
     assert len(ghosts) > 100
     leaky.CARTS.clear()
@@ -265,7 +277,9 @@ def test_how_a_container_fills_up_is_told_age_by_age(load: Load) -> None:
     dossier = run_until(meter, module.leak, lambda found: AGES.index(105) in found.sizes)
     fill = dossier.fill("leaky.HELD", len(module.HELD), meter.books.growth[KEY].row)
     assert fill[-2] == (15, 15), "from 90 to 105"
-    assert sum(gained for gained, _ in fill) == sum(runs for _, runs in fill), "one item a run, from where it was followed on"
+    assert sum(gained for gained, _ in fill) == sum(runs for _, runs in fill), (
+        "one item a run, from where it was followed on"
+    )
     assert dossier.fill("leaky.GONE", 7, meter.books.growth[KEY].row) == [(0.0, 0.0)] * len(fill)
 
 

@@ -25,7 +25,8 @@ KEPT: list[Any] = []
 
 @pytest.fixture(autouse=True)
 def _alone() -> Iterator[None]:
-    """Without the tracer of a debugger or coverage tool, which each test would rightly give way to."""
+    """Without the tracer of a debugger or coverage tool, which each test would rightly give way
+    to."""
     before = sys.gettrace()
     sys.settrace(None)
     FIGURE[0] = 0.0
@@ -44,7 +45,9 @@ def follow(body: Callable[[], object], **options: Any) -> LineWatch:
     return watch
 
 
-def tops(watch: LineWatch, body: Callable[..., object], name: str = "figure") -> list[tuple[int, float]]:
+def tops(
+    watch: LineWatch, body: Callable[..., object], name: str = "figure"
+) -> list[tuple[int, float]]:
     """As line numbers within ``body``, whose ``def`` is line 0."""
     first = body.__code__.co_firstlineno
     return [(int(site.rpartition(":")[2]) - first, growth) for site, growth in watch.top(name)]
@@ -54,7 +57,7 @@ def grow(size: float) -> None:
     FIGURE[0] += size
 
 
-# --- real figures ---------------------------------------------------------------------------------------------------
+# --- real figures -------------------------------------------------------------------------------
 
 
 def test_native_memory_that_is_kept_names_its_line() -> None:
@@ -95,7 +98,7 @@ def test_a_descriptor_that_is_kept_names_its_line() -> None:
     KEPT[0].close()
 
 
-# --- whose a change is ----------------------------------------------------------------------------------------------
+# --- whose a change is --------------------------------------------------------------------------
 
 
 def test_a_nested_functions_line_is_charged_and_not_its_callers() -> None:
@@ -110,7 +113,10 @@ def test_after_a_return_the_callers_line_goes_on() -> None:
         _ = (grow(5), FIGURE.__setitem__(0, FIGURE[0] + 2))
 
     watch = follow(outer)
-    assert tops(watch, grow) == [(1, 5.0), (outer.__code__.co_firstlineno + 1 - grow.__code__.co_firstlineno, 2.0)]
+    assert tops(watch, grow) == [
+        (1, 5.0),
+        (outer.__code__.co_firstlineno + 1 - grow.__code__.co_firstlineno, 2.0),
+    ]
 
 
 def test_a_librarys_growth_is_the_calling_lines() -> None:
@@ -141,7 +147,10 @@ def test_exceptions_leave_the_lines_right() -> None:
             FIGURE[0] += 2
 
     watch = follow(catch)
-    assert tops(watch, fail) == [(1, 4.0), (catch.__code__.co_firstlineno + 4 - fail.__code__.co_firstlineno, 2.0)]
+    assert tops(watch, fail) == [
+        (1, 4.0),
+        (catch.__code__.co_firstlineno + 4 - fail.__code__.co_firstlineno, 2.0),
+    ]
 
 
 def test_an_exception_that_ends_the_run_ends_nothing_else() -> None:
@@ -167,7 +176,7 @@ def test_generators_are_followed_at_each_step() -> None:
     assert tops(follow(lambda: list(steps())), steps) == [(3, 2.0), (1, 1.0)]
 
 
-# --- what came and went ---------------------------------------------------------------------------------------------
+# --- what came and went -------------------------------------------------------------------------
 
 
 def test_what_another_line_frees_is_no_growth() -> None:
@@ -233,7 +242,7 @@ def test_a_figure_that_cannot_be_read_names_no_line() -> None:
     assert (watch.top("unknown"), watch.top("never heard of")) == ([], [])
 
 
-# --- manners --------------------------------------------------------------------------------------------------------
+# --- manners ------------------------------------------------------------------------------------
 
 
 def test_an_existing_tracer_is_left_alone() -> None:

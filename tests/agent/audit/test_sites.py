@@ -43,13 +43,17 @@ def test_answers_are_kept_within_bounds() -> None:
     assert is_application.cache_info().currsize == MAX_FILES
 
 
-def test_a_site_is_relative_to_the_longest_entry_of_the_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_is_relative_to_the_longest_entry_of_the_search_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.path", ["/srv", "/srv/app", "/"])
     assert site_of("/srv/app/shop/cache.py", 42) == "shop/cache.py:42"
     assert site_of("/srv/application/cache.py", 1) == "application/cache.py:1"
 
 
-def test_an_empty_entry_is_the_current_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_empty_entry_is_the_current_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [""])
     assert site_of("pkg/sub/module.py", 7) == "pkg/sub/module.py:7"
@@ -62,7 +66,9 @@ def test_elsewhere_a_site_is_the_last_two_parts(monkeypatch: pytest.MonkeyPatch)
     assert site_of("<string>", 3) == "<string>:3"
 
 
-def test_a_current_directory_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_current_directory_that_is_gone_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from celery_memory_exporter.agent.audit.suspicion import FIRST_AGE, LEAST_AUDITS, Suspicion, suspicion_of
+from celery_memory_exporter.agent.audit.suspicion import (
+    FIRST_AGE,
+    LEAST_AUDITS,
+    Suspicion,
+    suspicion_of,
+)
 from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import FREE_LIST_BYTES, Growth
 from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES
 
 
-def audited(blocks: list[float], native: list[float] | None = None, first_run: int = AGES[FIRST_AGE]) -> Growth:
+def audited(
+    blocks: list[float], native: list[float] | None = None, first_run: int = AGES[FIRST_AGE]
+) -> Growth:
     """The runs from this one on, each audited."""
     grown = Growth()
     grown.runs = first_run
@@ -60,7 +67,9 @@ def test_native_memory_in_each_run_is_suspect() -> None:
 
 
 @pytest.mark.parametrize("figures", [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 4096)])
-def test_descriptors_threads_processes_and_shared_memory_are_suspect(figures: tuple[int, int, int, int]) -> None:
+def test_descriptors_threads_processes_and_shared_memory_are_suspect(
+    figures: tuple[int, int, int, int],
+) -> None:
     grown = audited([0.0] * 10)
     for _ in range(10):
         grown.add_kernel(FIRST_AGE * growth.WIDTH, *figures)
@@ -70,7 +79,9 @@ def test_descriptors_threads_processes_and_shared_memory_are_suspect(figures: tu
 def test_a_large_leak_in_few_runs_is_told_by_the_runs_between_audits() -> None:
     grown = audited([0.0] * 20)
     for number in range(200):
-        grown.add_sample(grown.begin(), 0.0, 2.0 * FREE_LIST_BYTES if number % 50 == 0 else 0.0, only_large=True)
+        grown.add_sample(
+            grown.begin(), 0.0, 2.0 * FREE_LIST_BYTES if number % 50 == 0 else 0.0, only_large=True
+        )
     suspicion = suspected(grown)
     assert suspicion.bytes == pytest.approx(4 * 2 * FREE_LIST_BYTES / 220)
 

@@ -1,4 +1,5 @@
-"""What the code says that a container can hold: numbers that may be its limit, and none where nobody takes anything out."""
+"""What the code says that a container can hold: numbers that may be its limit, and none where
+nobody takes anything out."""
 
 from __future__ import annotations
 
@@ -45,7 +46,10 @@ def put(value):
 
 
 def test_a_heap_that_is_popped_is_bounded(define: Define) -> None:
-    define("from heapq import heappop\nHELD = []\ndef put(value):\n    if len(HELD) > 90:\n        heappop(HELD)")
+    define(
+        "from heapq import heappop\nHELD = []\ndef put(value):\n    if len(HELD) > 90:\n        "
+        "heappop(HELD)"
+    )
     assert limits(".HELD") == (90,)
 
 
@@ -74,7 +78,9 @@ class Cache:
     shop.CACHE.timeout = 3_600
     assert limits(".CACHE", ".entries") == limits(".CACHE", ".order") == (150,)
     shop.CACHE.size = 999
-    assert 999 in limits(".CACHE", ".entries"), "compared with: it may be one, as far as anybody can tell"
+    assert 999 in limits(".CACHE", ".entries"), (
+        "compared with: it may be one, as far as anybody can tell"
+    )
 
 
 def test_a_dict_of_a_class_that_takes_out_by_itself_is_bounded(define: Define) -> None:
@@ -153,14 +159,24 @@ def put(value):
     "code",
     [
         pytest.param("def put(value): HELD.append(value)", id="nobody takes out"),
-        pytest.param("def put(value):\n    HELD.append(value)\n    if len(HELD) > 100: print('many')", id="a warning only"),
-        pytest.param("def drop(now):\n    if HELD[0] < now - 3600: HELD.pop()", id="by age, not by size"),
         pytest.param(
-            "def put(n):\n    rows = [0] * 1000\n    HELD.append(rows[0])\n    n = len(rows)\n    rows.clear()\n    return n > 500",
+            "def put(value):\n    HELD.append(value)\n    if len(HELD) > 100: print('many')",
+            id="a warning only",
+        ),
+        pytest.param(
+            "def drop(now):\n    if HELD[0] < now - 3600: HELD.pop()", id="by age, not by size"
+        ),
+        pytest.param(
+            "def put(n):\n    rows = [0] * 1000\n    HELD.append(rows[0])\n    n = len(rows)\n    "
+            "rows.clear()\n    return n > 500",
             id="takes out of something else",
         ),
-        pytest.param("OTHER = []\ndef put():\n    if len(OTHER) > 99: OTHER.clear()", id="another container"),
-        pytest.param("def put():\n    if len(HELD) > 3: HELD.clear()", id="a small number is a flag"),
+        pytest.param(
+            "OTHER = []\ndef put():\n    if len(OTHER) > 99: OTHER.clear()", id="another container"
+        ),
+        pytest.param(
+            "def put():\n    if len(HELD) > 3: HELD.clear()", id="a small number is a flag"
+        ),
     ],
 )
 def test_without_code_that_takes_out_by_size_there_is_no_limit(define: Define, code: str) -> None:
@@ -173,13 +189,15 @@ def test_what_is_gone_has_no_limit(define: Define) -> None:
     assert limits(".GONE", ".entries") == limits_of("gone\0.HELD") == ()
 
 
-# --- as the probe tells it ------------------------------------------------------------------------------------------
+# --- as the probe tells it ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def full(define: Define) -> Any:
     """A container that its code bounds at ten, followed by a probe."""
-    shop = define("HELD = []\ndef put(value):\n    if len(HELD) > 10 or len(HELD) > 20:\n        del HELD[:5]")
+    shop = define(
+        "HELD = []\ndef put(value):\n    if len(HELD) > 10 or len(HELD) > 20:\n        del HELD[:5]"
+    )
     probe = Probe()
     probe.work(FOREVER)
     shop.HELD.append(0)

@@ -1,4 +1,5 @@
-"""The container probe finds what grows, keeps nothing alive, and runs none of the application's code."""
+"""The container probe finds what grows, keeps nothing alive, and runs none of the application's
+code."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def counter() -> Callable[[], str]:
     return lambda: f"key-{next(numbers)}"
 
 
-# --- kinds of holders -----------------------------------------------------------------------------------------------
+# --- kinds of holders ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,9 +64,13 @@ def counter() -> Callable[[], str]:
         (io.StringIO(), lambda found: found.write("v"), "StringIO"),
     ],
 )
-def test_a_container_of_a_module_grows(define: Define, value: Any, grow: Callable[[Any], None], kind: str) -> None:
+def test_a_container_of_a_module_grows(
+    define: Define, value: Any, grow: Callable[[Any], None], kind: str
+) -> None:
     define(HELD=value)
-    assert rows_after(lambda: grow(value))["shop.HELD"] == ContainerRow("shop.HELD", kind, 3, 3, None)
+    assert rows_after(lambda: grow(value))["shop.HELD"] == ContainerRow(
+        "shop.HELD", kind, 3, 3, None
+    )
 
 
 def test_a_buffer_grows_by_what_it_allocates(define: Define) -> None:
@@ -87,14 +92,19 @@ def test_a_text_that_is_added_to_grows(define: Define, piece: Any) -> None:
     def grow() -> None:
         shop.LOG += piece
 
-    assert rows_after(grow)["shop.LOG"] == ContainerRow("shop.LOG", type(piece).__name__, 2000, 1500, None)
+    assert rows_after(grow)["shop.LOG"] == ContainerRow(
+        "shop.LOG", type(piece).__name__, 2000, 1500, None
+    )
 
 
 def test_a_class_attribute_grows(define: Define) -> None:
     shop = define("class Registry:\n    items = []\n    class Inner:\n        seen = set()")
     assert rows_after(lambda: shop.Registry.items.append(1))["shop.Registry.items"].growth == 3
     add = counter()
-    assert rows_after(lambda: shop.Registry.Inner.seen.add(add()))["shop.Registry.Inner.seen"].growth == 3
+    assert (
+        rows_after(lambda: shop.Registry.Inner.seen.add(add()))["shop.Registry.Inner.seen"].growth
+        == 3
+    )
 
 
 def test_a_class_of_another_module_is_named_by_its_own(define: Define) -> None:
@@ -144,24 +154,31 @@ def test_a_function_among_its_own_defaults_is_no_error(define: Define) -> None:
 def test_an_unbounded_lru_cache_grows_without_a_limit(define: Define) -> None:
     shop = define("import functools\n@functools.lru_cache(maxsize=None)\ndef load(key): return key")
     key = counter()
-    assert rows_after(lambda: shop.load(key()))["shop.load"] == ContainerRow("shop.load", "lru_cache", 3, 3, None)
+    assert rows_after(lambda: shop.load(key()))["shop.load"] == ContainerRow(
+        "shop.load", "lru_cache", 3, 3, None
+    )
 
 
 def test_a_bounded_lru_cache_tells_its_limit(define: Define) -> None:
     shop = define(
-        "import functools\nclass Store:\n    @staticmethod\n    @functools.lru_cache(maxsize=99)\n    def load(key): return key"
+        "import functools\nclass Store:\n    @staticmethod\n    @functools.lru_cache(maxsize=99)\n "
+        "   def load(key): return key"
     )
     key = counter()
     assert rows_after(lambda: shop.Store.load(key()))["shop.Store.load"].limit == 99
 
 
 def test_what_a_cached_function_holds_is_found_behind_the_cache(define: Define) -> None:
-    shop = define("import functools\n@functools.lru_cache\ndef load(key, seen=[]): seen.append(key)")
+    shop = define(
+        "import functools\n@functools.lru_cache\ndef load(key, seen=[]): seen.append(key)"
+    )
     key = counter()
     assert rows_after(lambda: shop.load(key()))["shop.load(seen=)"].growth == 3
 
 
-@pytest.mark.parametrize("signature", ["item, cache=[]", "item, one=1, cache=[]", "item, *, one=1, cache=[]"])
+@pytest.mark.parametrize(
+    "signature", ["item, cache=[]", "item, one=1, cache=[]", "item, *, one=1, cache=[]"]
+)
 def test_a_default_argument_grows(define: Define, signature: str) -> None:
     shop = define(f"def load({signature}): cache.append(item)")
     assert rows_after(lambda: shop.load(1))["shop.load(cache=)"].growth == 3
@@ -185,7 +202,8 @@ def test_a_propertys_default_argument_grows(define: Define) -> None:
 
 def test_a_closures_variable_grows(define: Define) -> None:
     shop = define(
-        "def make():\n    seen = []\n    unbound: int\n    def add(item): seen.append(item)\n    return add\nadd = make()"
+        "def make():\n    seen = []\n    unbound: int\n    def add(item): seen.append(item)\n    "
+        "return add\nadd = make()"
     )
     assert rows_after(lambda: shop.add(1))["shop.add.<closure>.seen"].growth == 3
 
@@ -207,7 +225,10 @@ def test_a_functions_attribute_grows(define: Define) -> None:
 
 
 def test_instances_are_looked_into_four_attributes_deep(define: Define) -> None:
-    shop = define("class Node:\n    def __init__(self, below):\n        self.items = []\n        self.below = below\nroot = None")
+    shop = define(
+        "class Node:\n    def __init__(self, below):\n        self.items = []\n        self.below "
+        "= below\nroot = None"
+    )
     lists = []
     for _ in range(6):
         shop.root = shop.Node(shop.root)
@@ -218,7 +239,10 @@ def test_instances_are_looked_into_four_attributes_deep(define: Define) -> None:
 
 
 def test_slots_are_looked_into(define: Define) -> None:
-    shop = define("class Store:\n    __slots__ = ('items', 'empty')\n    def __init__(self): self.items = []\nstore = Store()")
+    shop = define(
+        "class Store:\n    __slots__ = ('items', 'empty')\n    def __init__(self): self.items = "
+        "[]\nstore = Store()"
+    )
     assert rows_after(lambda: shop.store.items.append(1))["shop.store.items"].growth == 3
 
 
@@ -236,7 +260,10 @@ def test_a_thread_local_grows(define: Define) -> None:
 
 
 def test_a_thread_local_that_would_run_its_own_code_is_left_alone(define: Define) -> None:
-    shop = define("import threading\nruns = [0]\nclass Local(threading.local):\n    def __init__(self): runs[0] += 1\n")
+    shop = define(
+        "import threading\nruns = [0]\nclass Local(threading.local):\n    def __init__(self): "
+        "runs[0] += 1\n"
+    )
     made = []
     thread = threading.Thread(target=lambda: made.append(shop.Local()))
     thread.start()
@@ -247,7 +274,9 @@ def test_a_thread_local_that_would_run_its_own_code_is_left_alone(define: Define
 
 
 def test_a_context_variables_value_grows(define: Define) -> None:
-    variable: contextvars.ContextVar[list[int]] = define(VARIABLE=contextvars.ContextVar("VARIABLE")).VARIABLE
+    variable: contextvars.ContextVar[list[int]] = define(
+        VARIABLE=contextvars.ContextVar("VARIABLE")
+    ).VARIABLE
     variable.set([])
     assert rows_after(lambda: variable.get().append(1))["shop.VARIABLE.get()"].growth == 3
 
@@ -309,7 +338,9 @@ def test_the_values_of_a_large_container_are_not_looked_into(define: Define) -> 
 
 def test_a_deque_tells_its_limit(define: Define) -> None:
     held = define(LATEST=deque(maxlen=9000)).LATEST
-    assert rows_after(lambda: held.append(1))["shop.LATEST"] == ContainerRow("shop.LATEST", "deque", 3, 3, 9000)
+    assert rows_after(lambda: held.append(1))["shop.LATEST"] == ContainerRow(
+        "shop.LATEST", "deque", 3, 3, 9000
+    )
 
 
 def test_modules_made_at_run_time_grow_sys_modules(define: Define) -> None:
@@ -324,7 +355,7 @@ def test_a_module_that_gets_ever_more_names_grows(define: Define) -> None:
     assert rows_after(lambda: setattr(shop, name(), 1))["shop.__dict__"].growth == 3
 
 
-# --- no foreign code ------------------------------------------------------------------------------------------------
+# --- no foreign code ----------------------------------------------------------------------------
 
 
 class HostileMeta(type):
@@ -341,15 +372,33 @@ def touched(*_: Any) -> Any:
     raise AssertionError("foreign code was run")
 
 
-METHODS = ("__len__", "__eq__", "__hash__", "__iter__", "__getitem__", "__missing__", "__contains__", "__bool__", "items", "get")
-HOSTILE = dict.fromkeys((*METHODS, "__getattr__", "__getattribute__"), touched) | {"__class__": property(touched)}
+METHODS = (
+    "__len__",
+    "__eq__",
+    "__hash__",
+    "__iter__",
+    "__getitem__",
+    "__missing__",
+    "__contains__",
+    "__bool__",
+    "items",
+    "get",
+)
+HOSTILE = dict.fromkeys((*METHODS, "__getattr__", "__getattribute__"), touched) | {
+    "__class__": property(touched)
+}
 
 
 @pytest.mark.parametrize(
     ("base", "grow"),
-    [(dict, lambda found: dict.__setitem__(found, dict.__len__(found), 1)), (list, lambda found: list.append(found, 1))],
+    [
+        (dict, lambda found: dict.__setitem__(found, dict.__len__(found), 1)),
+        (list, lambda found: list.append(found, 1)),
+    ],
 )
-def test_a_subclasss_own_code_is_not_run(define: Define, base: type, grow: Callable[[Any], None]) -> None:
+def test_a_subclasss_own_code_is_not_run(
+    define: Define, base: type, grow: Callable[[Any], None]
+) -> None:
     held = HostileMeta.__new__(HostileMeta, "Hostile", (base,), dict(HOSTILE))()
     object.__getattribute__(held, "__dict__")["nested"] = nested = []
     define(HELD=held)
@@ -393,17 +442,22 @@ def test_keys_are_not_compared(define: Define) -> None:
 def test_a_property_and_a_descriptor_are_not_asked(define: Define) -> None:
     define(
         "class Asked:\n    def __get__(self, *_): raise AssertionError\n"
-        "class Store:\n    asked = Asked()\n    @property\n    def items(self): raise AssertionError\n"
-        "    def __getattr__(self, name): raise AssertionError\nstore = Store()\nstore.__dict__['held'] = []"
+        "class Store:\n    asked = Asked()\n    @property\n    def items(self): raise "
+        "AssertionError\n"
+        "    def __getattr__(self, name): raise AssertionError\nstore = "
+        "Store()\nstore.__dict__['held'] = []"
     )
     rows_after(lambda: None)
 
 
-# --- nothing is kept, nothing is changed ----------------------------------------------------------------------------
+# --- nothing is kept, nothing is changed --------------------------------------------------------
 
 
 def test_nothing_is_kept_alive(define: Define) -> None:
-    shop = define("class Store:\n    def __init__(self): self.items = [set()]\nSTORE = Store()\nHELD = {'a': Store()}")
+    shop = define(
+        "class Store:\n    def __init__(self): self.items = [set()]\nSTORE = Store()\nHELD = {'a': "
+        "Store()}"
+    )
     probe = Probe()
     probe.work(FOREVER)
     shop.STORE.items.append(1)
@@ -413,7 +467,12 @@ def test_nothing_is_kept_alive(define: Define) -> None:
     probe.work(FOREVER)
     probe.sizes()
     probe.rows()
-    references = [weakref.ref(shop.STORE), weakref.ref(shop.HELD["a"]), weakref.ref(shop.STORE.items[0]), weakref.ref(shop.Store)]
+    references = [
+        weakref.ref(shop.STORE),
+        weakref.ref(shop.HELD["a"]),
+        weakref.ref(shop.STORE.items[0]),
+        weakref.ref(shop.Store),
+    ]
     del shop.STORE, shop.Store
     shop.HELD.clear()
     gc.collect()
@@ -459,7 +518,11 @@ def test_the_agents_own_containers_are_left_out(define: Define) -> None:
     for _ in range(3):
         define(name=name())
     probe.work(FOREVER)
-    assert not [row for row in probe.rows() if "probe" in row.path or row.path.startswith(("celery_memory_exporter.", "shop."))]
+    assert not [
+        row
+        for row in probe.rows()
+        if "probe" in row.path or row.path.startswith(("celery_memory_exporter.", "shop."))
+    ]
 
 
 def test_the_demo_application_is_not_the_agent() -> None:
@@ -469,7 +532,7 @@ def test_the_demo_application_is_not_the_agent() -> None:
     assert shapes.is_own("celery_memory_exporter")
 
 
-# --- growth ---------------------------------------------------------------------------------------------------------
+# --- growth -------------------------------------------------------------------------------------
 
 
 def test_growth_counts_from_when_a_container_was_first_seen(define: Define) -> None:
@@ -481,7 +544,10 @@ def test_growth_counts_from_when_a_container_was_first_seen(define: Define) -> N
     shop.NEW.append(1)
     shop.OLD.append(1)
     probe.work(FOREVER)
-    assert {row.path: row.growth for row in probe.rows() if row.path.startswith("shop.")} == {"shop.OLD": 1, "shop.NEW": 1}
+    assert {row.path: row.growth for row in probe.rows() if row.path.startswith("shop.")} == {
+        "shop.OLD": 1,
+        "shop.NEW": 1,
+    }
 
 
 def test_only_what_grew_is_followed_and_the_greatest_growth_comes_first(define: Define) -> None:
@@ -546,12 +612,14 @@ def test_a_module_deleted_between_walks_is_no_error(define: Define) -> None:
 
 
 @pytest.mark.parametrize("module", [None, 7, object(), types.SimpleNamespace(items=[])])
-def test_what_is_no_module_in_sys_modules_is_no_error(monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+def test_what_is_no_module_in_sys_modules_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, module: Any
+) -> None:
     monkeypatch.setitem(sys.modules, "shop", module)
     rows_after(lambda: None)
 
 
-# --- caps and budgets -----------------------------------------------------------------------------------------------
+# --- caps and budgets ---------------------------------------------------------------------------
 
 
 def test_a_walk_goes_on_over_many_calls(define: Define) -> None:
@@ -595,7 +663,7 @@ def test_the_number_of_followed_containers_has_a_cap(define: Define) -> None:
     assert len(probe.rows()) == len(probe.sizes()) == 5
 
 
-# --- addresses ------------------------------------------------------------------------------------------------------
+# --- addresses ----------------------------------------------------------------------------------
 
 
 @given(st.text(max_size=200))

@@ -78,7 +78,9 @@ def test_a_slot_is_named(define: Define) -> None:
 
 
 def test_a_closure_is_named_by_its_variable(define: Define) -> None:
-    shop = define("def make():\n    kept = []\n    return lambda item: kept.append(item)\nadd = make()")
+    shop = define(
+        "def make():\n    kept = []\n    return lambda item: kept.append(item)\nadd = make()"
+    )
     node = Node()
     shop.add(node)
     assert path_to_module([node], LONG) == "shop.add.<closure>.kept[...]"
@@ -145,7 +147,9 @@ def test_nothing_is_kept_alive(define: Define) -> None:
         assert reference() is None
 
 
-def test_without_objgraph_there_is_no_answer(define: Define, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_objgraph_there_is_no_answer(
+    define: Define, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node = Node()
     define(HELD=[node])
     monkeypatch.setitem(sys.modules, "objgraph", None)
@@ -156,8 +160,18 @@ def test_a_lazy_proxy_on_the_way_stays_lazy(define: Define) -> None:
     def touched(*_: Any) -> Any:
         raise AssertionError("foreign code was run")
 
-    names = ("__len__", "__eq__", "__hash__", "__iter__", "__bool__", "__getattr__", "__getattribute__")
-    hostile = type("Hostile", (), dict.fromkeys(names, touched) | {"__class__": property(touched)})()
+    names = (
+        "__len__",
+        "__eq__",
+        "__hash__",
+        "__iter__",
+        "__bool__",
+        "__getattr__",
+        "__getattribute__",
+    )
+    hostile = type(
+        "Hostile", (), dict.fromkeys(names, touched) | {"__class__": property(touched)}
+    )()
     node = Node()
     object.__setattr__(hostile, "kept", node)
     define(PROXY=hostile)

@@ -52,7 +52,13 @@ def failure() -> trace_ok_t:
         return trace_ok_t(ExceptionInfo(), TraceInfo("FAILURE", error), None, None)
 
 
-def run(meter: Meter, body: Callable[[], Any], name: str = "t", times: int = 1, queue: str | None = "celery") -> list[float]:
+def run(
+    meter: Meter,
+    body: Callable[[], Any],
+    name: str = "t",
+    times: int = 1,
+    queue: str | None = "celery",
+) -> list[float]:
     """The task's row after so many runs; a successful run's value is what ``body`` returns."""
     request = {"delivery_info": {"routing_key": queue}}
     trace = measured(meter, name, lambda *_: answer(value=body()))
@@ -66,7 +72,9 @@ def retained(meter: Meter, name: str = "t", queue: str = "celery") -> tuple[floa
     row = meter.books.growth[name, queue].row
     blocks, native, runs = growth.retained([row])
     after_the_first = row[growth.WIDTH : growth.FAILED]
-    measured_runs = sum(sum(after_the_first[column :: growth.WIDTH]) for column in (growth.AUDITED, growth.SAMPLED))
+    measured_runs = sum(
+        sum(after_the_first[column :: growth.WIDTH]) for column in (growth.AUDITED, growth.SAMPLED)
+    )
     return (blocks / runs, native / runs, measured_runs) if runs else (0.0, 0.0, measured_runs)
 
 
@@ -81,8 +89,13 @@ def test_a_run_that_keeps_nothing_retains_nothing() -> None:
     row = run(meter, lambda: None, times=201)
     assert row[0] == 201
     blocks, _, runs = retained(meter)
-    assert 190 <= runs <= 200, "the first run of a process pays for start-up and is left out, as those with a collection are"
-    assert abs(blocks) < 1.5, "the interpreter's free lists move by a block or so; an audit is exact"
+    assert 190 <= runs <= 200, (
+        "the first run of a process pays for start-up and is left out, as those with a collection "
+        "are"
+    )
+    assert abs(blocks) < 1.5, (
+        "the interpreter's free lists move by a block or so; an audit is exact"
+    )
 
 
 def test_twenty_small_objects_a_run_are_twenty_blocks_a_run() -> None:
@@ -109,7 +122,12 @@ def test_arguments_are_not_retained() -> None:
     meter = make_meter()
     trace = measured(meter, "t", lambda uuid, args, kwargs, request: answer(value=len(args[0])))
     for _ in range(21):
-        trace("uuid", ([str(number) for number in range(100_000)],), {}, {"delivery_info": {"routing_key": "celery"}})
+        trace(
+            "uuid",
+            ([str(number) for number in range(100_000)],),
+            {},
+            {"delivery_info": {"routing_key": "celery"}},
+        )
     assert abs(retained_bytes(meter)) < 1024
 
 
@@ -152,12 +170,19 @@ def sampled(meter: Meter) -> tuple[float, float]:
     """Runs that were read without an audit, past the first, and their bytes."""
     row = meter.books.growth["t", "celery"].row
     columns = (growth.SAMPLED, growth.SAMPLED_BYTES)
-    count, size = (sum(row[growth.WIDTH + column : growth.FAILED : growth.WIDTH]) for column in columns)
+    count, size = (
+        sum(row[growth.WIDTH + column : growth.FAILED : growth.WIDTH]) for column in columns
+    )
     return count, size
 
 
 @pytest.mark.parametrize(
-    ("size", "told"), [(LARGE_NATIVE_BYTES // 2, 0.0), (2 * LARGE_NATIVE_BYTES, 2.0 * LARGE_NATIVE_BYTES), (10**6, 1e6)]
+    ("size", "told"),
+    [
+        (LARGE_NATIVE_BYTES // 2, 0.0),
+        (2 * LARGE_NATIVE_BYTES, 2.0 * LARGE_NATIVE_BYTES),
+        (10**6, 1e6),
+    ],
 )
 def test_beside_audits_a_reading_alone_tells_of_much_only(size: int, told: float) -> None:
     """An audit leaves the interpreter's free lists empty, and the next runs fill them."""
@@ -218,10 +243,15 @@ def test_elsewhere_a_failed_run_is_not_measured(audits: bool) -> None:
     for _ in range(3):
         trace("uuid", (), {}, {})
     assert retained(meter, "t", "")[2] == 0
-    assert (meter.books.growth["t", ""].audits, meter.books.growth["t", ""].row[growth.FAILED]) == (0, 0)
+    assert (meter.books.growth["t", ""].audits, meter.books.growth["t", ""].row[growth.FAILED]) == (
+        0,
+        0,
+    )
 
 
-@pytest.mark.parametrize(("state", "column"), [("RETRY", 2), ("REJECTED", 3), ("IGNORED", 4), ("STRANGE", 1)])
+@pytest.mark.parametrize(
+    ("state", "column"), [("RETRY", 2), ("REJECTED", 3), ("IGNORED", 4), ("STRANGE", 1)]
+)
 def test_other_outcomes(state: str, column: int) -> None:
     meter = make_meter()
     measured(meter, "t", lambda *_: answer(TraceInfo(state, None)))("uuid", (), {}, {})
@@ -273,7 +303,9 @@ def test_runs_that_overlap_are_counted_and_left_out_of_the_memory_figures() -> N
         row = meter.books.rows[name, "celery"]
         assert row[0] == runs
         assert sum(row[tally.DELTA : tally.PEAK]) == 0
-        assert sum(meter.books.growth[name, "celery"].row[1:]) == runs - 1, "runs by age and nothing else"
+        assert sum(meter.books.growth[name, "celery"].row[1:]) == runs - 1, (
+            "runs by age and nothing else"
+        )
 
 
 @pytest.mark.parametrize("audits", [True, False])
@@ -289,7 +321,9 @@ def test_runs_during_the_agents_own_work_are_left_out_of_what_is_retained(audits
 
 
 @pytest.mark.parametrize("audits", [True, False])
-def test_a_run_that_the_agents_own_work_falls_into_is_left_out_of_what_is_retained(audits: bool) -> None:
+def test_a_run_that_the_agents_own_work_falls_into_is_left_out_of_what_is_retained(
+    audits: bool,
+) -> None:
     meter = make_meter(audits=audits)
     run(meter, lambda: None)
 
@@ -311,7 +345,8 @@ def test_a_peak_that_is_gone_at_the_end_is_seen() -> None:
 
 
 def test_the_pools_own_memory_limit_still_sees_a_peak_above_it() -> None:
-    """The pool compares ru_maxrss after each run: once it is above the limit, the mark is left alone."""
+    """The pool compares ru_maxrss after each run: once it is above the limit, the mark is left
+    alone."""
     meter = make_meter(peak_limit_bytes=1)
     peak = bytearray(64 * 1024 * 1024)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -330,7 +365,9 @@ def test_task_types_beyond_the_cap_are_summed_as_other() -> None:
     assert meter.books.tasks_folded == 9_990
 
 
-@pytest.mark.parametrize("request_", [None, {}, {"delivery_info": None}, {"delivery_info": {"routing_key": None}}])
+@pytest.mark.parametrize(
+    "request_", [None, {}, {"delivery_info": None}, {"delivery_info": {"routing_key": None}}]
+)
 def test_a_request_without_a_queue(request_: Any) -> None:
     meter = make_meter()
     measured(meter, "t", lambda *_: answer())("uuid", (), {}, request_)
@@ -394,7 +431,9 @@ def test_tracers_are_wrapped_once_however_often_it_is_asked() -> None:
 
 def test_readings_have_a_share_of_the_time_and_those_taken_stand_for_the_others() -> None:
     def keep() -> None:
-        KEPT.append(tuple([object() for _ in range(50)]))  # much, beside what free lists take and give
+        KEPT.append(
+            tuple([object() for _ in range(50)])
+        )  # much, beside what free lists take and give
 
     meter = make_meter()
     run(meter, keep, times=101)
@@ -410,7 +449,12 @@ def test_calibration_leaves_no_trace() -> None:
     meter = make_meter()
     assert CALIBRATION_RUNS
     assert (meter.books.rows, meter.books.growth) == ({}, {})
-    assert (meter.runs, meter.overhead_seconds, meter.busy_seconds, meter.idle) == (0, 0.0, 0.0, True)
+    assert (meter.runs, meter.overhead_seconds, meter.busy_seconds, meter.idle) == (
+        0,
+        0.0,
+        0.0,
+        True,
+    )
     assert (meter.auditor.budget.spent, meter.guard.errors) == (0.0, 0)
 
 
@@ -436,10 +480,15 @@ def test_to_an_audit_what_is_returned_makes_no_difference_at_all(value: object) 
     def blocks_a_run() -> float:
         meter = make_meter(audits=True)
         meter.auditor.budget = Budget(0.0, 1e9)
-        trace = measured(meter, "t", lambda *_: trace_ok_t(value, None, float("0.25"), "".join(list(repr(value)))))
+        trace = measured(
+            meter,
+            "t",
+            lambda *_: trace_ok_t(value, None, float("0.25"), "".join(list(repr(value)))),
+        )
         for _ in range(21):
             trace("uuid", (), {}, {"delivery_info": {"routing_key": "celery"}})
         return retained(meter)[0]
 
-    # Blocks are counted in the whole process: once in a while a thread of the test runner keeps some.
+    # Blocks are counted in the whole process: once in a while a thread of the test runner keeps
+    # some.
     assert 0 in (blocks_a_run() for _ in range(3))

@@ -79,9 +79,16 @@ def test_what_much_an_audit_finds_is_told_apart() -> None:
     grown.add_audit(start, 10, 100)
     grown.add_audit(start, 0, FREE_LIST_BYTES)
     size = 10 * MEAN_BLOCK_BYTES + 100
-    assert (grown.row[growth.AUDITED], grown.row[growth.BLOCKS], grown.row[growth.NATIVE]) == (2, 10, 100 + FREE_LIST_BYTES)
+    assert (grown.row[growth.AUDITED], grown.row[growth.BLOCKS], grown.row[growth.NATIVE]) == (
+        2,
+        10,
+        100 + FREE_LIST_BYTES,
+    )
     assert grown.row[growth.SQUARES] == size**2 + FREE_LIST_BYTES**2
-    assert (grown.row[growth.LARGE], grown.row[growth.LARGE_SQUARES]) == (FREE_LIST_BYTES, FREE_LIST_BYTES**2)
+    assert (grown.row[growth.LARGE], grown.row[growth.LARGE_SQUARES]) == (
+        FREE_LIST_BYTES,
+        FREE_LIST_BYTES**2,
+    )
     assert grown.audits == 2
 
 
@@ -89,7 +96,9 @@ def test_a_sample_is_told_in_bytes() -> None:
     grown = Growth()
     grown.add_sample(grown.begin(), 2, 20, only_large=False)
     size = 2 * MEAN_BLOCK_BYTES + 20
-    assert [grown.row[at] for at in (growth.SAMPLED, growth.SAMPLED_BYTES, growth.SAMPLED_SQUARES)] == [1, size, size**2]
+    assert [
+        grown.row[at] for at in (growth.SAMPLED, growth.SAMPLED_BYTES, growth.SAMPLED_SQUARES)
+    ] == [1, size, size**2]
 
 
 def test_beside_audits_only_much_counts() -> None:
@@ -164,7 +173,12 @@ def test_a_profile_ends_with_the_last_age_that_was_reached() -> None:
     assert profile.runs == [1, 4, 2]
     assert profile.blocks == [0, 0, 2]
     assert profile.native == [0, 0, 7]
-    assert [profile.fds[2], profile.threads[2], profile.children[2], profile.shared[2]] == [1, 2, 3, 4096]
+    assert [profile.fds[2], profile.threads[2], profile.children[2], profile.shared[2]] == [
+        1,
+        2,
+        3,
+        4096,
+    ]
     assert [profile.garbage_blocks[2], profile.garbage_native[2]] == [5, 6]
     assert {len(getattr(profile, each.name)) for each in dataclasses.fields(Profile)} == {3}
 

@@ -17,7 +17,16 @@ from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import MAX_TYPES, Growth
 from celery_memory_exporter.agent.worker import evidence
 from celery_memory_exporter.agent.worker.channel import Channel
-from celery_memory_exporter.agent.worker.evidence import FADE, NAME_BYTES, NAMES, Words, apply, faded, records, together
+from celery_memory_exporter.agent.worker.evidence import (
+    FADE,
+    NAME_BYTES,
+    NAMES,
+    Words,
+    apply,
+    faded,
+    records,
+    together,
+)
 from celery_memory_exporter.common.names import short_name
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
@@ -34,7 +43,9 @@ def full_dossier(letter: str) -> Dossier:
     return dossier
 
 
-def told(grown: Growth, dossier: Dossier | None, rows: dict[str, ContainerRow] | None = None) -> Words:
+def told(
+    grown: Growth, dossier: Dossier | None, rows: dict[str, ContainerRow] | None = None
+) -> Words:
     words = Words()
     for kind, _, _, _, *rest in records(PID, ("t", "q"), grown, dossier, rows or {}):
         apply(words, kind, rest)
@@ -47,7 +58,9 @@ def test_every_record_fits_the_pipe_with_the_longest_names(letter: str) -> None:
     grown.row = array("d", [math.pi] * growth.SIZE)
     grown.add_survivors({f"{number}" + letter * 500: 2**60 for number in range(MAX_TYPES)})
     dossier = full_dossier(letter)
-    rows = {path: ContainerRow(path, "SimpleQueue", 2**60, 2**60, 2**60) for path in dossier.holders}
+    rows = {
+        path: ContainerRow(path, "SimpleQueue", 2**60, 2**60, 2**60) for path in dossier.holders
+    }
     key = short_name(letter * 500), short_name(letter * 500)
     channel = Channel()
     sent = [record[0] for record in records(PID, key, grown, dossier, rows) if channel.send(record)]
@@ -58,7 +71,10 @@ def test_every_record_fits_the_pipe_with_the_longest_names(letter: str) -> None:
 
 def test_a_process_that_was_not_looked_at_deeply_tells_no_more_than_its_runs() -> None:
     for dossier in (None, Dossier()):
-        assert [record[0] for record in records(PID, ("t", "q"), Growth(), dossier, {})] == ["growth", "survivors"]
+        assert [record[0] for record in records(PID, ("t", "q"), Growth(), dossier, {})] == [
+            "growth",
+            "survivors",
+        ]
 
 
 def test_what_is_told_is_what_was_found() -> None:
@@ -73,8 +89,15 @@ def test_what_is_told_is_what_was_found() -> None:
     words = told(grown, dossier, {"shop.CARTS": ContainerRow("shop.CARTS", "list", 100, 90, 1_000)})
     assert words.row == grown.row
     assert words.survivors == {"shop.Cart": 7}
-    assert (words.deep_audits, words.sites, words.paths) == (3, {("bytes", "shop.py:1"): 64.0}, {"shop.CARTS[...]": 1})
-    assert words.holders == {"shop.CARTS": ("list", 100, 2.0, 1_000), "shop.GONE": ("dict", 0, 1.0, None)}
+    assert (words.deep_audits, words.sites, words.paths) == (
+        3,
+        {("bytes", "shop.py:1"): 64.0},
+        {"shop.CARTS[...]": 1},
+    )
+    assert words.holders == {
+        "shop.CARTS": ("list", 100, 2.0, 1_000),
+        "shop.GONE": ("dict", 0, 1.0, None),
+    }
 
 
 @given(st.dictionaries(st.text(max_size=200), st.integers(1, 2**40), max_size=MAX_TYPES))
@@ -84,7 +107,10 @@ def test_the_most_frequent_survivors_are_told(survivors: dict[str, int]) -> None
     got = told(grown, None).survivors
     assert len(got) <= NAMES
     assert all(len(name.encode("utf-8", "surrogatepass")) <= NAME_BYTES for name in got)
-    assert sorted(got.values(), reverse=True) == sorted(survivors.values(), reverse=True)[: len(got)] or len(got) < NAMES
+    assert (
+        sorted(got.values(), reverse=True) == sorted(survivors.values(), reverse=True)[: len(got)]
+        or len(got) < NAMES
+    )
 
 
 def test_names_that_are_equal_when_cut_add_up() -> None:
@@ -104,8 +130,14 @@ def test_a_repeated_word_replaces_the_earlier_one() -> None:
 
 
 def test_how_containers_filled_up_adds_up_age_by_age_and_goes_with_its_container() -> None:
-    one = Words(holders={"shop.HELD": ("list", 9, 3.0, None)}, fills={"shop.HELD": [(5.0, 10.0)], "shop.GONE": [(1.0, 1.0)]})
-    other = Words(holders={"shop.HELD": ("list", 9, 3.0, None)}, fills={"shop.HELD": [(1.0, 10.0), (2.0, 4.0)]})
+    one = Words(
+        holders={"shop.HELD": ("list", 9, 3.0, None)},
+        fills={"shop.HELD": [(5.0, 10.0)], "shop.GONE": [(1.0, 1.0)]},
+    )
+    other = Words(
+        holders={"shop.HELD": ("list", 9, 3.0, None)},
+        fills={"shop.HELD": [(1.0, 10.0), (2.0, 4.0)]},
+    )
     assert together([one, other]).fills["shop.HELD"] == [(6.0, 20.0), (2.0, 4.0)]
     assert faded(together([one])).fills == {"shop.HELD": [(5.0 * FADE, 10.0 * FADE)]}
 
@@ -123,7 +155,7 @@ def test_a_container_that_has_outgrown_its_limit_in_one_process_has_none() -> No
     assert holder.limit == 500
 
 
-# --- several processes ----------------------------------------------------------------------------------------------
+# --- several processes --------------------------------------------------------------------------
 
 FIGURES = st.integers(0, 10**6)
 ROW_OF = st.lists(st.integers(0, 1_000), min_size=growth.WIDTH, max_size=growth.WIDTH)
@@ -142,7 +174,10 @@ def witnesses(draw: st.DrawFn) -> Words:
         survivors=draw(st.dictionaries(NAME, FIGURES)),
         deep_audits=draw(FIGURES),
         sites=draw(st.dictionaries(st.tuples(st.just("bytes"), NAME), FIGURES)),
-        holders={path: ("dict", items, items / 2, None) for path, items in draw(st.dictionaries(NAME, FIGURES)).items()},
+        holders={
+            path: ("dict", items, items / 2, None)
+            for path, items in draw(st.dictionaries(NAME, FIGURES)).items()
+        },
         paths=draw(st.dictionaries(NAME, st.just(1.0))),
     )
 
@@ -172,7 +207,9 @@ def test_the_order_of_processes_does_not_matter(parts: list[Words], random: obje
 @given(st.lists(witnesses(), min_size=2, max_size=5), st.data())
 def test_nor_does_who_was_summed_first(parts: list[Words], data: st.DataObject) -> None:
     at = data.draw(st.integers(1, len(parts) - 1))
-    assert flat(together(parts)) == pytest.approx(flat(together([together(parts[:at]), *parts[at:]])))
+    assert flat(together(parts)) == pytest.approx(
+        flat(together([together(parts[:at]), *parts[at:]]))
+    )
 
 
 @given(st.lists(witnesses(), min_size=1, max_size=4))
@@ -211,7 +248,10 @@ def test_descriptors_speak_for_a_leak() -> None:
 
 
 def test_a_limit_that_one_process_knows_is_not_forgotten() -> None:
-    knows, forgot = Words(holders={"c": ("deque", 5, 1.0, 100)}), Words(holders={"c": ("deque", 0, 1.0, None)})
+    knows, forgot = (
+        Words(holders={"c": ("deque", 5, 1.0, 100)}),
+        Words(holders={"c": ("deque", 0, 1.0, None)}),
+    )
     for parts in itertools.permutations((knows, forgot)):
         assert together(parts).holders["c"][3] == 100
 
@@ -220,7 +260,10 @@ def test_a_limit_that_one_process_knows_is_not_forgotten() -> None:
 def test_what_is_gone_fades_and_keeps_its_ratios(words: Words) -> None:
     summed = together([words])
     gone = faded(summed)
-    expected = {name: 0.0 if type(name) is tuple and name[0] == "items" else FADE * value for name, value in flat(summed).items()}
+    expected = {
+        name: 0.0 if type(name) is tuple and name[0] == "items" else FADE * value
+        for name, value in flat(summed).items()
+    }
     assert flat(gone) == pytest.approx(expected)
 
 
@@ -232,7 +275,9 @@ def test_what_fades_is_bounded() -> None:
         paths={f"{number}": 1.0 for number in range(100)},
     )
     gone = faded(words)
-    assert [len(part) for part in (gone.survivors, gone.sites, gone.holders, gone.paths)] == [NAMES] * 4
+    assert [len(part) for part in (gone.survivors, gone.sites, gone.holders, gone.paths)] == [
+        NAMES
+    ] * 4
     assert "99" in gone.survivors
 
 
@@ -244,13 +289,19 @@ def test_generations_without_end_weigh_no_more_than_twenty() -> None:
     assert total.witnesses == pytest.approx(FADE / (1 - FADE), rel=0.01)
     assert total.growing == total.witnesses
     start = FIRST_AGE * growth.WIDTH
-    assert total.row[start + growth.BLOCKS] / total.row[start + growth.AUDITED] == pytest.approx(20.0)
+    assert total.row[start + growth.BLOCKS] / total.row[start + growth.AUDITED] == pytest.approx(
+        20.0
+    )
 
 
 def test_evidence_for_the_report() -> None:
     words = together([after(100, blocks=20.0)])
     words.row[FIRST_AGE * growth.WIDTH + growth.RUNS] = 100
-    words.row[growth.FAILED], words.row[growth.FAILED_BLOCKS], words.row[growth.FAILED_NATIVE] = 2, 3, 4
+    words.row[growth.FAILED], words.row[growth.FAILED_BLOCKS], words.row[growth.FAILED_NATIVE] = (
+        2,
+        3,
+        4,
+    )
     words.survivors = {"shop.Cart": 2.6}
     words.sites = {("bytes", "shop.py:1"): 64.04, ("threads", "shop.py:2"): 99.0}
     words.holders = {"shop.CARTS": ("list", 10, 2.0, None), "shop.b": ("dict", 1, 5.0, 7)}
@@ -263,4 +314,7 @@ def test_evidence_for_the_report() -> None:
         ("shop.py:2", "threads", 99.0),
         ("shop.py:1", "bytes", 64.0),
     ]
-    assert [(holder.path, holder.items, holder.limit) for holder in told.holders] == [("shop.b", 1, 7), ("shop.CARTS", 10, None)]
+    assert [(holder.path, holder.items, holder.limit) for holder in told.holders] == [
+        ("shop.b", 1, 7),
+        ("shop.CARTS", 10, None),
+    ]

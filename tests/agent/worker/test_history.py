@@ -39,4 +39,6 @@ def test_points_are_spread_evenly(count: int) -> None:
 
 
 def test_a_short_past_is_told_in_full() -> None:
-    assert filled([float(number) for number in range(SIZE)]).points == [[float(n), float(n)] for n in range(SIZE)]
+    assert filled([float(number) for number in range(SIZE)]).points == [
+        [float(n), float(n)] for n in range(SIZE)
+    ]

@@ -29,7 +29,9 @@ def counter() -> Any:
 class Base:
     """What Celery's own request does with an event: nothing, without ``-E``."""
 
-    def __init__(self, name: str = "shop.send", routing_key: str = "mail", exchange: str = "", **changes: Any) -> None:
+    def __init__(
+        self, name: str = "shop.send", routing_key: str = "mail", exchange: str = "", **changes: Any
+    ) -> None:
         self.name = name
         self.delivery_info = {"exchange": exchange, "routing_key": routing_key}
         self.sent: list[str] = []
@@ -40,7 +42,9 @@ class Base:
     def send_event(self, type: str, **_: Any) -> None:
         self.sent.append(type)
 
-    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
         self.send_event("task-failed", exception=repr(exc_info.exception))
 
 
@@ -50,11 +54,30 @@ def rows(counter: RequestCounter) -> dict[tuple[str, str], Traffic]:
 
 def test_each_event_is_counted_and_goes_on_to_celery(counter: RequestCounter) -> None:
     request = counted(Base, counter)()
-    for event in ("task-started", "task-succeeded", "task-retried", "task-rejected", "task-revoked"):
+    for event in (
+        "task-started",
+        "task-succeeded",
+        "task-retried",
+        "task-rejected",
+        "task-revoked",
+    ):
         request.send_event(event, runtime=0.2)
-    assert request.sent == ["task-started", "task-succeeded", "task-retried", "task-rejected", "task-revoked"]
+    assert request.sent == [
+        "task-started",
+        "task-succeeded",
+        "task-retried",
+        "task-rejected",
+        "task-revoked",
+    ]
     row = rows(counter)["shop.send", "mail"]
-    assert (row.started, row.succeeded, row.retried, row.rejected, row.revoked, row.runtime.sum) == (1, 1, 1, 1, 1, 0.2)
+    assert (
+        row.started,
+        row.succeeded,
+        row.retried,
+        row.rejected,
+        row.revoked,
+        row.runtime.sum,
+    ) == (1, 1, 1, 1, 1, 0.2)
 
 
 def test_what_is_received_is_told_by_a_signal(counter: RequestCounter) -> None:
@@ -85,8 +108,11 @@ def test_a_time_limit_that_is_told_twice_is_one_failure(counter: RequestCounter)
 
 
 @pytest.mark.parametrize("events", [False, True])
-def test_a_success_is_counted_whether_or_not_celery_makes_an_event_of_it(counter: RequestCounter, events: bool) -> None:
-    """Celery derives a class of its own, whose ``on_success`` is another one's when the worker sends no events of any kind."""
+def test_a_success_is_counted_whether_or_not_celery_makes_an_event_of_it(
+    counter: RequestCounter, events: bool
+) -> None:
+    """Celery derives a class of its own, whose ``on_success`` is another one's when the worker
+    sends no events of any kind."""
 
     class Derived(counted(Base, counter)):  # type: ignore[misc]
         def on_success(self, outcome: tuple[int, str, float], **_: object) -> str:
@@ -144,7 +170,9 @@ def test_ten_thousand_task_types_are_two_hundred_and_one(counter: RequestCounter
 
 
 def consumer(*queues: Queue, tags: dict[str, str] | None = None) -> Any:
-    return SimpleNamespace(task_consumer=SimpleNamespace(queues=list(queues), _active_tags=tags or {}))
+    return SimpleNamespace(
+        task_consumer=SimpleNamespace(queues=list(queues), _active_tags=tags or {})
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,10 +181,15 @@ def consumer(*queues: Queue, tags: dict[str, str] | None = None) -> Any:
         (Base(routing_key="mail"), "mail"),
         (Base(exchange="orders", routing_key="order.new"), "orders-in"),
         (Base(exchange="orders", routing_key="order.old"), "order.old"),
-        (Base(routing_key="x", message=SimpleNamespace(delivery_info={"consumer_tag": "None2"})), "orders-in"),
+        (
+            Base(routing_key="x", message=SimpleNamespace(delivery_info={"consumer_tag": "None2"})),
+            "orders-in",
+        ),
     ],
 )
-def test_the_queue_that_a_message_came_by(counter: RequestCounter, request_: Base, queue: str) -> None:
+def test_the_queue_that_a_message_came_by(
+    counter: RequestCounter, request_: Base, queue: str
+) -> None:
     orders = Queue("orders-in", Exchange("orders", type="topic"), routing_key="order.new")
     counter.follow(consumer(Queue("mail"), orders, tags={"mail": "None1", "orders-in": "None2"}))
     assert counter.queue_of(request_) == queue
@@ -171,7 +204,9 @@ def test_the_only_queue_is_every_messages(counter: RequestCounter) -> None:
 def test_how_long_a_message_waited() -> None:
     now = time.time()
     assert waited(Base()) is None
-    told = Base(message=SimpleNamespace(headers={"timestamp_in_ms": 1000 * (now - 10)}, properties={}))
+    told = Base(
+        message=SimpleNamespace(headers={"timestamp_in_ms": 1000 * (now - 10)}, properties={})
+    )
     assert waited(told) == pytest.approx(10, abs=1)
     told._eta = datetime.now(timezone.utc) - timedelta(seconds=4)
     assert waited(told) == pytest.approx(4, abs=1)

@@ -21,7 +21,8 @@ RUNS = 150
 
 @pytest.fixture
 def run(define: Define) -> Iterator[Callable[..., Shares]]:
-    """Runs task bodies by name, all in turn, in a process whose runs may overlap, and answers with what it knows of containers."""
+    """Runs task bodies by name, all in turn, in a process whose runs may overlap, and answers with
+    what it knows of containers."""
 
     def run_all(**bodies: Callable[[int], object]) -> Shares:
         readings = Readings()
@@ -42,7 +43,9 @@ def run(define: Define) -> Iterator[Callable[..., Shares]]:
     return run_all
 
 
-def test_the_container_that_a_tasks_runs_fill_is_its_holder(define: Define, run: Callable[..., Shares]) -> None:
+def test_the_container_that_a_tasks_runs_fill_is_its_holder(
+    define: Define, run: Callable[..., Shares]
+) -> None:
     shop = define("HELD = []")
     shares = run(leaking=shop.HELD.append, innocent=len_of)
     (holder,) = [each for each in shares.holders("leaking") if each.path == "shop.HELD"]
@@ -56,13 +59,19 @@ def len_of(number: int) -> int:
     return len(str(number))
 
 
-def test_what_fills_while_a_task_starts_up_holds_nothing(define: Define, run: Callable[..., Shares]) -> None:
+def test_what_fills_while_a_task_starts_up_holds_nothing(
+    define: Define, run: Callable[..., Shares]
+) -> None:
     shop = define("HELD = []")
-    shares = run(caching=lambda number: shop.HELD.append(number) if len(shop.HELD) < WARM_RUNS else None)
+    shares = run(
+        caching=lambda number: shop.HELD.append(number) if len(shop.HELD) < WARM_RUNS else None
+    )
     assert not shares.holders("caching")
 
 
-def test_another_tasks_container_is_not_ones_own(define: Define, run: Callable[..., Shares]) -> None:
+def test_another_tasks_container_is_not_ones_own(
+    define: Define, run: Callable[..., Shares]
+) -> None:
     shop = define("ONE, TWO = [], {}")
     shares = run(one=shop.ONE.append, two=lambda number: shop.TWO.update({number: number}))
     assert [each.path for each in shares.holders("one")] == ["shop.ONE"]
@@ -75,4 +84,6 @@ def test_what_stopped_growing_shows_in_the_later_half() -> None:
         added.add(1.0 if number < 50 else 0.0)
     estimate = added.estimate()
     assert (estimate.per_run, estimate.runs) == (0.5, 100)
-    assert estimate.late_per_run == pytest.approx((50 - 32) / 68), "since the last power of two below the half"
+    assert estimate.late_per_run == pytest.approx((50 - 32) / 68), (
+        "since the last power of two below the half"
+    )

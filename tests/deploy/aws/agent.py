@@ -1,9 +1,11 @@
-"""What the CloudWatch agent makes of a scrape, by the rules of its Prometheus input and of its EMF exporter.
+"""What the CloudWatch agent makes of a scrape, by the rules of its Prometheus input and of its EMF
+exporter.
 
-The agent is no Python and needs an account, so these rules stand for it: a sample's labels and the target's, less the empty
-ones, are relabelled; gauges go as they are, counters as the difference since the scrape before, histograms and values that are
-no numbers not at all; each declaration whose matcher and selector fit gives one metric for each of its dimension sets that the
-labels hold whole.
+The agent is no Python and needs an account, so these rules stand for it: a sample's labels and the
+target's, less the empty ones, are relabelled; gauges go as they are, counters as the difference
+since the scrape before, histograms and values that are no numbers not at all; each declaration
+whose matcher and selector fit gives one metric for each of its dimension sets that the labels hold
+whole.
 """
 
 from __future__ import annotations
@@ -18,10 +20,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 class CloudWatchAgent:
-    """One target's scrapes, in the agent's and in Prometheus' configuration; ``target`` is the labels that discovery gives."""
+    """One target's scrapes, in the agent's and in Prometheus' configuration; ``target`` is the
+    labels that discovery gives."""
 
-    def __init__(self, config: dict[str, Any], scrape: dict[str, Any], target: Mapping[str, str]) -> None:
-        self._declarations = config["logs"]["metrics_collected"]["prometheus"]["emf_processor"]["metric_declaration"]
+    def __init__(
+        self, config: dict[str, Any], scrape: dict[str, Any], target: Mapping[str, str]
+    ) -> None:
+        self._declarations = config["logs"]["metrics_collected"]["prometheus"]["emf_processor"][
+            "metric_declaration"
+        ]
         (job,) = scrape["scrape_configs"]
         self._rules = job["metric_relabel_configs"]
         self._target = target
@@ -76,17 +83,21 @@ def declares(declaration: Mapping[str, Any], name: str) -> bool:
 
 
 def matches(declaration: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether the matcher fits the source labels' values; a declaration without source labels is skipped."""
+    """Whether the matcher fits the source labels' values; a declaration without source labels is
+    skipped."""
     source = declaration.get("source_labels", [])
     values = declaration.get("label_separator", ";").join(labels.get(each, "") for each in source)
     return bool(source) and re.search(declaration.get("label_matcher", ".*"), values) is not None
 
 
 def relabelled(labels: Mapping[str, str], rules: list[dict[str, Any]]) -> dict[str, str]:
-    """By rules of Prometheus' default action (``replace``), whose regular expression matches the whole value."""
+    """By rules of Prometheus' default action (``replace``), whose regular expression matches the
+    whole value."""
     result = dict(labels)
     for rule in rules:
-        found = re.fullmatch(rule["regex"], ";".join(result.get(each, "") for each in rule["source_labels"]))
+        found = re.fullmatch(
+            rule["regex"], ";".join(result.get(each, "") for each in rule["source_labels"])
+        )
         if found:
             result[rule["target_label"]] = found[1]
     return {name: value for name, value in result.items() if value}

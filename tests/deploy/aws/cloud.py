@@ -1,4 +1,5 @@
-"""CloudFormation's resources that moto does not know, and the evaluation of alarms, which moto leaves out."""
+"""CloudFormation's resources that moto does not know, and the evaluation of alarms, which moto
+leaves out."""
 
 from __future__ import annotations
 
@@ -38,7 +39,12 @@ class Resource(CloudFormationModel):
 
     @classmethod
     def create_from_cloudformation_json(
-        cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **kwargs: Any
+        cls,
+        resource_name: str,
+        cloudformation_json: dict[str, Any],
+        account_id: str,
+        region_name: str,
+        **kwargs: Any,
     ) -> Resource:
         return cls(resource_name, cloudformation_json["Properties"])
 
@@ -47,13 +53,16 @@ class Resource(CloudFormationModel):
 
 
 class Alarm(Resource, CloudFormationModel):
-    """Made by the call that has the same parameters as the resource has properties, checked against CloudWatch's model."""
+    """Made by the call that has the same parameters as the resource has properties, checked against
+    CloudWatch's model."""
 
     def __init__(self, name: str, properties: dict[str, Any]) -> None:
         super().__init__(name, properties)
         # CloudFormation takes a parameter, which is text, for a number where one is due.
         numbers = {"Threshold": float(properties["Threshold"])}
-        boto3.client("cloudwatch", REGION).put_metric_alarm(AlarmName=name, **{**properties, **numbers})
+        boto3.client("cloudwatch", REGION).put_metric_alarm(
+            AlarmName=name, **{**properties, **numbers}
+        )
 
     @staticmethod
     def cloudformation_type() -> str:
@@ -69,36 +78,48 @@ class TopicPolicy(Resource, CloudFormationModel):
 
 
 def metrics_of(alarm: dict[str, Any]) -> list[dict[str, Any]]:
-    """The metrics that an alarm of ``describe_alarms`` reads, with ``Namespace``, ``MetricName``, ``Dimensions``, ``Stat``, …"""
+    """The metrics that an alarm of ``describe_alarms`` reads, with ``Namespace``, ``MetricName``,
+    ``Dimensions``, ``Stat``, …"""
     queries = alarm.get("Metrics") or []
     if not queries:
         return [{"Id": "value", "Stat": alarm["Statistic"], "Period": alarm["Period"], **alarm}]
     return [
-        {"Id": query["Id"], **query["MetricStat"], **query["MetricStat"]["Metric"]} for query in queries if "MetricStat" in query
+        {"Id": query["Id"], **query["MetricStat"], **query["MetricStat"]["Metric"]}
+        for query in queries
+        if "MetricStat" in query
     ]
 
 
 def in_alarm(alarm: dict[str, Any], end: datetime) -> bool:
-    """Whether the alarm's last periods before ``end`` say so, by CloudWatch's rule of M datapoints out of N."""
+    """Whether the alarm's last periods before ``end`` say so, by CloudWatch's rule of M datapoints
+    out of N."""
     periods = alarm["EvaluationPeriods"]
     values = _values(alarm, end - timedelta(minutes=periods), end)
     missing = alarm["TreatMissingData"] == "breaching"
     compare = COMPARISONS[alarm["ComparisonOperator"]]
     minutes = [end - timedelta(minutes=count) for count in range(1, periods + 1)]
-    breaching = [compare(values[minute], alarm["Threshold"]) if minute in values else missing for minute in minutes]
+    breaching = [
+        compare(values[minute], alarm["Threshold"]) if minute in values else missing
+        for minute in minutes
+    ]
     return sum(breaching) >= alarm.get("DatapointsToAlarm", periods)
 
 
 def _values(alarm: dict[str, Any], start: datetime, end: datetime) -> dict[datetime, float]:
     """What the alarm looks at, by minute."""
     series = {metric["Id"]: _statistics(metric, start, end) for metric in metrics_of(alarm)}
-    expressions = [query["Expression"] for query in alarm.get("Metrics") or [] if query.get("Expression")]
+    expressions = [
+        query["Expression"] for query in alarm.get("Metrics") or [] if query.get("Expression")
+    ]
     if not expressions:
         return series["value"]
     (expression,) = expressions
     common = set.intersection(*(set(values) for values in series.values()))
     # Python reads the arithmetic of these expressions as CloudWatch does.
-    return {minute: eval(expression, {}, {name: values[minute] for name, values in series.items()}) for minute in common}
+    return {
+        minute: eval(expression, {}, {name: values[minute] for name, values in series.items()})
+        for minute in common
+    }
 
 
 def _statistics(metric: dict[str, Any], start: datetime, end: datetime) -> dict[datetime, float]:

@@ -1,4 +1,5 @@
-"""A made-up account: no test here reaches the network. Without the extra ``deploy`` the tests skip; in CI they fail."""
+"""A made-up account: no test here reaches the network. Without the extra ``deploy`` the tests skip;
+in CI they fail."""
 
 from __future__ import annotations
 
@@ -14,7 +15,11 @@ import yaml
 from tests.conftest import IN_CI
 
 DEPLOY = Path(__file__).parents[3] / "deploy" / "aws"
-ABSENT = [name for name in ("moto", "boto3", "cfnlint", "jsonschema") if importlib.util.find_spec(name) is None]
+ABSENT = [
+    name
+    for name in ("moto", "boto3", "cfnlint", "jsonschema")
+    if importlib.util.find_spec(name) is None
+]
 
 
 class Skipped(pytest.Module):
@@ -24,7 +29,9 @@ class Skipped(pytest.Module):
         pytest.skip(f"not installed: {', '.join(ABSENT)}: pip install '.[deploy]'")
 
 
-def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
     return Skipped.from_parent(parent, path=module_path) if ABSENT and not IN_CI else None
 
 
@@ -44,13 +51,17 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def on_ecs() -> tuple[dict[str, Any], dict[str, Any]]:
     """The agent's configuration and Prometheus' on ECS."""
-    return json.loads((DEPLOY / "cloudwatch-agent.json").read_text()), yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())
+    return json.loads((DEPLOY / "cloudwatch-agent.json").read_text()), yaml.safe_load(
+        (DEPLOY / "prometheus.yaml").read_text()
+    )
 
 
 def extension() -> dict[str, Any]:
     """Elastic Beanstalk's, whose references to the environment are resolved to ``shop-prod``."""
     text = (DEPLOY / "beanstalk" / ".ebextensions" / "celery-memory.config").read_text()
-    loaded: dict[str, Any] = yaml.safe_load(text.replace('`{"Ref": "AWSEBEnvironmentName"}`', "shop-prod"))
+    loaded: dict[str, Any] = yaml.safe_load(
+        text.replace('`{"Ref": "AWSEBEnvironmentName"}`', "shop-prod")
+    )
     return loaded
 
 

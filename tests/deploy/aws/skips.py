@@ -1,4 +1,5 @@
-"""What of a CloudWatch agent's configuration would silently come to nothing, or cost without bound."""
+"""What of a CloudWatch agent's configuration would silently come to nothing, or cost without
+bound."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from celery_memory_exporter.metrics.catalogue import FAMILIES, Family
 from tests.deploy.aws.agent import declares
 
 #: What discovery on ECS adds to a target's labels, and the agent itself (``ClusterName``).
-ATTACHED = frozenset({"job", "instance", "ClusterName", "TaskDefinitionFamily", "container_name", "ServiceName"})
+ATTACHED = frozenset(
+    {"job", "instance", "ClusterName", "TaskDefinitionFamily", "container_name", "ServiceName"}
+)
 #: Bounded by what an operator names (service, queue, source) or by ``limits.tasks_per_worker``.
 BOUNDED = frozenset({"ClusterName", "service", "queue_name", "source", "name"})
 UNITS = frozenset({"Bytes", "Count", "Seconds", "Percent"})
@@ -23,7 +26,11 @@ def labels_of(family: Family) -> Set[str]:
 
 def skips(emf: dict[str, Any], job: str) -> list[str]:
     """One line for each mistake in an ``emf_processor`` that scrapes a job of that name."""
-    found = [line for declaration in emf["metric_declaration"] for line in _of_declaration(declaration, job)]
+    found = [
+        line
+        for declaration in emf["metric_declaration"]
+        for line in _of_declaration(declaration, job)
+    ]
     for name, unit in emf.get("metric_unit", {}).items():
         if not any(declares(declaration, name) for declaration in emf["metric_declaration"]):
             found.append(f"metric_unit: {name} is not declared")
@@ -36,7 +43,9 @@ def _of_declaration(declaration: dict[str, Any], job: str) -> Iterator[str]:
     for key in ("source_labels", "metric_selectors", "dimensions"):
         if not declaration.get(key):
             yield f"a declaration without {key} is skipped"
-    if declaration.get("source_labels") == ["job"] and not re.search(declaration.get("label_matcher", ".*"), job):
+    if declaration.get("source_labels") == ["job"] and not re.search(
+        declaration.get("label_matcher", ".*"), job
+    ):
         yield f"label_matcher {declaration['label_matcher']} does not match the job {job}"
     for selector in declaration.get("metric_selectors", []):
         families = [family for family in FAMILIES if re.search(selector, family.name)]

@@ -23,7 +23,14 @@ GOLDEN = (Path(__file__).parent.parent.parent / "data" / "golden.txt").read_text
 #: The workers of the golden exposition are celery@web1, celery@bare and celery@past.
 PARAMETERS = {"ClusterName": "shop-prod", "Service": "celery"}
 TARGETS = {
-    "ecs": (on_ecs, {"job": "celery-memory-exporter", "ClusterName": "shop-prod", "TaskDefinitionFamily": "shop-worker"}),
+    "ecs": (
+        on_ecs,
+        {
+            "job": "celery-memory-exporter",
+            "ClusterName": "shop-prod",
+            "TaskDefinitionFamily": "shop-worker",
+        },
+    ),
     "beanstalk": (on_beanstalk, {"job": "celery-memory-exporter", "ClusterName": "shop-prod"}),
 }
 MINUTES = 6
@@ -35,7 +42,9 @@ def create(template: str, parameters: dict[str, str]) -> dict[str, str]:
     """Physical names by logical ones."""
     client = boto3.client("cloudformation", REGION)
     given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-    client.create_stack(StackName="celery-memory", TemplateBody=(DEPLOY / template).read_text(), Parameters=given)
+    client.create_stack(
+        StackName="celery-memory", TemplateBody=(DEPLOY / template).read_text(), Parameters=given
+    )
     resources = client.describe_stack_resources(StackName="celery-memory")["StackResources"]
     return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in resources}
 
@@ -45,7 +54,9 @@ def alarms() -> dict[str, dict[str, Any]]:
     created = create("alarms.yaml", PARAMETERS)
     described = boto3.client("cloudwatch", REGION).describe_alarms()["MetricAlarms"]
     by_name = {each["AlarmName"]: each for each in described}
-    return {logical: by_name[physical] for logical, physical in created.items() if physical in by_name}
+    return {
+        logical: by_name[physical] for logical, physical in created.items() if physical in by_name
+    }
 
 
 def send(target: str, exposition: Exposition) -> datetime:
@@ -56,7 +67,9 @@ def send(target: str, exposition: Exposition) -> datetime:
     now = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     for minute in range(MINUTES):
         data = agent.scrape(exposition(minute), now - timedelta(minutes=MINUTES - minute))
-        client.put_metric_data(Namespace=emf_of(configured()[0])["metric_namespace"], MetricData=data)
+        client.put_metric_data(
+            Namespace=emf_of(configured()[0])["metric_namespace"], MetricData=data
+        )
     return now
 
 
@@ -65,7 +78,9 @@ def without(text: str, name: str) -> str:
 
 
 def with_value(text: str, series: str, value: float) -> str:
-    changed, count = re.subn(rf"^{re.escape(series)} .*$", f"{series} {value}", text, flags=re.MULTILINE)
+    changed, count = re.subn(
+        rf"^{re.escape(series)} .*$", f"{series} {value}", text, flags=re.MULTILINE
+    )
     assert count == 1, series
     return changed
 
@@ -82,15 +97,30 @@ LIMIT = 512 * 2**20
 SCENES: dict[str, tuple[Exposition, set[str]]] = {
     "all is well, and the kills are from before": (lambda _: HEALTHY, set()),
     "a task type leaks": (lambda _: GOLDEN, {"LeakSuspected"}),
-    "a process grows, and no task type is to blame": (lambda _: HEALTHY + NAMELESS, {"LeakSuspected"}),
+    "a process grows, and no task type is to blame": (
+        lambda _: HEALTHY + NAMELESS,
+        {"LeakSuspected"},
+    ),
     "the leak is mended": (lambda minute: GOLDEN if minute < 3 else HEALTHY, set()),
     "just below the limit's share": (lambda _: with_value(HEALTHY, USED, 0.84 * LIMIT), set()),
     "near the limit": (lambda _: with_value(HEALTHY, USED, 0.86 * LIMIT), {"MemoryNearLimit"}),
-    "near the limit in one minute only": (lambda minute: with_value(HEALTHY, USED, (0.9 if minute == 4 else 0.5) * LIMIT), set()),
-    "a child is killed now": (lambda minute: with_value(HEALTHY, KILLS, 2 if minute == MINUTES - 1 else 1), {"OomKill"}),
-    "a child was killed three minutes ago": (lambda minute: with_value(HEALTHY, KILLS, 2 if minute >= 3 else 1), set()),
+    "near the limit in one minute only": (
+        lambda minute: with_value(HEALTHY, USED, (0.9 if minute == 4 else 0.5) * LIMIT),
+        set(),
+    ),
+    "a child is killed now": (
+        lambda minute: with_value(HEALTHY, KILLS, 2 if minute == MINUTES - 1 else 1),
+        {"OomKill"},
+    ),
+    "a child was killed three minutes ago": (
+        lambda minute: with_value(HEALTHY, KILLS, 2 if minute >= 3 else 1),
+        set(),
+    ),
     "the broker cannot be reached": (lambda _: with_value(HEALTHY, BROKER, 0), {"NoReports"}),
-    "the broker was away for a minute": (lambda minute: with_value(HEALTHY, BROKER, 0 if minute == 3 else 1), set()),
+    "the broker was away for a minute": (
+        lambda minute: with_value(HEALTHY, BROKER, 0 if minute == 3 else 1),
+        set(),
+    ),
     "nothing answers any more": (lambda minute: HEALTHY if minute == 0 else "", {"NoReports"}),
 }
 
@@ -104,12 +134,19 @@ def test_these_alarms_and_no_others_go_off_when(scene: str, target: str) -> None
 
 
 @pytest.mark.parametrize("configured", [on_ecs, on_beanstalk])
-def test_each_alarm_has_the_dimensions_that_are_declared_and_that_the_metric_has(configured: Any) -> None:
+def test_each_alarm_has_the_dimensions_that_are_declared_and_that_the_metric_has(
+    configured: Any,
+) -> None:
     declarations = emf_of(configured()[0])["metric_declaration"]
     seen = set()
     for metric in (metric for alarm in alarms().values() for metric in metrics_of(alarm)):
         names = {each["Name"] for each in metric["Dimensions"]}
-        declared = [set(sets) for each in declarations if declares(each, metric["MetricName"]) for sets in each["dimensions"]]
+        declared = [
+            set(sets)
+            for each in declarations
+            if declares(each, metric["MetricName"])
+            for sets in each["dimensions"]
+        ]
         assert names in declared, metric["MetricName"]
         assert names <= labels_of(BY_NAME[metric["MetricName"]])
         assert metric["Namespace"] == emf_of(configured()[0])["metric_namespace"]
@@ -123,20 +160,31 @@ def test_each_alarm_reads_a_metric_that_the_agent_sends(target: str) -> None:
     send(target, lambda _: GOLDEN)
     client = boto3.client("cloudwatch", REGION)
     sent = [
-        (each["MetricName"], sorted((dimension["Name"], dimension["Value"]) for dimension in each["Dimensions"]))
+        (
+            each["MetricName"],
+            sorted((dimension["Name"], dimension["Value"]) for dimension in each["Dimensions"]),
+        )
         for page in client.get_paginator("list_metrics").paginate(Namespace="CeleryMemory")
         for each in page["Metrics"]
     ]
     for alarm in alarms().values():
         for metric in metrics_of(alarm):
-            assert (metric["MetricName"], sorted((each["Name"], each["Value"]) for each in metric["Dimensions"])) in sent
+            assert (
+                metric["MetricName"],
+                sorted((each["Name"], each["Value"]) for each in metric["Dimensions"]),
+            ) in sent
 
 
 def test_a_metric_for_each_leaking_task_type_tells_which() -> None:
     send("ecs", lambda _: GOLDEN)
     client = boto3.client("cloudwatch", REGION)
     metrics = client.list_metrics(MetricName="celery_leak_bytes_per_hour")["Metrics"]
-    assert {each["Value"] for metric in metrics for each in metric["Dimensions"] if each["Name"] == "name"} == {
+    assert {
+        each["Value"]
+        for metric in metrics
+        for each in metric["Dimensions"]
+        if each["Name"] == "name"
+    } == {
         "shop.leak",
         'odd"name\n\\',
     }
@@ -164,12 +212,23 @@ def test_the_rule_for_ended_containers_is_on_fields_that_ecs_tells() -> None:
 
 def test_scaling_reads_metrics_that_are_declared_for_each_queue() -> None:
     template, _ = decode(str(DEPLOY / "scaling.yaml"))
-    policy = template["Resources"]["Backlog"]["Properties"]["TargetTrackingScalingPolicyConfiguration"]
-    metrics = [each["MetricStat"]["Metric"] for each in policy["CustomizedMetricSpecification"]["Metrics"] if "MetricStat" in each]
+    policy = template["Resources"]["Backlog"]["Properties"][
+        "TargetTrackingScalingPolicyConfiguration"
+    ]
+    metrics = [
+        each["MetricStat"]["Metric"]
+        for each in policy["CustomizedMetricSpecification"]["Metrics"]
+        if "MetricStat" in each
+    ]
     declarations = emf_of(on_ecs()[0])["metric_declaration"]
     for metric in metrics:
         names = {each["Name"] for each in metric["Dimensions"]}
-        declared = [set(sets) for each in declarations if declares(each, metric["MetricName"]) for sets in each["dimensions"]]
+        declared = [
+            set(sets)
+            for each in declarations
+            if declares(each, metric["MetricName"])
+            for sets in each["dimensions"]
+        ]
         assert names in declared
         assert names <= labels_of(BY_NAME[metric["MetricName"]])
     assert len(metrics) == 2

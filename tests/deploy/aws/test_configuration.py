@@ -1,4 +1,5 @@
-"""The agent's configurations, the policies and Elastic Beanstalk's files: what is skipped without a word is told here."""
+"""The agent's configurations, the policies and Elastic Beanstalk's files: what is skipped without a
+word is told here."""
 
 from __future__ import annotations
 
@@ -28,7 +29,12 @@ COUNTER_SECONDS = 300
 
 
 def closed(properties: dict[str, Any], *required: str) -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": False, "properties": properties, "required": list(required)}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "required": list(required),
+    }
 
 
 TEXT = {"type": "string", "minLength": 1}
@@ -49,7 +55,11 @@ DECLARATION = closed(
         "label_matcher": TEXT,
         "label_separator": TEXT,
         "metric_selectors": TEXTS,
-        "dimensions": {"type": "array", "minItems": 1, "items": {**TEXTS, "maxItems": 30, "uniqueItems": True}},
+        "dimensions": {
+            "type": "array",
+            "minItems": 1,
+            "items": {**TEXTS, "maxItems": 30, "uniqueItems": True},
+        },
     },
     "dimensions",
 )
@@ -73,11 +83,15 @@ PROMETHEUS = closed(
     "prometheus_config_path",
     "emf_processor",
 )
-#: Our own schema of the part that we use, as strict as the agent's, which comes with its sources alone.
+#: Our own schema of the part that we use, as strict as the agent's, which comes with its sources
+#: alone.
 SCHEMA = closed(
     {
         "logs": closed(
-            {"metrics_collected": closed({"prometheus": PROMETHEUS}), "force_flush_interval": {"type": "integer"}},
+            {
+                "metrics_collected": closed({"prometheus": PROMETHEUS}),
+                "force_flush_interval": {"type": "integer"},
+            },
             "metrics_collected",
         )
     },
@@ -112,25 +126,45 @@ def put(**values: Any) -> Callable[[dict[str, Any]], Any]:
     [
         (drop("source_labels"), "a declaration without source_labels is skipped"),
         (drop("metric_selectors"), "a declaration without metric_selectors is skipped"),
-        (put(label_matcher="^celery$"), "label_matcher ^celery$ does not match the job celery-memory-exporter"),
-        (put(metric_selectors=["^celery_leak_suspects$"]), "^celery_leak_suspects$ selects nothing"),
+        (
+            put(label_matcher="^celery$"),
+            "label_matcher ^celery$ does not match the job celery-memory-exporter",
+        ),
+        (
+            put(metric_selectors=["^celery_leak_suspects$"]),
+            "^celery_leak_suspects$ selects nothing",
+        ),
         (
             put(metric_selectors=["^celery_task_runtime$"]),
             "celery_task_runtime is a histogram, which the agent drops or takes for something else",
         ),
-        (put(dimensions=[["ClusterName", "task"]]), "celery_leak_suspect has no label task: the dimension set is skipped"),
-        (put(dimensions=[["ClusterName", "worker"]]), "worker has values without bound, and each is a metric to pay for"),
+        (
+            put(dimensions=[["ClusterName", "task"]]),
+            "celery_leak_suspect has no label task: the dimension set is skipped",
+        ),
+        (
+            put(dimensions=[["ClusterName", "worker"]]),
+            "worker has values without bound, and each is a metric to pay for",
+        ),
     ],
 )
-def test_a_mistake_that_the_agent_does_not_tell_is_told_here(mistake: Callable[[dict[str, Any]], Any], told: str) -> None:
+def test_a_mistake_that_the_agent_does_not_tell_is_told_here(
+    mistake: Callable[[dict[str, Any]], Any], told: str
+) -> None:
     emf = copy.deepcopy(emf_of(on_ecs()[0]))
     mistake(emf["metric_declaration"][0])
     assert told in skips(emf, JOB)
 
 
 def test_a_unit_for_what_is_not_declared_is_told() -> None:
-    emf = {**emf_of(on_ecs()[0]), "metric_unit": {"celery_worker_up": "Count", "celery_queue_length": "Messages"}}
-    assert skips(emf, JOB) == ["metric_unit: celery_worker_up is not declared", "metric_unit: Messages is no unit of CloudWatch"]
+    emf = {
+        **emf_of(on_ecs()[0]),
+        "metric_unit": {"celery_worker_up": "Count", "celery_queue_length": "Messages"},
+    }
+    assert skips(emf, JOB) == [
+        "metric_unit: celery_worker_up is not declared",
+        "metric_unit: Messages is no unit of CloudWatch",
+    ]
 
 
 @pytest.mark.parametrize("configured", [on_ecs, on_beanstalk])
@@ -138,7 +172,9 @@ def test_prometheus_takes_the_scrape_configuration(configured: Any, tmp_path: Pa
     promtool = need("promtool")
     file = tmp_path / "prometheus.yaml"
     file.write_text(yaml.safe_dump(configured()[1]))
-    checked = subprocess.run([promtool, "check", "config", str(file)], check=False, capture_output=True, text=True)
+    checked = subprocess.run(
+        [promtool, "check", "config", str(file)], check=False, capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stderr
 
 
@@ -151,7 +187,9 @@ def test_a_counter_is_scraped_before_the_agent_forgets_it(configured: Any) -> No
 
 def test_discovery_writes_the_file_that_prometheus_reads() -> None:
     config, scrape = on_ecs()
-    result = config["logs"]["metrics_collected"]["prometheus"]["ecs_service_discovery"]["sd_result_file"]
+    result = config["logs"]["metrics_collected"]["prometheus"]["ecs_service_discovery"][
+        "sd_result_file"
+    ]
     assert job_of(scrape)["file_sd_configs"] == [{"files": [result]}]
 
 
@@ -171,12 +209,17 @@ def test_a_policy_has_actions_and_resources_that_iam_knows(name: str) -> None:
     resource = {"Type": "AWS::IAM::ManagedPolicy", "Properties": {"PolicyDocument": policy}}
     assert lint(json.dumps({"Resources": {"Policy": resource}})) == []
     policy["Statement"][0]["Action"] = "sqs:ListQueue"
-    assert [match.rule.id for match in lint(json.dumps({"Resources": {"Policy": resource}}))] == ["W3037"]
+    assert [match.rule.id for match in lint(json.dumps({"Resources": {"Policy": resource}}))] == [
+        "W3037"
+    ]
 
 
 def test_beanstalk_declares_the_same_metrics_as_ecs() -> None:
     assert emf_of(on_beanstalk()[0]) == emf_of(on_ecs()[0])
-    assert job_of(on_beanstalk()[1])["metric_relabel_configs"] == job_of(on_ecs()[1])["metric_relabel_configs"]
+    assert (
+        job_of(on_beanstalk()[1])["metric_relabel_configs"]
+        == job_of(on_ecs()[1])["metric_relabel_configs"]
+    )
 
 
 def test_beanstalk_names_what_the_agent_cannot_know_on_an_instance() -> None:

@@ -27,7 +27,11 @@ def become(monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     """From here on the environment's keys are those of a user with this policy."""
     iam = boto3.client("iam", REGION)
     iam.create_user(UserName="exporter")
-    iam.put_user_policy(UserName="exporter", PolicyName="exporter", PolicyDocument=policy.replace("111122223333", ACCOUNT))
+    iam.put_user_policy(
+        UserName="exporter",
+        PolicyName="exporter",
+        PolicyDocument=policy.replace("111122223333", ACCOUNT),
+    )
     key = iam.create_access_key(UserName="exporter")["AccessKey"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
@@ -47,7 +51,9 @@ def lengths(names: list[str]) -> tuple[dict[str, int], Exception | None]:
         answers = reader.read(names)
     finally:
         reader.close()
-    return {name: sum(answer.lengths.values()) for name, answer in answers.queues.items()}, answers.trouble
+    return {
+        name: sum(answer.lengths.values()) for name, answer in answers.queues.items()
+    }, answers.trouble
 
 
 #: With policies that hold: moto lets everybody do everything unless it is told so.

@@ -1,4 +1,5 @@
-"""The task definition, against ECS' own model and against what the exporter and the CloudWatch agent expect."""
+"""The task definition, against ECS' own model and against what the exporter and the CloudWatch
+agent expect."""
 
 from __future__ import annotations
 
@@ -33,11 +34,18 @@ def as_template(value: Any, *, keys: bool = True) -> Any:
     if not isinstance(value, dict):
         return value
     named = ("dockerLabels", "options")
-    return {(key[0].upper() + key[1:] if keys else key): as_template(each, keys=key not in named) for key, each in value.items()}
+    return {
+        (key[0].upper() + key[1:] if keys else key): as_template(each, keys=key not in named)
+        for key, each in value.items()
+    }
 
 
 def test_the_task_definition_has_the_shape_that_ecs_takes() -> None:
-    shape = boto3.client("ecs", REGION).meta.service_model.operation_model("RegisterTaskDefinition").input_shape
+    shape = (
+        boto3.client("ecs", REGION)
+        .meta.service_model.operation_model("RegisterTaskDefinition")
+        .input_shape
+    )
     assert ParamValidator().validate(TASK, shape).generate_report() == ""
     unknown = {**TASK, "containerDefinitions": [{**WORKER, "readOnlyRootFilesystem": True}]}
     assert "readOnlyRootFilesystem" in ParamValidator().validate(unknown, shape).generate_report()
@@ -47,7 +55,9 @@ def test_the_task_definition_has_values_that_ecs_takes() -> None:
     resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_template(TASK)}
     assert lint(json.dumps({"Resources": {"Task": resource}})) == []
     resource["Properties"]["PidMode"] = "shared"
-    assert [match.rule.id for match in lint(json.dumps({"Resources": {"Task": resource}}))] == ["E3030"]
+    assert [match.rule.id for match in lint(json.dumps({"Resources": {"Task": resource}}))] == [
+        "E3030"
+    ]
 
 
 def test_ecs_registers_it() -> None:
@@ -79,7 +89,8 @@ def test_the_worker_turns_the_agent_on_and_has_a_name_that_lasts() -> None:
 
 
 def test_the_exporters_command_is_ours_whatever_the_images_entry_point_is() -> None:
-    """``command`` alone would be arguments of the image's own entry point, which is the same program."""
+    """``command`` alone would be arguments of the image's own entry point, which is the same
+    program."""
     assert EXPORTER["entryPoint"] == ["celery-memory-exporter"]
     assert build_parser().parse_args(EXPORTER["command"]).command == "serve"
 
@@ -87,15 +98,21 @@ def test_the_exporters_command_is_ours_whatever_the_images_entry_point_is() -> N
 def test_the_secrets_are_variables_that_the_exporter_reads_and_that_its_role_may_read() -> None:
     assert {each["name"] for each in EXPORTER["secrets"]} <= ENVIRONMENT.keys()
     policy = json.loads((DEPLOY / "iam" / "execution-role.json").read_text())
-    (allowed,) = [each["Resource"] for each in policy["Statement"] if each["Action"] == "ssm:GetParameters"]
-    secrets = [each["valueFrom"] for container in (WORKER, EXPORTER) for each in container["secrets"]]
+    (allowed,) = [
+        each["Resource"] for each in policy["Statement"] if each["Action"] == "ssm:GetParameters"
+    ]
+    secrets = [
+        each["valueFrom"] for container in (WORKER, EXPORTER) for each in container["secrets"]
+    ]
     assert all(fnmatch.fnmatch(arn, allowed) for arn in secrets)
 
 
 def test_the_agent_finds_the_exporter_by_its_docker_labels() -> None:
     labels = EXPORTER["dockerLabels"]
     config, _ = on_ecs()
-    discovery = config["logs"]["metrics_collected"]["prometheus"]["ecs_service_discovery"]["docker_label"]
+    discovery = config["logs"]["metrics_collected"]["prometheus"]["ecs_service_discovery"][
+        "docker_label"
+    ]
     found = {key: labels[label] for key, label in discovery.items()}
     port = Config().listen.address.rpartition(":")[2]
     assert (found["sd_port_label"], found["sd_metrics_path_label"]) == (port, "/metrics")
@@ -105,11 +122,18 @@ def test_the_agent_finds_the_exporter_by_its_docker_labels() -> None:
 
 def test_the_health_check_tells_an_exporter_that_answers_from_none(tmp_path: Path) -> None:
     port = free_port()
-    kind, program, *arguments = [each.replace("9808", str(port)) for each in EXPORTER["healthCheck"]["command"]]
+    kind, program, *arguments = [
+        each.replace("9808", str(port)) for each in EXPORTER["healthCheck"]["command"]
+    ]
     assert (kind, program) == ("CMD", "python")
 
     def healthy() -> bool:
-        return subprocess.run([sys.executable, *arguments], check=False, capture_output=True).returncode == 0
+        return (
+            subprocess.run(
+                [sys.executable, *arguments], check=False, capture_output=True
+            ).returncode
+            == 0
+        )
 
     assert not healthy()
     exporter = Exporter(tmp_path / "log", None, port=port)

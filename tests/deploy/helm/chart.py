@@ -1,4 +1,5 @@
-"""The chart rendered, by Helm's own library; its objects found, and what kubectl would make of its patch."""
+"""The chart rendered, by Helm's own library; its objects found, and what kubectl would make of its
+patch."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ generate = package("deploy.kubernetes.generate")
 
 
 def values(case: str) -> dict[str, Any]:
-    return {} if case == "default" else yaml.safe_load((CHART / "ci" / f"{case}-values.yaml").read_text())
+    return (
+        {}
+        if case == "default"
+        else yaml.safe_load((CHART / "ci" / f"{case}-values.yaml").read_text())
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,10 @@ class Rendered:
 
 def parse(texts: dict[str, str]) -> Rendered:
     manifests = [text for name, text in texts.items() if name != "NOTES.txt"]
-    return Rendered(texts["NOTES.txt"], [each for text in manifests for each in yaml.safe_load_all(text) if each])
+    return Rendered(
+        texts["NOTES.txt"],
+        [each for text in manifests for each in yaml.safe_load_all(text) if each],
+    )
 
 
 def render(settings: dict[str, Any]) -> Rendered:
@@ -108,13 +116,19 @@ spec:
 
 def patched(workload: Object, release: Rendered) -> Object:
     """The workload with the release's patch, as ``kubectl patch`` merges it."""
-    return strategic_merge(workload, yaml.safe_load(release.one("ConfigMap", "-sidecar")["data"]["patch.yaml"]))
+    return strategic_merge(
+        workload, yaml.safe_load(release.one("ConfigMap", "-sidecar")["data"]["patch.yaml"])
+    )
 
 
 def strategic_merge(base: Any, patch: Any) -> Any:
-    """A stand-in for kubectl's: mappings are merged, and so are lists of things with names, by name; new ones go first."""
+    """A stand-in for kubectl's: mappings are merged, and so are lists of things with names, by
+    name; new ones go first."""
     if isinstance(base, dict) and isinstance(patch, dict):
-        return {key: strategic_merge(base.get(key), patch.get(key)) for key in [*base, *(key for key in patch if key not in base)]}
+        return {
+            key: strategic_merge(base.get(key), patch.get(key))
+            for key in [*base, *(key for key in patch if key not in base)]
+        }
     if isinstance(base, list) and isinstance(patch, list):
         old, new = ({each["name"]: each for each in items} for items in (base, patch))
         merged = [strategic_merge(each, new.get(name)) for name, each in old.items()]

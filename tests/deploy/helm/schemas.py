@@ -1,4 +1,5 @@
-"""Whether an object is what Kubernetes takes, by its published schemas, or the Prometheus operator, by ``operator.schema.yaml``."""
+"""Whether an object is what Kubernetes takes, by its published schemas, or the Prometheus operator,
+by ``operator.schema.yaml``."""
 
 from __future__ import annotations
 
@@ -11,14 +12,20 @@ from tests.deploy.helm.chart import CHART, Object, package
 jsonschema = package("jsonschema")
 kubernetes_validate = package("kubernetes_validate")
 
-OPERATOR = jsonschema.Draft7Validator(yaml.safe_load((Path(__file__).parent / "operator.schema.yaml").read_text()))
+OPERATOR = jsonschema.Draft7Validator(
+    yaml.safe_load((Path(__file__).parent / "operator.schema.yaml").read_text())
+)
 #: What both raise.
 Invalid = jsonschema.ValidationError
 
 
 def versions() -> list[str]:
     """The oldest Kubernetes that ``Chart.yaml`` admits, and the newest that the schemas know."""
-    oldest = yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"].removeprefix(">=").removesuffix(".0-0")
+    oldest = (
+        yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"]
+        .removeprefix(">=")
+        .removesuffix(".0-0")
+    )
     return [oldest, kubernetes_validate.latest_version()]
 
 

@@ -1,4 +1,5 @@
-"""The Helm chart: what it makes is valid, and its parts fit one another, the exporter, dashboards and rules."""
+"""The Helm chart: what it makes is valid, and its parts fit one another, the exporter, dashboards
+and rules."""
 
 from __future__ import annotations
 
@@ -15,7 +16,19 @@ from celery_memory_exporter.config.checks import split_address
 from celery_memory_exporter.config.loading import load
 from celery_memory_exporter.config.settings import Listen
 from celery_memory_exporter.metrics.catalogue import FAMILIES
-from tests.deploy.helm.chart import CASES, CHART, ROOT, WORKER, generate, helm, parse, patched, render, rendered, values
+from tests.deploy.helm.chart import (
+    CASES,
+    CHART,
+    ROOT,
+    WORKER,
+    generate,
+    helm,
+    parse,
+    patched,
+    render,
+    rendered,
+    values,
+)
 from tests.deploy.helm.schemas import Invalid, check, versions
 
 DASHBOARDS = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
@@ -41,7 +54,10 @@ def test_the_archive_holds_what_the_links_point_to(tmp_path: Path) -> None:
         assert {f"files/dashboards/{path.name}" for path in DASHBOARDS} <= names
         assert not [name for name in names if name.startswith("ci/")]
         texts = chart.render(values("everything"), name=generate.RELEASE)
-    assert parse({Path(name).name: text for name, text in texts.items()}).objects == rendered("everything").objects
+    assert (
+        parse({Path(name).name: text for name, text in texts.items()}).objects
+        == rendered("everything").objects
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -71,7 +87,9 @@ def test_the_oldest_kubernetes_has_native_sidecars() -> None:
 def test_what_is_mounted_is_there(case: str) -> None:
     release = rendered(case)
     volumes = {each["name"]: each for each in release.pod()["spec"]["volumes"]}
-    mounts = {each["mountPath"]: volumes[each["name"]] for each in release.container()["volumeMounts"]}
+    mounts = {
+        each["mountPath"]: volumes[each["name"]] for each in release.container()["volumeMounts"]
+    }
     path = Path(release.container()["command"][-1])
     config_map = release.one("ConfigMap", mounts[str(path.parent)]["configMap"]["name"])
     assert path.name in config_map["data"]
@@ -92,10 +110,18 @@ def test_one_port_everywhere(case: str) -> None:
     (port,) = release.container()["ports"]
     environment = {each["name"]: each.get("value") for each in release.container()["env"]}
     assert split_address(environment["CELERY_MEMORY_LISTEN_ADDRESS"]) == ("", port["containerPort"])
-    assert {probe["httpGet"]["port"] for name, probe in release.container().items() if name.endswith("Probe")} == {port["name"]}
+    assert {
+        probe["httpGet"]["port"]
+        for name, probe in release.container().items()
+        if name.endswith("Probe")
+    } == {port["name"]}
     for service in release.all("Service"):
         (exposed,) = service["spec"]["ports"]
-        assert (exposed["port"], exposed["targetPort"], exposed["name"]) == (port["containerPort"], port["name"], "metrics")
+        assert (exposed["port"], exposed["targetPort"], exposed["name"]) == (
+            port["containerPort"],
+            port["name"],
+            "metrics",
+        )
     for policy in release.all("NetworkPolicy"):
         (ingress,) = policy["spec"]["ingress"]
         assert ingress["ports"] == [{"port": port["containerPort"]}]
@@ -105,7 +131,10 @@ def test_one_port_everywhere(case: str) -> None:
 
 
 def test_the_port_is_the_exporters_own_by_default() -> None:
-    assert rendered("default").container()["ports"][0]["containerPort"] == split_address(Listen().address)[1]
+    assert (
+        rendered("default").container()["ports"][0]["containerPort"]
+        == split_address(Listen().address)[1]
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -119,7 +148,10 @@ def test_selectors_select_the_exporters_pod(case: str) -> None:
     for each in release.all("Service"):
         assert each["spec"]["selector"].items() <= labels
     for each in release.all("ServiceMonitor"):
-        assert each["spec"]["selector"]["matchLabels"].items() <= release.one("Service")["metadata"]["labels"].items()
+        assert (
+            each["spec"]["selector"]["matchLabels"].items()
+            <= release.one("Service")["metadata"]["labels"].items()
+        )
 
 
 @pytest.mark.parametrize("case", ["default", "sidecar", "everything"])
@@ -149,7 +181,10 @@ def test_no_token_of_the_service_account(case: str) -> None:
     release = rendered(case)
     assert release.pod()["spec"]["automountServiceAccountToken"] is False
     assert release.one("ServiceAccount")["automountServiceAccountToken"] is False
-    assert release.pod()["spec"]["serviceAccountName"] == release.one("ServiceAccount")["metadata"]["name"]
+    assert (
+        release.pod()["spec"]["serviceAccountName"]
+        == release.one("ServiceAccount")["metadata"]["name"]
+    )
 
 
 def test_a_service_account_of_your_own() -> None:
@@ -167,17 +202,26 @@ def test_the_patch_adds_a_native_sidecar_and_leaves_the_worker_alone() -> None:
     spec, before = workload["spec"]["template"]["spec"], WORKER["spec"]["template"]["spec"]
     assert spec["shareProcessNamespace"] is True
     assert spec["containers"] == before["containers"]
-    assert [each["name"] for each in spec["initContainers"]] == ["celery-memory-exporter", "migrate"]
+    assert [each["name"] for each in spec["initContainers"]] == [
+        "celery-memory-exporter",
+        "migrate",
+    ]
     assert spec["initContainers"][0]["restartPolicy"] == "Always"
     assert spec["volumes"][1:] == before["volumes"]
-    assert workload["spec"]["selector"]["matchLabels"].items() <= workload["spec"]["template"]["metadata"]["labels"].items()
+    assert (
+        workload["spec"]["selector"]["matchLabels"].items()
+        <= workload["spec"]["template"]["metadata"]["labels"].items()
+    )
 
 
 def test_the_sidecar_is_the_workers_user() -> None:
-    """What is read of a process beside status needs its user, and no capability that the reader lacks."""
+    """What is read of a process beside status needs its user, and no capability that the reader
+    lacks."""
     assert "runAsUser" not in rendered("sidecar").container()["securityContext"]
     worker = WORKER["spec"]["template"]["spec"]["containers"][0]["securityContext"]
-    assert rendered("sidecar").container()["securityContext"]["capabilities"] == worker["capabilities"]
+    assert (
+        rendered("sidecar").container()["securityContext"]["capabilities"] == worker["capabilities"]
+    )
 
 
 # What watches
@@ -188,7 +232,9 @@ def test_no_label_of_a_target_hides_one_of_the_exporter(case: str) -> None:
     release = render({**values(case), "monitor": {"enabled": True}})
     monitor = (release.all("ServiceMonitor") or release.all("PodMonitor"))[0]
     (endpoint,) = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
-    (dropped,) = [each["regex"] for each in endpoint["relabelings"] if each.get("action") == "labeldrop"]
+    (dropped,) = [
+        each["regex"] for each in endpoint["relabelings"] if each.get("action") == "labeldrop"
+    ]
     target = {"namespace", "service", "pod", "container", "endpoint", "job", "instance", "node"}
     left = {label for label in target if not re.fullmatch(dropped, label)}
     assert not left & {label for family in FAMILIES for label in family.labels}
@@ -221,7 +267,9 @@ def test_the_rules_are_the_projects_with_your_links() -> None:
 
 def test_alerts_without_your_links_have_none() -> None:
     groups = render({"prometheusRule": {"enabled": True}}).one("PrometheusRule")["spec"]["groups"]
-    annotations = [set(rule["annotations"]) for group in groups for rule in group["rules"] if "alert" in rule]
+    annotations = [
+        set(rule["annotations"]) for group in groups for rule in group["rules"] if "alert" in rule
+    ]
     assert annotations
     assert not set.union(*annotations) & {"dashboard_url", "runbook_url"}
     assert "example.com" not in json.dumps(groups)
@@ -238,7 +286,9 @@ def test_nothing_watches_unless_asked() -> None:
 def test_the_plain_manifests_are_what_the_chart_renders() -> None:
     """``python -m deploy.kubernetes.generate`` after a wanted change."""
     folder = ROOT / "deploy" / "kubernetes"
-    assert {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.yaml")} == generate.files()
+    assert {
+        str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.yaml")
+    } == generate.files()
 
 
 def test_each_plain_manifest_is_valid() -> None:

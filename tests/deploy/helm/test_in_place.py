@@ -1,4 +1,5 @@
-"""What the chart says of the exporter, held to a real one: its command, its probes, and the rights that each mode gives it."""
+"""What the chart says of the exporter, held to a real one: its command, its probes, and the rights
+that each mode gives it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from tests.integration.namespaces import WORKERS_USER, Start, start
 pytestmark = pytest.mark.integration
 __all__ = ["start"]
 
-#: What is read of a process beside its status: PSS, pid namespace, its container's name for its host, open descriptors.
+#: What is read of a process beside its status: PSS, pid namespace, its container's name for its
+#: host, open descriptors.
 READ = """
 import json, sys
 from celery_memory_exporter.common import procfs
@@ -46,7 +48,8 @@ def status(port: int, path: str) -> int:
 
 
 def contained(case: str, folder: Path) -> Exporter:
-    """The exporter by its container's command and environment, with a broker that is not there where it is to have one."""
+    """The exporter by its container's command and environment, with a broker that is not there
+    where it is to have one."""
     container = rendered(case).container()
     *command, path = container["command"]
     file = folder / Path(path).name
@@ -62,7 +65,9 @@ def contained(case: str, folder: Path) -> Exporter:
 
 
 @pytest.mark.parametrize(("case", "readiness"), [("default", 503), ("daemonset", 200)])
-def test_a_real_exporter_answers_the_probes(case: str, readiness: int, start: Start[Exporter], tmp_path: Path) -> None:
+def test_a_real_exporter_answers_the_probes(
+    case: str, readiness: int, start: Start[Exporter], tmp_path: Path
+) -> None:
     """Alive in any case; not ready without its broker, where it has one."""
     exporter = start(contained(case, tmp_path))
     container = rendered(case).container()
@@ -75,17 +80,46 @@ def as_container(context: dict[str, Any], command: list[str]) -> list[str]:
     """The command as a container runtime runs it: capabilities are bounded, and none is ambient."""
     added = [each.lower() for each in context["capabilities"].get("add", [])]
     bound = ",".join(["-all", *(f"+{each}" for each in added)])
-    identity = ["--reuid", str(context["runAsUser"]), "--regid", str(context["runAsUser"]), "--clear-groups"]
+    identity = [
+        "--reuid",
+        str(context["runAsUser"]),
+        "--regid",
+        str(context["runAsUser"]),
+        "--clear-groups",
+    ]
     privileges = [] if context["allowPrivilegeEscalation"] else ["--no-new-privs"]
-    return ["setpriv", *identity, *privileges, "--inh-caps", "-all", "--bounding-set", bound, *command]
+    return [
+        "setpriv",
+        *identity,
+        *privileges,
+        "--inh-caps",
+        "-all",
+        "--bounding-set",
+        bound,
+        *command,
+    ]
 
 
-def seen(reader: dict[str, Any], target: dict[str, Any], start: Start[Program], folder: Path) -> set[str]:
+def seen(
+    reader: dict[str, Any], target: dict[str, Any], start: Start[Program], folder: Path
+) -> set[str]:
     """What a container with these rights reads of a process of one with those."""
     asleep = start(Program(as_container(target, ["sleep", "600"]), folder / "target"))
     # The process is the target's only when setpriv has become it.
-    waiting = ["sh", "-c", f"until grep -qx sleep /proc/{asleep.pid}/comm; do :; done; exec {shlex.join(_reader(asleep.pid))}"]
-    done = subprocess.run(as_container(reader, waiting), capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    waiting = [
+        "sh",
+        "-c",
+        f"until grep -qx sleep /proc/{asleep.pid}/comm; do :; done; exec "
+        f"{shlex.join(_reader(asleep.pid))}",
+    ]
+    done = subprocess.run(
+        as_container(reader, waiting),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=ROOT,
+    )
     return {what for what, is_seen in json.loads(done.stdout).items() if is_seen}
 
 
@@ -99,10 +133,16 @@ def rights(case: str, **changed: Any) -> dict[str, Any]:
 
 
 ALL = {"rss", "pss", "namespace", "hostname", "descriptors"}
-OF_A_WORKER = {"runAsUser": WORKERS_USER, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+OF_A_WORKER = {
+    "runAsUser": WORKERS_USER,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
-def test_the_daemonset_reads_what_its_capability_is_for(start: Start[Program], tmp_path: Path) -> None:
+def test_the_daemonset_reads_what_its_capability_is_for(
+    start: Start[Program], tmp_path: Path
+) -> None:
     assert seen(rights("daemonset"), OF_A_WORKER, start, tmp_path) == ALL - {"descriptors"}
 
 
@@ -111,15 +151,25 @@ def test_descriptors_need_another_capability(start: Start[Program], tmp_path: Pa
     assert seen(rights("daemonset", capabilities=both), OF_A_WORKER, start, tmp_path) == ALL
 
 
-def test_without_the_capability_there_is_the_status_alone(start: Start[Program], tmp_path: Path) -> None:
-    assert seen(rights("daemonset", capabilities={"drop": ["ALL"]}), OF_A_WORKER, start, tmp_path) == {"rss"}
+def test_without_the_capability_there_is_the_status_alone(
+    start: Start[Program], tmp_path: Path
+) -> None:
+    assert seen(
+        rights("daemonset", capabilities={"drop": ["ALL"]}), OF_A_WORKER, start, tmp_path
+    ) == {"rss"}
 
 
-@pytest.mark.parametrize(("workers", "expected"), [([], {"pss", "namespace", "hostname"}), (["CHOWN"], set())])
+@pytest.mark.parametrize(
+    ("workers", "expected"), [([], {"pss", "namespace", "hostname"}), (["CHOWN"], set())]
+)
 def test_the_sidecar_reads_a_process_of_its_own_user_unless_the_worker_can_do_more(
     workers: list[str], expected: set[str], start: Start[Program], tmp_path: Path
 ) -> None:
-    """As root, whose files this test's Python may be; the kernel's rule is the same for each user."""
+    """As root, whose files this test's Python may be; the kernel's rule is the same for each
+    user."""
     worker = rights("sidecar", runAsUser=0, capabilities={"drop": ["ALL"], "add": workers})
     # Its status and descriptors are open to its user in any case.
-    assert seen(rights("sidecar", runAsUser=0), worker, start, tmp_path) == expected | {"rss", "descriptors"}
+    assert seen(rights("sidecar", runAsUser=0), worker, start, tmp_path) == expected | {
+        "rss",
+        "descriptors",
+    }

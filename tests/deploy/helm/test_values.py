@@ -1,4 +1,5 @@
-"""The Helm chart's values: what the schema knows, what is refused, and where the broker's URL goes."""
+"""The Helm chart's values: what the schema knows, what is refused, and where the broker's URL
+goes."""
 
 from __future__ import annotations
 
@@ -37,8 +38,15 @@ def declared(schema: dict[str, Any], at: str = "") -> Iterator[str]:
 
 
 def test_the_schema_and_the_defaults_name_the_same_values() -> None:
-    schema = {**SCHEMA, "properties": {key: value for key, value in SCHEMA["properties"].items() if key != "global"}}
-    assert set(declared(schema)) == set(paths({**DEFAULTS, **dict.fromkeys(("config", "resources"))}, schema))
+    schema = {
+        **SCHEMA,
+        "properties": {
+            key: value for key, value in SCHEMA["properties"].items() if key != "global"
+        },
+    }
+    assert set(declared(schema)) == set(
+        paths({**DEFAULTS, **dict.fromkeys(("config", "resources"))}, schema)
+    )
 
 
 def test_config_takes_each_key_of_the_exporter_but_addresses() -> None:
@@ -83,7 +91,9 @@ def test_the_url_is_of_a_secret_that_you_made_and_the_notes_say_how() -> None:
     release = rendered("default")
     secret = broker(release)
     assert not release.all("Secret")
-    assert f"create secret generic {secret['name']} --from-literal={secret['key']}=" in release.notes
+    assert (
+        f"create secret generic {secret['name']} --from-literal={secret['key']}=" in release.notes
+    )
 
 
 def test_a_url_among_the_values_becomes_a_secret_and_stands_nowhere_else() -> None:
@@ -91,13 +101,20 @@ def test_a_url_among_the_values_becomes_a_secret_and_stands_nowhere_else() -> No
     secret = release.one("Secret")
     assert broker(release) == {"name": secret["metadata"]["name"], "key": "url"}
     assert secret["stringData"]["url"] == values("everything")["fleet"]["broker"]["url"]
-    assert "secret@redis" not in json.dumps([each for each in release.objects if each is not secret]) + release.notes
+    assert (
+        "secret@redis"
+        not in json.dumps([each for each in release.objects if each is not secret]) + release.notes
+    )
 
 
 def test_another_url_or_configuration_restarts_the_pod() -> None:
     checksums = [
         render(each).pod()["metadata"]["annotations"]["checksum/config"]
-        for each in ({}, {"fleet": {"broker": {"url": "redis://a/0"}}}, {"config": {"log": {"level": "debug"}}})
+        for each in (
+            {},
+            {"fleet": {"broker": {"url": "redis://a/0"}}},
+            {"config": {"log": {"level": "debug"}}},
+        )
     ]
     assert len(set(checksums)) == 3
 

@@ -1,14 +1,17 @@
 """Tier 1: audited runs, exact to the block.
 
-``gc.freeze()`` takes the whole heap out of the collector's sight at no cost; after the run ``gc.collect()`` looks at what the run
-made and at nothing else, and empties the interpreter's free lists as it did before the run; ``gc.get_objects()`` then lists
-the survivors of this run; ``gc.unfreeze()`` puts all back. Neither pages nor reference counts of the old heap are touched.
+``gc.freeze()`` takes the whole heap out of the collector's sight at no cost; after the run
+``gc.collect()`` looks at what the run made and at nothing else, and empties the interpreter's free
+lists as it did before the run; ``gc.get_objects()`` then lists the survivors of this run;
+``gc.unfreeze()`` puts all back. Neither pages nor reference counts of the old heap are touched.
 
-* Never while runs overlap in the process, never where the application froze its heap itself or debugs its collector.
-* A frozen collector resets Python's counters, on which automatic full collections depend: those that would have come are made up
-  for, so that old garbage is freed as it is without the agent.
-* Time for audits is a share of the process's busy time; a task type's audits get rarer with their number, so rare types are
-  audited in each run and frequent ones some times the square root of their runs.
+* Never while runs overlap in the process, never where the application froze its heap itself or
+  debugs its collector.
+* A frozen collector resets Python's counters, on which automatic full collections depend: those
+  that would have come are made up for, so that old garbage is freed as it is without the agent.
+* Time for audits is a share of the process's busy time; a task type's audits get rarer with their
+  number, so rare types are audited in each run and frequent ones some times the square root of
+  their runs.
 """
 
 from __future__ import annotations
@@ -29,30 +32,35 @@ from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.stats.readings import Readings
 
 SHARE = 0.01
-#: Some eight hundred audits: a young process has answers soon, also where its tasks are many and short.
+#: Some eight hundred audits: a young process has answers soon, also where its tasks are many and
+#: short.
 CREDIT_SECONDS = 0.2
 #: After so many audits of a type, every second run is audited; after twice as many, every third.
 AUDITS_PER_STEP = 20
-#: Python skips most full collections, those for which the heap has not grown by a quarter; so for one that is made up for, so many
-#: that would have been considered.
+#: Python skips most full collections, those for which the heap has not grown by a quarter; so for
+#: one that is made up for, so many that would have been considered.
 FULL_COLLECTIONS_OWED = 10
 #: The same on a heap that is collected so fast: Python hardly skips any there.
 QUICK_COLLECTIONS_OWED, QUICK_SECONDS = 2, 0.005
 TYPES_PER_AUDIT = 20
-#: Python 3.12 begins with 375 frozen objects of its own; an application that freezes its heap freezes tens of thousands.
+#: Python 3.12 begins with 375 frozen objects of its own; an application that freezes its heap
+#: freezes tens of thousands.
 INTERPRETERS_OWN = 1_000
-#: For threads that are about to go: a millisecond in all, and only where there are more than before.
+#: For threads that are about to go: a millisecond in all, and only where there are more than
+#: before.
 THREAD_LOOKS, THREAD_PAUSE_SECONDS = 5, 0.0002
 UNKNOWN = math.nan
 
 Survivors = list[Any]
 
-#: The interpreter's method cache keeps up to 4,096 names that attributes were looked up by, such as each text that ``pickle`` makes
-#: for a class: they would look like a block or three that each run leaves behind. Its name changed with Python 3.13.
+#: The interpreter's method cache keeps up to 4,096 names that attributes were looked up by, such as
+#: each text that ``pickle`` makes for a class: they would look like a block or three that each run
+#: leaves behind. Its name changed with Python 3.13.
 clear_type_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
 
 
-#: What is read at both ends of an audited run, in an array: an object that holds a number would count as left behind.
+#: What is read at both ends of an audited run, in an array: an object that holds a number would
+#: count as left behind.
 NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = range(6)
 
 
@@ -90,7 +98,8 @@ class Auditor:
         self._full_seconds = math.inf
 
     def due(self, growth: Growth, types: int, busy_seconds: Callable[[], float]) -> bool:
-        """Whether the run of this type that begins now is to be audited. ``types`` is how many task types there are."""
+        """Whether the run of this type that begins now is to be audited. ``types`` is how many task
+        types there are."""
         if not self.enabled or growth.runs < growth.next_audit:
             return False
         left = self.budget.left(busy_seconds())
@@ -99,7 +108,9 @@ class Auditor:
         if not self.usable():
             return False
         # By chance, since a task may do in every second run what it undoes in the next.
-        growth.next_audit = growth.runs + self._random.randint(1, 1 + 2 * (growth.audits // AUDITS_PER_STEP))
+        growth.next_audit = growth.runs + self._random.randint(
+            1, 1 + 2 * (growth.audits // AUDITS_PER_STEP)
+        )
         return True
 
     def usable(self) -> bool:
@@ -124,7 +135,8 @@ class Auditor:
         before[BLOCKS] = sys.getallocatedblocks()
 
     def finish(self, answer: Any) -> Finding | None:
-        """Takes the closing readings; ``None`` when they say nothing. ``answer`` is of the run, and no survivor."""
+        """Takes the closing readings; ``None`` when they say nothing. ``answer`` is of the run, and
+        no survivor."""
         begun = time.perf_counter()
         if not self._frozen:
             return None
@@ -140,7 +152,9 @@ class Auditor:
         self._await_threads()
         survivors = gc.get_objects()
         self.abandon()
-        if _among(survivors, self):  # made before the run: the application has unfrozen the heap meanwhile
+        if _among(
+            survivors, self
+        ):  # made before the run: the application has unfrozen the heap meanwhile
             self.enabled = False
             return None
         before = self._before
@@ -181,7 +195,11 @@ class Auditor:
 
     def _read_kernel(self, reading: array[float]) -> None:
         readings = self._readings
-        reading[FDS], reading[THREADS], reading[CHILDREN] = readings.fds(), readings.threads(), readings.children()
+        reading[FDS], reading[THREADS], reading[CHILDREN] = (
+            readings.fds(),
+            readings.threads(),
+            readings.children(),
+        )
         reading[SHARED] = readings.in_memory_files()
 
     def _owe(self) -> None:
@@ -191,7 +209,9 @@ class Auditor:
     def _collect_what_is_owed(self) -> None:
         """In place of automatic full collections, so not on the audits' budget."""
         first, second, third = gc.get_threshold()
-        considered = QUICK_COLLECTIONS_OWED if self._full_seconds < QUICK_SECONDS else FULL_COLLECTIONS_OWED
+        considered = (
+            QUICK_COLLECTIONS_OWED if self._full_seconds < QUICK_SECONDS else FULL_COLLECTIONS_OWED
+        )
         if self._owed[0] > considered * second * max(1, third) and first and gc.isenabled():
             begun = time.perf_counter()
             gc.collect()
@@ -205,7 +225,8 @@ def _known(difference: float) -> float:
 
 
 def _among(survivors: Survivors, wanted: object) -> bool:
-    """By identity. Not within ``finish``: a generator there would make cells, which would be survivors themselves."""
+    """By identity. Not within ``finish``: a generator there would make cells, which would be
+    survivors themselves."""
     return any(each is wanted for each in survivors)
 
 

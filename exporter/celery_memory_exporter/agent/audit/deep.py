@@ -1,13 +1,18 @@
-"""Tier 2: deep audits of suspected task types. Who holds what their runs leave behind, and on which line was it made?
+"""Tier 2: deep audits of suspected task types. Who holds what their runs leave behind, and on which
+line was it made?
 
 On top of an audited run, and of few of them:
 
-* ``tracemalloc`` for the one run: bytes left behind by line; an application that traces by itself is left alone;
-* where that sees nothing (C heap, descriptors, threads, processes, shared memory): a watch over the application's lines;
-* the sizes of containers that grow (``containers``) before and after the run: those that the run made grow hold what it leaves;
+* ``tracemalloc`` for the one run: bytes left behind by line; an application that traces by itself
+  is left alone;
+* where that sees nothing (C heap, descriptors, threads, processes, shared memory): a watch over the
+  application's lines;
+* the sizes of containers that grow (``containers``) before and after the run: those that the run
+  made grow hold what it leaves;
 * where no container does: a path of references from a survivor to a module.
 
-All on a budget of its own. What is found is kept as names and numbers; no object of the application is.
+All on a budget of its own. What is found is kept as names and numbers; no object of the application
+is.
 """
 
 from __future__ import annotations
@@ -34,18 +39,22 @@ from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.stats.tally import Row, TaskKey
 
 SHARE = 0.01
-#: Two walks over all modules (some 0.1 s each), and audits enough to meet a leak in one run of fifty.
+#: Two walks over all modules (some 0.1 s each), and audits enough to meet a leak in one run of
+#: fifty.
 CREDIT_SECONDS = 0.5
 #: Deep audits that found something: then a type is explained, and looked at ever more seldom.
 ENOUGH = 4
 #: Or this many, whatever they found.
 PATIENCE = 60
-#: Most lines are the application's own; where a library allocates, some more frames show who called it.
+#: Most lines are the application's own; where a library allocates, some more frames show who called
+#: it.
 FEW_FRAMES, FRAMES = 1, 12
-#: How much slower a run may get by tracing; what it really was, once a run of the type has been traced.
+#: How much slower a run may get by tracing; what it really was, once a run of the type has been
+#: traced.
 SLOWDOWN = 10.0
-#: Of what tracing itself keeps, some 100 bytes for each block that was allocated and is still there, whichever it took the place
-#: of: to list more by line would take longer than some 0.1 s, so a type whose runs make that many is not traced again.
+#: Of what tracing itself keeps, some 100 bytes for each block that was allocated and is still
+#: there, whichever it took the place of: to list more by line would take longer than some 0.1 s, so
+#: a type whose runs make that many is not traced again.
 MAX_TRACING_BYTES = 6 * 1024 * 1024
 MAX_NAMES = 20
 WALK_SECONDS = 0.003
@@ -72,7 +81,8 @@ class Dossier:
     #: Deep audits that found bytes or a figure that rose.
     found: int = 0
     traced_bytes: float = 0.0
-    #: (figure, site) -> amount; the figure is "bytes" from tracemalloc, else what the line watch reads.
+    #: (figure, site) -> amount; the figure is "bytes" from tracemalloc, else what the line watch
+    #: reads.
     sites: dict[tuple[str, str], float] = field(default_factory=dict)
     #: Container path -> kind and items that audited runs added.
     holders: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -87,19 +97,28 @@ class Dossier:
 
     @property
     def explained(self) -> bool:
-        """Whether there is little to gain from more: enough was found, and its holder, unless it has been looked for everywhere."""
-        return self.found >= ENOUGH and (bool(self.holders) or self.searched >= ENOUGH or self.audits >= PATIENCE)
+        """Whether there is little to gain from more: enough was found, and its holder, unless it
+        has been looked for everywhere."""
+        return self.found >= ENOUGH and (
+            bool(self.holders) or self.searched >= ENOUGH or self.audits >= PATIENCE
+        )
 
     def fill(self, path: str, items: int, row: Row) -> list[tuple[float, float]]:
-        """How a container filled up, age by age past start-up: items gained, and runs of the type meanwhile."""
+        """How a container filled up, age by age past start-up: items gained, and runs of the type
+        meanwhile."""
         told: list[tuple[float, float]] = []
         newest = max(self.sizes, default=-1)
         for age in range(growth.WARM // growth.WIDTH, newest + 1):
             runs = row[age * growth.WIDTH + growth.RUNS]
             before, after = self.sizes.get(age, {}).get(path), self.sizes.get(age + 1, {}).get(path)
             if age == newest:
-                after, runs = items, runs - 1  # the age was entered by a run that was over when sizes were read
-            told.append((0.0, 0.0) if before is None or after is None else (float(after - before), runs))
+                after, runs = (
+                    items,
+                    runs - 1,
+                )  # the age was entered by a run that was over when sizes were read
+            told.append(
+                (0.0, 0.0) if before is None or after is None else (float(after - before), runs)
+            )
         return told
 
     def add_site(self, figure: str, site: str, amount: float) -> None:
@@ -143,9 +162,13 @@ class DeepAuditor:
         if not dossier.suspicion:
             return False
         self._suspect_runs += 1
-        # Every second run until enough is found, so that plain audits go on beside; then ever more seldom.
+        # Every second run until enough is found, so that plain audits go on beside; then ever more
+        # seldom.
         pause = 1 if not dossier.explained else 4 << min(20, dossier.found)
-        return growth.runs - dossier.last > pause and self.budget.left(busy_seconds) > dossier.slowdown * growth.cpu_per_audit
+        return (
+            growth.runs - dossier.last > pause
+            and self.budget.left(busy_seconds) > dossier.slowdown * growth.cpu_per_audit
+        )
 
     def begin(self, key: TaskKey) -> None:
         """Before the audit's opening readings."""
@@ -174,18 +197,29 @@ class DeepAuditor:
         dossier = self.dossiers[key]
         dossier.last = growth.runs
         dossier.audits += 1
-        found = self._end_watch(dossier) if self._watch is not None else self._end_trace(dossier, finding)
+        found = (
+            self._end_watch(dossier)
+            if self._watch is not None
+            else self._end_trace(dossier, finding)
+        )
         grown = self._grown(dossier)
         if found or grown:
             dossier.found += 1
-        if finding is not None and found and not grown and self.probe.walks >= QUICK_WALKS and dossier.paths_tried < MAX_PATHS:
+        if (
+            finding is not None
+            and found
+            and not grown
+            and self.probe.walks >= QUICK_WALKS
+            and dossier.paths_tried < MAX_PATHS
+        ):
             self._find_path(dossier, finding.survivors)
         seconds = time.process_time() - self._begun
         dossier.slowdown = max(1.0, seconds / max(1e-4, growth.cpu_per_audit))
         self.budget.spend(seconds)
 
     def mark(self, key: TaskKey, grown: Growth, start: int) -> None:
-        """After a run whose figures start there in its type's row: notes what containers hold as it enters an age."""
+        """After a run whose figures start there in its type's row: notes what containers hold as it
+        enters an age."""
         if grown.row[start + growth.RUNS] != 1:
             return
         dossier = self.dossiers.get(key)
@@ -218,7 +252,7 @@ class DeepAuditor:
         suspects = [dossier for dossier in self.dossiers.values() if dossier.suspicion]
         return self.probe.walks >= QUICK_WALKS and all(dossier.holders for dossier in suspects)
 
-    # --- parts ------------------------------------------------------------------------------------------------------
+    # --- parts -----------------------------------------------------------------------------------
 
     def _end_trace(self, dossier: Dossier, finding: Finding | None) -> bool:
         if not self._tracing:
@@ -275,34 +309,55 @@ class DeepAuditor:
 
 
 def _beyond_tracemalloc(dossier: Dossier) -> bool:
-    """Whether lines have to be watched: what rises is not Python's memory, or tracemalloc saw none of it."""
+    """Whether lines have to be watched: what rises is not Python's memory, or tracemalloc saw none
+    of it."""
     if dossier.too_large:
         return True
     blind = dossier.audits >= 2 and dossier.traced_bytes < dossier.suspicion.bytes / 2
     # Both kinds may be there: they take turns.
-    return (dossier.suspicion.kernel or blind) and (dossier.audits % 2 == 1 or not dossier.suspicion.bytes)
+    return (dossier.suspicion.kernel or blind) and (
+        dossier.audits % 2 == 1 or not dossier.suspicion.bytes
+    )
 
 
 def _telling(survivors: Survivors) -> list[Any]:
-    """Some survivors to look for a holder of: instances of the application's own classes first, then the last ones made."""
-    own = [each for each in survivors[:10_000] if "." in census.type_name(type(each)) and type(each) is not trace_ok_t]
+    """Some survivors to look for a holder of: instances of the application's own classes first,
+    then the last ones made."""
+    own = [
+        each
+        for each in survivors[:10_000]
+        if "." in census.type_name(type(each)) and type(each) is not trace_ok_t
+    ]
     return (own or survivors)[-5:]
 
 
 def _traced(snapshot: tracemalloc.Snapshot) -> tuple[dict[str, float], bool]:
-    """Bytes by site, and whether these are the application's own: its innermost lines, else libraries', never the agent's."""
+    """Bytes by site, and whether these are the application's own: its innermost lines, else
+    libraries', never the agent's."""
     own: dict[str, float] = {}
     libraries: dict[str, float] = {}
     for statistic in snapshot.statistics("traceback"):
         frames = [(frame.filename, frame.lineno) for frame in reversed(statistic.traceback)]
-        outside = [frame for frame in frames if not frame[0].startswith(OWN_DIRECTORY) and frame[0] != tracemalloc.__file__]
+        outside = [
+            frame
+            for frame in frames
+            if not frame[0].startswith(OWN_DIRECTORY) and frame[0] != tracemalloc.__file__
+        ]
         if not outside or outside[0] != frames[0]:
             continue
-        line = next((frame for frame in outside if sites.is_application(frame[0]) and not frame[0].startswith("<")), None)
+        line = next(
+            (
+                frame
+                for frame in outside
+                if sites.is_application(frame[0]) and not frame[0].startswith("<")
+            ),
+            None,
+        )
         by_site = libraries if line is None else own
         site = sites.site_of(*(line or outside[0]))
         by_site[site] = by_site.get(site, 0.0) + statistic.size
-    # Without a line of the application it is most likely what the worker keeps of each run until the next one.
+    # Without a line of the application it is most likely what the worker keeps of each run until
+    # the next one.
     return (own, True) if own else (libraries, False)
 
 

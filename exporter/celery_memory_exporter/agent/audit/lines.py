@@ -1,16 +1,21 @@
-"""Which line of the application made a figure rise that ``tracemalloc`` cannot see: memory of C code, descriptors, threads.
+"""Which line of the application made a figure rise that ``tracemalloc`` cannot see: memory of C
+code, descriptors, threads.
 
-For one run the application's frames (and no library's) are followed line by line; at each line a cheap figure is read, and what
-it changed by belongs to the line that ran before. What a library does belongs to the application's line that called it.
+For one run the application's frames (and no library's) are followed line by line; at each line a
+cheap figure is read, and what it changed by belongs to the line that ran before. What a library
+does belongs to the application's line that called it.
 
-* A debugger or a coverage tool always goes first: where a tracer is set, nothing starts; one set meanwhile is left alone.
-* The slow-down is bounded: after so many events, or so much time spent in here, following ends by itself.
-* Kept are file names and numbers: no frame, code object or value. Frames that outlive the run (generators) may hold a reference
-  to the watch, which then holds its numbers only.
+* A debugger or a coverage tool always goes first: where a tracer is set, nothing starts; one set
+  meanwhile is left alone.
+* The slow-down is bounded: after so many events, or so much time spent in here, following ends by
+  itself.
+* Kept are file names and numbers: no frame, code object or value. Frames that outlive the run
+  (generators) may hold a reference to the watch, which then holds its numbers only.
 * Our own memory is not charged to a line: after booking, the figures are read again.
 
-On one thread the figures are still the whole process's: what other threads do meanwhile lands on the lines of this one.
-Several runs, then, tell more than one. Under greenlets the lines of all runs would mix: nothing starts there.
+On one thread the figures are still the whole process's: what other threads do meanwhile lands on
+the lines of this one. Several runs, then, tell more than one. Under greenlets the lines of all runs
+would mix: nothing starts there.
 """
 
 from __future__ import annotations
@@ -31,21 +36,27 @@ Reading: TypeAlias = Callable[[], "float | None"]
 Line: TypeAlias = "tuple[str, int]"
 OUTSIDE: Line = ("", 0)
 
-#: What being called for the frame of a library costs. There are many, and asking the clock would double it.
+#: What being called for the frame of a library costs. There are many, and asking the clock would
+#: double it.
 SECONDS_PER_FOREIGN_CALL = 3e-7
-#: A rise and a fall that differ by less than this share of themselves are one thing that came and went.
+#: A rise and a fall that differ by less than this share of themselves are one thing that came and
+#: went.
 SAME = 0.01
 TOP = 5
 
 
 class LineWatch:
-    """Follows one run on this thread, from ``start`` to ``stop``; frames that were entered before ``start`` are not followed.
+    """Follows one run on this thread, from ``start`` to ``stop``; frames that were entered before
+    ``start`` are not followed.
 
-    ``readings``: by name, cheap figures of the process; ``None`` where one cannot be read. ``max_events``: lines, calls and returns
-    of the application. ``seconds``: time that the watch itself may take, however long the run is.
+    ``readings``: by name, cheap figures of the process; ``None`` where one cannot be read.
+    ``max_events``: lines, calls and returns of the application. ``seconds``: time that the watch
+    itself may take, however long the run is.
     """
 
-    def __init__(self, readings: Mapping[str, Reading], max_events: int = 20_000, seconds: float = 0.5) -> None:
+    def __init__(
+        self, readings: Mapping[str, Reading], max_events: int = 20_000, seconds: float = 0.5
+    ) -> None:
         self._names = tuple(readings)
         self._readings: tuple[Reading, ...] = tuple(readings.values())
         self._events_left = max_events
@@ -54,11 +65,13 @@ class LineWatch:
         self._values: list[float | None] = []
         self._line: Line = OUTSIDE
         self._booked: dict[Line, list[float]] = {}
-        #: Whether the run was followed to its end: false after a limit, or where somebody else set a tracer.
+        #: Whether the run was followed to its end: false after a limit, or where somebody else set
+        #: a tracer.
         self.complete = False
 
     def start(self) -> bool:
-        """False, with nothing done, where a tracer is set already, within a greenlet, and the second time."""
+        """False, with nothing done, where a tracer is set already, within a greenlet, and the
+        second time."""
         if self._started or not self._readings or sys.gettrace() is not None or not may_trace():
             return False
         self._started = self._following = True
@@ -67,7 +80,8 @@ class LineWatch:
         return True
 
     def stop(self) -> None:
-        """Ends following; safe to call twice, and from another thread (the followed one then forgets us at its next event)."""
+        """Ends following; safe to call twice, and from another thread (the followed one then
+        forgets us at its next event)."""
         if not self._readings:
             return
         self.complete = self._following and self._is_ours(sys.gettrace())
@@ -80,11 +94,13 @@ class LineWatch:
             self._readings = ()
 
     def top(self, name: str) -> list[tuple[str, float]]:
-        """Lines (``shop/cache.py:42``) by how much they made the figure grow, at most five, the most first.
+        """Lines (``shop/cache.py:42``) by how much they made the figure grow, at most five, the
+        most first.
 
-        Empty when the whole run left no growth. A line whose growth an equal fall took back is left out: what line 10 allocates
-        and line 20 frees is no growth. Of a fall that equals no rise nobody can tell whose it is, so no line is given more than
-        the whole run's growth, and those above it, which were taken back in part, come last.
+        Empty when the whole run left no growth. A line whose growth an equal fall took back is left
+        out: what line 10 allocates and line 20 frees is no growth. Of a fall that equals no rise
+        nobody can tell whose it is, so no line is given more than the whole run's growth, and those
+        above it, which were taken back in part, come last.
         """
         if name not in self._names:
             return []
@@ -95,7 +111,9 @@ class LineWatch:
             return []
         rises = without_cancelled(changes)
         rises.pop(OUTSIDE, None)
-        ranked = sorted(rises.items(), key=lambda item: (item[1] > whole * (1 + SAME), -item[1], item[0]))
+        ranked = sorted(
+            rises.items(), key=lambda item: (item[1] > whole * (1 + SAME), -item[1], item[0])
+        )
         return [(site_of(*line), min(rise, whole)) for line, rise in ranked[:TOP]]
 
     def _on_call(self, frame: FrameType, event: str, arg: object) -> Any:
@@ -111,7 +129,8 @@ class LineWatch:
         return None
 
     def _on_event(self, frame: FrameType, event: str, arg: object) -> Any:
-        """A call, line, return or exception in a followed frame. An exception raised here would surface in the task."""
+        """A call, line, return or exception in a followed frame. An exception raised here would
+        surface in the task."""
         if not self._following:
             self._undo()
             return None
@@ -119,10 +138,14 @@ class LineWatch:
         try:
             self._book()
             self._line = self._next_line(frame, event)
-        except SoftTimeLimitExceeded:  # raised by a signal handler wherever it finds us; it is the task's
+        except (
+            SoftTimeLimitExceeded
+        ):  # raised by a signal handler wherever it finds us; it is the task's
             self._give_up()
             raise
-        except Exception:  # a reading that fails ends the watch, not the run, and is not tried again
+        except (
+            Exception
+        ):  # a reading that fails ends the watch, not the run, and is not tried again
             self._give_up()
             self._readings = ()
             return None
@@ -134,7 +157,8 @@ class LineWatch:
         return self._on_event
 
     def _next_line(self, frame: FrameType, event: str) -> Line:
-        """Where what happens next belongs: after a return, to the line of the next followed frame outwards."""
+        """Where what happens next belongs: after a return, to the line of the next followed frame
+        outwards."""
         if event == "return":
             outer = frame.f_back
             while outer is not None and not self._is_ours(outer.f_trace):
@@ -146,7 +170,10 @@ class LineWatch:
 
     def _book(self) -> None:
         values = self._read()
-        changes = [0.0 if new is None or old is None else float(new - old) for new, old in zip(values, self._values, strict=True)]
+        changes = [
+            0.0 if new is None or old is None else float(new - old)
+            for new, old in zip(values, self._values, strict=True)
+        ]
         if not any(changes):
             self._values = values
             return
@@ -173,7 +200,8 @@ class LineWatch:
 
 
 def may_trace() -> bool:
-    """Whether lines of this thread belong to one run: not within a greenlet, where others run in between."""
+    """Whether lines of this thread belong to one run: not within a greenlet, where others run in
+    between."""
     greenlet = sys.modules.get("greenlet")
     if greenlet is not None and greenlet.getcurrent().parent is not None:
         return False
@@ -181,8 +209,9 @@ def may_trace() -> bool:
 
 
 def without_cancelled(changes: Mapping[Line, float]) -> dict[Line, float]:
-    """The rises, without those that a fall of the same size cancels, each fall cancelling one. The order in time does not matter:
-    what a run frees first and allocates again later is no growth, either."""
+    """The rises, without those that a fall of the same size cancels, each fall cancelling one. The
+    order in time does not matter: what a run frees first and allocates again later is no growth,
+    either."""
     rises = {line: change for line, change in changes.items() if change > 0}
     for fall in sorted(-change for change in changes.values() if change < 0):
         if rises:

@@ -1,10 +1,12 @@
 """How a container is found again although nothing refers to it: by an address, one string.
 
-An address is a module's name and the steps from there, each a letter of ``STEPS`` and a name. What leads down from an object is
-the work of its shape; here are the attributes of instances, which each type has its own of, and the way back from an address to
-what is there now. Both run no foreign code, and neither keeps an object.
+An address is a module's name and the steps from there, each a letter of ``STEPS`` and a name. What
+leads down from an object is the work of its shape; here are the attributes of instances, which each
+type has its own of, and the way back from an address to what is there now. Both run no foreign
+code, and neither keeps an object.
 
-An instance's ``__dict__`` is asked for only if something of interest is in it: until then Python need not have built it.
+An instance's ``__dict__`` is asked for only if something of interest is in it: until then Python
+need not have built it.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ TRANSPARENT = {".__wrapped__", ".__func__"}
 
 MISSING = object()
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made at run time, as Python classes are
-WRAPPERS = {id(kind) for kind in (staticmethod, classmethod, property, functools.partial, types.MethodType)}
+WRAPPERS = {
+    id(kind) for kind in (staticmethod, classmethod, property, functools.partial, types.MethodType)
+}
 #: To the instances of these the table's answer is all there is.
 COMPLETE = {
     id(kind)
@@ -73,7 +77,7 @@ COMPLETE = {
 flags = type.__dict__["__flags__"].__get__
 
 
-# --- the steps down from the instances of a type --------------------------------------------------------------------
+# --- the steps down from the instances of a type ------------------------------------------------
 
 
 def shape_of(kind: type) -> Shape:
@@ -84,19 +88,24 @@ def shape_of(kind: type) -> Shape:
     shape = SHAPES.get(base, LEAF)  # type: ignore[arg-type]  # None is in no table
     if base in COMPLETE:
         return shape
-    attributes = _instance_parts(kind, large=lambda found: shape.least == 0 and (measure(found) or 0) > MAX_FOLLOWED_ITEMS)
+    attributes = _instance_parts(
+        kind, large=lambda found: shape.least == 0 and (measure(found) or 0) > MAX_FOLLOWED_ITEMS
+    )
     return shape if attributes is None else shape._replace(parts=(*shape.parts, attributes))
 
 
 def _instance_parts(kind: type, *, large: Callable[[Any], bool]) -> Parts | None:
-    """Attributes in the instance's dict and in its slots; ``large`` ones are not asked for all they refer to."""
+    """Attributes in the instance's dict and in its slots; ``large`` ones are not asked for all they
+    refer to."""
     namespace = namespace_getter(kind)
     slots = [
         ("." + name, member.__get__)
         for base in mro(kind)
         if flags(base) & HEAP_TYPE or id(base) in WRAPPERS
         for name, member in class_dict(base).items()
-        if type(member) is types.MemberDescriptorType and name not in UNINTERESTING and name != "__dict__"
+        if type(member) is types.MemberDescriptorType
+        and name not in UNINTERESTING
+        and name != "__dict__"
     ]
     if namespace is None and not slots:
         return None
@@ -107,7 +116,10 @@ def _instance_parts(kind: type, *, large: Callable[[Any], bool]) -> Parts | None
         for step, get in slots:
             try:
                 yield step, get(found)
-            except (AttributeError, TypeError):  # an empty slot, or another class's under a name of this one's
+            except (
+                AttributeError,
+                TypeError,
+            ):  # an empty slot, or another class's under a name of this one's
                 continue
 
     return parts
@@ -118,7 +130,7 @@ def _holds_something(found: object) -> bool:
     return not all(is_plain(held) or type(held) is type for held in gc.get_referents(found))
 
 
-# --- from an address to what is there -------------------------------------------------------------------------------
+# --- from an address to what is there -----------------------------------------------------------
 
 
 def resolve(address: str) -> Any:
@@ -141,8 +153,14 @@ def follow(found: Any, step: str) -> Any:
     shape = known_shape(found)
     if shape.kind == "dict":
         # Not by __getitem__, which would call a subclass's __missing__.
-        return dict.get(found, name if letter == "[" else int(name), MISSING) if letter in "[#" else MISSING
-    return next((value for parts in shape.parts for known, value in parts(found) if known == step), MISSING)
+        return (
+            dict.get(found, name if letter == "[" else int(name), MISSING)
+            if letter in "[#"
+            else MISSING
+        )
+    return next(
+        (value for parts in shape.parts for known, value in parts(found) if known == step), MISSING
+    )
 
 
 def _attribute(found: Any, name: str) -> Any:
@@ -151,7 +169,11 @@ def _attribute(found: Any, name: str) -> Any:
     if namespace is not None:
         if name == "__dict__":
             return namespace
-        value = namespace.get(name, MISSING) if type(namespace) is types.MappingProxyType else dict.get(namespace, name, MISSING)
+        value = (
+            namespace.get(name, MISSING)
+            if type(namespace) is types.MappingProxyType
+            else dict.get(namespace, name, MISSING)
+        )
         if value is not MISSING:
             return value
     for base in bases_of(found):
@@ -164,13 +186,16 @@ def _attribute(found: Any, name: str) -> Any:
     return MISSING
 
 
-# --- in words -------------------------------------------------------------------------------------------------------
+# --- in words -----------------------------------------------------------------------------------
 
 
 def readable(address: str) -> str:
     """The address as people write it, the middle left out where it is too long."""
     module, *steps = address.split(SEPARATOR)
-    return shortened(module + "".join(STEPS[step[0]][0].format(step[1:]) for step in steps if step not in TRANSPARENT))
+    return shortened(
+        module
+        + "".join(STEPS[step[0]][0].format(step[1:]) for step in steps if step not in TRANSPARENT)
+    )
 
 
 def shortened(path: str) -> str:

@@ -1,9 +1,11 @@
-"""How much a container of the application's own can hold: by the code that takes items out of it when it is full.
+"""How much a container of the application's own can hold: by the code that takes items out of it
+when it is full.
 
-``deque(maxlen=…)`` and ``lru_cache(maxsize=…)`` tell it by themselves. Of a cache that somebody wrote, the code tells: a function
-that names the container, asks for a size and takes items out is its bound, and the numbers that it compares with may be its limit.
-Which of them is shows by itself: one that the container has grown past is none. So a cache that still fills is not taken
-for a leak, and a leak is taken for a cache no longer than until it has grown past that number.
+``deque(maxlen=…)`` and ``lru_cache(maxsize=…)`` tell it by themselves. Of a cache that somebody
+wrote, the code tells: a function that names the container, asks for a size and takes items out is
+its bound, and the numbers that it compares with may be its limit. Which of them is shows by itself:
+one that the container has grown past is none. So a cache that still fills is not taken for a leak,
+and a leak is taken for a cache no longer than until it has grown past that number.
 
 Code objects and namespaces are read, nothing is run, and only numbers are kept.
 """
@@ -31,7 +33,8 @@ from celery_memory_exporter.agent.heap.shapes import (
     target_of,
 )
 
-#: Steps of an address that name something in code: attributes, also of thread-locals, default arguments, closures.
+#: Steps of an address that name something in code: attributes, also of thread-locals, default
+#: arguments, closures.
 NAMING = ".@(<"
 DELETE_SUBSCR = dis.opmap["DELETE_SUBSCR"]
 REMOVALS = frozenset({"clear", "discard", "heappop", "pop", "popitem", "popleft", "remove"})
@@ -42,12 +45,14 @@ LIMITS = re.compile(r"(?i:max|limit|capacity|bound)|SIZE")
 TIMES = re.compile(r"time|second|minute|hour|_age|retr|attempt|depth", re.IGNORECASE)
 #: Flags, indexes and the like are no limits.
 LEAST_LIMIT = 8
-#: Instructions between a number and its comparison (``number % 100 == 0``), and between a container and what takes out of it.
+#: Instructions between a number and its comparison (``number % 100 == 0``), and between a container
+#: and what takes out of it.
 COMPARED, BESIDE = 5, 2
 
 
 def limits_of(address: str) -> tuple[int, ...]:
-    """Numbers that may bound the container at this address, ascending; empty where no code takes items out of it by size."""
+    """Numbers that may bound the container at this address, ascending; empty where no code takes
+    items out of it by size."""
     name, owner = _name_and_owner(address)
     numbers: set[int] = set()
     if type(owner) is types.ModuleType:
@@ -62,14 +67,15 @@ def limits_of(address: str) -> tuple[int, ...]:
 
 
 def _name_and_owner(address: str) -> tuple[str, Any]:
-    """The last name on the way, and whatever has it: a module, a class, an instance or a function."""
+    """The last name on the way, and whatever has it: a module, a class, an instance or a
+    function."""
     steps = address.split(SEPARATOR)
     while len(steps) > 2 and steps[-1][0] not in NAMING:
         steps.pop()
     return steps[-1][1:], resolve(SEPARATOR.join(steps[:-1]))
 
 
-# --- which code ------------------------------------------------------------------------------------------------------
+# --- which code ---------------------------------------------------------------------------------
 
 
 def _functions_of_module(module: Any) -> Iterator[types.FunctionType]:
@@ -82,7 +88,8 @@ def _functions_of_module(module: Any) -> Iterator[types.FunctionType]:
 
 
 def _functions_of(owner: Any) -> Iterator[types.FunctionType]:
-    """A function itself; a class's methods; those of an instance's classes which are written in Python."""
+    """A function itself; a class's methods; those of an instance's classes which are written in
+    Python."""
     if owner is MISSING or type(owner) is types.ModuleType:
         return
     if type(owner) is types.FunctionType:
@@ -99,7 +106,8 @@ def _functions_of_class(kind: Any) -> Iterator[types.FunctionType]:
 
 
 def _unwrapped(value: Any) -> Iterator[types.FunctionType]:
-    """The function itself, and those that it is wrapped around or made of: decorators', a task's (``run`` of its class)."""
+    """The function itself, and those that it is wrapped around or made of: decorators', a task's
+    (``run`` of its class)."""
     kind = type(value)
     if kind is staticmethod or kind is classmethod:
         yield from _unwrapped(value.__func__)
@@ -116,7 +124,7 @@ def _unwrapped(value: Any) -> Iterator[types.FunctionType]:
             yield wrapped
 
 
-# --- what it says ----------------------------------------------------------------------------------------------------
+# --- what it says -------------------------------------------------------------------------------
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -137,7 +145,9 @@ def _takes_from(code: types.CodeType, name: str) -> bool:
     named = [instruction.argval for instruction in dis.get_instructions(code)]
     places = [at for at, value in enumerate(named) if value == name]
     beside = (named[max(0, at - BESIDE) : at + BESIDE + 1] for at in places)
-    return _deletes(code) or any(value in REMOVALS for values in beside for value in values if type(value) is str)
+    return _deletes(code) or any(
+        value in REMOVALS for values in beside for value in values if type(value) is str
+    )
 
 
 def _deletes(code: types.CodeType) -> bool:
@@ -145,18 +155,29 @@ def _deletes(code: types.CodeType) -> bool:
 
 
 def _numbers(function: types.FunctionType, owner: Any) -> set[int]:
-    """The numbers that it compares something with, and those of its owner's attributes that are called a limit."""
-    instructions = [each for each in dis.get_instructions(function.__code__) if each.opname.startswith(("LOAD", "COMPARE"))]
+    """The numbers that it compares something with, and those of its owner's attributes that are
+    called a limit."""
+    instructions = [
+        each
+        for each in dis.get_instructions(function.__code__)
+        if each.opname.startswith(("LOAD", "COMPARE"))
+    ]
     attributes = _integers(function, _spaces_of(owner))
     variables = _integers(function, [_closure(function), function.__globals__]) | attributes
-    numbers = {value for name, value in attributes.items() if LIMITS.search(name) and not TIMES.search(name)}
+    numbers = {
+        value
+        for name, value in attributes.items()
+        if LIMITS.search(name) and not TIMES.search(name)
+    }
     for at, instruction in enumerate(instructions):
         if instruction.opname == "COMPARE_OP":
             for before in instructions[max(0, at - COMPARED) : at]:
                 value = before.argval
                 if type(value) is int:
                     numbers.add(value)
-                elif type(value) is str and before.opname != "LOAD_CONST" and not TIMES.search(value):
+                elif (
+                    type(value) is str and before.opname != "LOAD_CONST" and not TIMES.search(value)
+                ):
                     numbers.add(variables.get(value, 0))
     return {number for number in numbers if number >= LEAST_LIMIT}
 
@@ -171,7 +192,8 @@ def _spaces_of(owner: Any) -> list[Any]:
 
 
 def _integers(function: types.FunctionType, spaces: list[Any]) -> dict[str, int]:
-    """The integers in these namespaces among what the function names; later ones go before earlier ones."""
+    """The integers in these namespaces among what the function names; later ones go before earlier
+    ones."""
     names = _names(function.__code__)
     found: dict[str, int] = {}
     for space in spaces:

@@ -1,16 +1,18 @@
-"""Counts every object that the garbage collector tracks in this process, by type, within a pause budget.
+"""Counts every object that the garbage collector tracks in this process, by type, within a pause
+budget.
 
-Types are counted as type objects and named afterwards, which is four times cheaper than naming each object (objgraph does).
-Between two censuses only names are kept: holding type objects would keep classes alive that the application drops. No
-attribute of a foreign object is touched, since lazy proxies execute on access. Nothing is collected first; garbage that
-waits for the collector counts.
+Types are counted as type objects and named afterwards, which is four times cheaper than naming each
+object (objgraph does). Between two censuses only names are kept: holding type objects would keep
+classes alive that the application drops. No attribute of a foreign object is touched, since lazy
+proxies execute on access. Nothing is collected first; garbage that waits for the collector counts.
 
-Listing the objects counts a reference of each, which writes to the page that it is on: in a forked child, pages
-shared with the main process are copied, 62 MiB for a million objects. So a child that inherits more than the setting
-``census_max_objects`` of them is not counted at all. Objects that the application froze (``gc.freeze``) are not
-listed and stay shared.
+Listing the objects counts a reference of each, which writes to the page that it is on: in a forked
+child, pages shared with the main process are copied, 62 MiB for a million objects. So a child that
+inherits more than the setting ``census_max_objects`` of them is not counted at all. Objects that
+the application froze (``gc.freeze``) are not listed and stay shared.
 
-The collector does not track strings, numbers, or dicts and tuples of only such: a leak of those does not show here.
+The collector does not track strings, numbers, or dicts and tuples of only such: a leak of those
+does not show here.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ import time
 from collections import Counter
 from typing import TypeAlias
 
-#: Distinct type names followed per process. An application that makes classes without end must not make us grow.
+#: Distinct type names followed per process. An application that makes classes without end must not
+#: make us grow.
 MAX_TYPES = 2_000
 OTHER_TYPES = "other"
 MAX_NAME_LENGTH = 200
-#: First guess of what counting one object costs; the real cost is measured, and believed when it is higher only step by step.
+#: First guess of what counting one object costs; the real cost is measured, and believed when it is
+#: higher only step by step.
 SECONDS_PER_OBJECT = 60e-9
 #: Of the time that passes, at most this share is spent counting.
 BUDGET = 0.002
@@ -39,7 +43,8 @@ _module = type.__dict__["__module__"].__get__
 
 
 def type_name(kind: type) -> str:
-    """``module.qualified name``, read past whatever the class's own metaclass defines under these names."""
+    """``module.qualified name``, read past whatever the class's own metaclass defines under these
+    names."""
     try:
         module, name = _module(kind), _qualname(kind)
     except Exception:  # a C type may have none; its plain name always exists
@@ -52,10 +57,14 @@ def count_types(objects: list[object]) -> list[tuple[type, int]]:
     try:
         return Counter(map(type, objects)).most_common()
     except Exception:
-        # A metaclass that defines equality without a hash, or one that fails. By identity it takes three times as long.
+        # A metaclass that defines equality without a hash, or one that fails. By identity it takes
+        # three times as long.
         kinds = list(map(type, objects))
         by_identity = {id(kind): kind for kind in kinds}
-        return [(by_identity[identity], count) for identity, count in Counter(map(id, kinds)).most_common()]
+        return [
+            (by_identity[identity], count)
+            for identity, count in Counter(map(id, kinds)).most_common()
+        ]
 
 
 class Census:
@@ -73,11 +82,13 @@ class Census:
         self.counts: dict[str, int] = {}
 
     def due(self, now: float, *, idle: bool) -> bool:
-        """Whether to count now (monotonic seconds). An idle process may be counted as often as the budget allows."""
+        """Whether to count now (monotonic seconds). An idle process may be counted as often as the
+        budget allows."""
         return self.enabled and now >= (self._idle_due if idle else self._busy_due)
 
     def take(self, *, warm: bool) -> None:
-        """Counts, if enabled. ``warm`` tells that start-up is over: what exists then is no growth to rank types by."""
+        """Counts, if enabled. ``warm`` tells that start-up is over: what exists then is no growth
+        to rank types by."""
         if not self.enabled:
             return
         begun = time.thread_time()
@@ -94,25 +105,33 @@ class Census:
         self._busy_due = max(self._idle_due, now + self._least_seconds)
 
     def rows(self) -> dict[str, TypeRow]:
-        """Per type: count, growth since the process started, and growth since its warm-up ended (what types are ranked by)."""
+        """Per type: count, growth since the process started, and growth since its warm-up ended
+        (what types are ranked by)."""
         started = self._started or {}
         reference = started if self._warm is None else self._warm
-        return {name: (count, count - started.get(name, 0), count - reference.get(name, 0)) for name, count in self.counts.items()}
+        return {
+            name: (count, count - started.get(name, 0), count - reference.get(name, 0))
+            for name, count in self.counts.items()
+        }
 
     def _count(self) -> dict[str, int]:
-        # CPU time, not wall time: on a crowded machine the scheduler's pauses are not ours, and would make us count less.
+        # CPU time, not wall time: on a crowded machine the scheduler's pauses are not ours, and
+        # would make us count less.
         begun = time.thread_time()
         objects = gc.get_objects()
         number = self.objects = len(objects)
         left = max(0.001, self._pause_seconds - (time.thread_time() - begun))
-        # The first one is taken before any task runs and may take its time: in a new child it also pays for copying the pages
-        # that it shares with the main process, which says nothing of what the later ones cost.
+        # The first one is taken before any task runs and may take its time: in a new child it also
+        # pays for copying the pages that it shares with the main process, which says nothing of
+        # what the later ones cost.
         first = self._started is None
         step = 1 if first else max(1, math.ceil(number * self._cost / left))
         begun = time.thread_time()
         by_type = count_types(objects if step == 1 else objects[::step])
         if not first:
-            self._cost = max(1e-9, min((time.thread_time() - begun) * step / max(1, number), 2 * self._cost))
+            self._cost = max(
+                1e-9, min((time.thread_time() - begun) * step / max(1, number), 2 * self._cost)
+            )
         del objects
         counts: dict[str, int] = {}
         for kind, count in by_type:
@@ -124,11 +143,13 @@ class Census:
 
 
 def changed(rows: dict[str, TypeRow], sent: dict[str, TypeRow]) -> dict[str, TypeRow]:
-    """What has to be sent so that a receiver that has ``sent`` gets to know ``rows``: new values, and zeros for types gone."""
+    """What has to be sent so that a receiver that has ``sent`` gets to know ``rows``: new values,
+    and zeros for types gone."""
     news = {name: row for name, row in rows.items() if sent.get(name) != row}
     return news | {name: GONE for name in sent if name not in rows}
 
 
 def known(held: dict[str, TypeRow], news: dict[str, TypeRow]) -> dict[str, TypeRow]:
-    """What a receiver of ``news`` holds: without the types that are gone, so that endless new ones do not add up."""
+    """What a receiver of ``news`` holds: without the types that are gone, so that endless new ones
+    do not add up."""
     return {name: row for name, row in (held | news).items() if row != GONE}

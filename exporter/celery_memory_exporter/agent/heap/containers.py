@@ -1,12 +1,14 @@
 """Which long-lived container of this process grows: the holder that a leak is found in.
 
-Walks from each module to whatever lives as long as it does: its containers, its classes' and instances' attributes, default
-arguments, closures, caches, loggers, thread-locals. It sees what the garbage collector's census cannot: dicts of strings, strings
-and bytearrays are not tracked.
+Walks from each module to whatever lives as long as it does: its containers, its classes' and
+instances' attributes, default arguments, closures, caches, loggers, thread-locals. It sees what the
+garbage collector's census cannot: dicts of strings, strings and bytearrays are not tracked.
 
-* Between two calls only addresses, numbers and module names are kept, no object: what the application drops is freed.
+* Between two calls only addresses, numbers and module names are kept, no object: what the
+  application drops is freed.
 * No foreign code runs: objects are read by their shapes and found again by their addresses only.
-* What the walk remembers is bounded, and what it meets only in this package is left out (its demo application is not).
+* What the walk remembers is bounded, and what it meets only in this package is left out (its demo
+  application is not).
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from celery_memory_exporter.agent.heap.addresses import MISSING, STEPS, follow, readable, resolve, shape_of
+from celery_memory_exporter.agent.heap.addresses import (
+    MISSING,
+    STEPS,
+    follow,
+    readable,
+    resolve,
+    shape_of,
+)
 from celery_memory_exporter.agent.heap.capacity import limits_of
 from celery_memory_exporter.agent.heap.shapes import (
     LEAF,
@@ -40,7 +49,8 @@ MAX_ADDRESSES = 50_000
 MAX_GROWN = 2_000
 #: Below a module's or a class's own attribute: four attributes, or two keys.
 MAX_DEPTH = 4
-#: The first walks look at the application's own modules only: most holders are there, and it takes some milliseconds.
+#: The first walks look at the application's own modules only: most holders are there, and it takes
+#: some milliseconds.
 QUICK_WALKS = 2
 APPLICATION, ALL = 2, 4
 STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -48,7 +58,8 @@ STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 @dataclass(frozen=True, slots=True)
 class ContainerRow:
-    """A container that grows. ``growth``: items more than when first seen; ``limit``: most items it can ever have (``limits``)."""
+    """A container that grows. ``growth``: items more than when first seen; ``limit``: most items it
+    can ever have (``limits``)."""
 
     path: str
     kind: str
@@ -58,7 +69,8 @@ class ContainerRow:
 
 
 def _rank(name: str, module: Any) -> int:
-    """``sys`` first, so that no other name for ``sys.modules`` is met; then the application, loggers, packages, the library."""
+    """``sys`` first, so that no other name for ``sys.modules`` is met; then the application,
+    loggers, packages, the library."""
     if name in ("sys", "__main__", "logging"):
         return {"sys": 0, "__main__": 1, "logging": 2}[name]
     namespace = namespace_of(module)
@@ -71,12 +83,19 @@ def _rank(name: str, module: Any) -> int:
 
 
 class _Walk:
-    """One walk over all modules, or the application's, in steps; nothing of the application is held after ``rest``."""
+    """One walk over all modules, or the application's, in steps; nothing of the application is held
+    after ``rest``."""
 
     def __init__(self, first: dict[int, int], last_rank: int) -> None:
         loaded = sys.modules.copy()
-        ranks = {name: _rank(name, module) for name, module in loaded.items() if type(name) is str and not is_own(name)}
-        self._modules = sorted((name for name in ranks if ranks[name] <= last_rank), key=ranks.__getitem__)[::-1]
+        ranks = {
+            name: _rank(name, module)
+            for name, module in loaded.items()
+            if type(name) is str and not is_own(name)
+        }
+        self._modules = sorted(
+            (name for name in ranks if ranks[name] <= last_rank), key=ranks.__getitem__
+        )[::-1]
         self._first = first
         self._frontier: deque[tuple[str, int]] = deque()
         self._held: dict[str, Any] = {}
@@ -104,7 +123,12 @@ class _Walk:
         for parts in shape.parts:
             for step, child in parts(found):
                 if not is_plain(child):
-                    self._admit(child, address, step, depth if shape.kind == "class" else depth + STEPS[step[0]][1])
+                    self._admit(
+                        child,
+                        address,
+                        step,
+                        depth if shape.kind == "class" else depth + STEPS[step[0]][1],
+                    )
         return True
 
     def rest(self) -> None:
@@ -129,7 +153,12 @@ class _Walk:
 
     def _admit(self, found: Any, above: str, step: str, depth: int) -> None:
         shape = self._shape(type(found))
-        if shape is LEAF or depth > MAX_DEPTH or id(found) in self._visited or self._is_elsewhere(shape, found):
+        if (
+            shape is LEAF
+            or depth > MAX_DEPTH
+            or id(found) in self._visited
+            or self._is_elsewhere(shape, found)
+        ):
             return
         size = None if shape.size is None else measure(found)
         if size is not None and size < shape.least:
@@ -165,7 +194,8 @@ class _Walk:
 
 
 class Probe:
-    """Follows the ``size`` containers of this process that grow most. For one thread; make a new one after a fork."""
+    """Follows the ``size`` containers of this process that grow most. For one thread; make a new
+    one after a fork."""
 
     def __init__(self, size: int = 20, quick_walks: int = QUICK_WALKS) -> None:
         self.walks = 0
@@ -179,10 +209,11 @@ class Probe:
         self._limits: dict[str, tuple[int, ...]] = {}
 
     def work(self, seconds: float) -> bool:
-        """Goes on with the walk for about so long; true if that completed it. The next call begins the next one.
+        """Goes on with the walk for about so long; true if that completed it. The next call begins
+        the next one.
 
-        By the thread's own time: on a crowded machine the walk would get nowhere by the clock's, and its suspect stay without a
-        holder.
+        By the thread's own time: on a crowded machine the walk would get nowhere by the clock's,
+        and its suspect stay without a holder.
         """
         deadline = time.thread_time() + seconds
         if self._walk is None:
@@ -197,7 +228,9 @@ class Probe:
         best = self._best(walk)
         for address in best:
             if address not in self._limits:
-                self._limits[address] = ()  # in place before the search: if that fails once, it fails each time
+                self._limits[
+                    address
+                ] = ()  # in place before the search: if that fails once, it fails each time
                 self._limits[address] = limits_of(address)
                 if time.thread_time() >= deadline:
                     return False
@@ -206,7 +239,9 @@ class Probe:
 
     def sizes(self) -> dict[str, int]:
         """Items now by path, of the containers followed that still exist."""
-        measured = ((path, measure(resolve(address))) for address, (path, _) in self._followed.items())
+        measured = (
+            (path, measure(resolve(address))) for address, (path, _) in self._followed.items()
+        )
         return {path: items for path, items in measured if items is not None}
 
     def rows(self) -> list[ContainerRow]:
@@ -220,12 +255,15 @@ class Probe:
                 if shape.limit is not None:
                     limit = shape.limit(found)
                 else:
-                    limit = next((number for number in self._limits[address] if number >= items), None)
+                    limit = next(
+                        (number for number in self._limits[address] if number >= items), None
+                    )
                 rows.append(ContainerRow(path, shape.kind, items, items - first, limit))
         return sorted(rows, key=lambda row: -row.growth)
 
     def _best(self, walk: _Walk) -> list[str]:
-        """First what was followed and still grows, then what still grows, then what has grown most."""
+        """First what was followed and still grows, then what still grows, then what has grown
+        most."""
 
         def importance(address: str) -> tuple[bool, bool, int]:
             size, first = walk.grown[address]

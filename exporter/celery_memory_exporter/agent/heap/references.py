@@ -1,11 +1,12 @@
 """Who holds an object: a path of references from a module or a class down to it.
 
-objgraph searches backwards, breadth first. Each object that it looks behind costs one pass over the whole heap (20 to 40 ms at a
-million objects), and it collects garbage first: the time is looked at between passes, so the search ends late by at most one pass,
-or by that collection.
+objgraph searches backwards, breadth first. Each object that it looks behind costs one pass over the
+whole heap (20 to 40 ms at a million objects), and it collects garbage first: the time is looked at
+between passes, so the search ends late by at most one pass, or by that collection.
 
-Namespaces of modules and classes are where a search ends: to go on from there would look behind every function of the module
-and every instance of the class. The agent's own references, and frames, are never the answer, and nothing is kept alive.
+Namespaces of modules and classes are where a search ends: to go on from there would look behind
+every function of the module and every instance of the class. The agent's own references, and
+frames, are never the answer, and nothing is kept alive.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from typing import Any
 
 from celery_memory_exporter.agent.heap.addresses import STEPS, TRANSPARENT, shape_of, shortened
 from celery_memory_exporter.agent.heap.census import type_name
-from celery_memory_exporter.agent.heap.shapes import is_class, is_own, items_of, known_shape, module_of, namespace_of
+from celery_memory_exporter.agent.heap.shapes import (
+    is_class,
+    is_own,
+    items_of,
+    known_shape,
+    module_of,
+    namespace_of,
+)
 
 #: What is further away from a module than this is not explained by it.
 MAX_STEPS = 20
@@ -33,10 +41,12 @@ class _OutOfTime(Exception):  # noqa: N818  # no error: the end of a search
 
 
 def path_to_module(candidates: Sequence[object], seconds: float) -> str | None:
-    """The path to the first candidate that a module or class holds, such as ``shop.Stack.head.next``; at most 120 characters.
+    """The path to the first candidate that a module or class holds, such as
+    ``shop.Stack.head.next``; at most 120 characters.
 
-    A step that repeats is written once and keys are left out, so that equal objects have equal paths. ``None`` without objgraph,
-    when the time is up, when nothing but frames holds them, or when they are frozen (``gc.freeze``), which hides their holders.
+    A step that repeats is written once and keys are left out, so that equal objects have equal
+    paths. ``None`` without objgraph, when the time is up, when nothing but frames holds them, or
+    when they are frozen (``gc.freeze``), which hides their holders.
     """
     try:
         from objgraph import find_backref_chain
@@ -52,13 +62,21 @@ def path_to_module(candidates: Sequence[object], seconds: float) -> str | None:
     return None
 
 
-def _path(find: Callable[..., list[Any]], start: object, listed: int, roots: dict[int, str], deadline: float) -> str | None:
+def _path(
+    find: Callable[..., list[Any]],
+    start: object,
+    listed: int,
+    roots: dict[int, str],
+    deadline: float,
+) -> str | None:
     """One candidate's path; around the agent, as often as it takes."""
 
     def is_root(target: Any) -> bool:
         if time.perf_counter() >= deadline:
             raise _OutOfTime
-        return target is not start and (id(target) in roots or (is_class(target) and not is_own(module_of(target))))
+        return target is not start and (
+            id(target) in roots or (is_class(target) and not is_own(module_of(target)))
+        )
 
     ignored = {listed, *_frames()}
     for _ in range(MAX_DETOURS):
@@ -76,8 +94,13 @@ def _path(find: Callable[..., list[Any]], start: object, listed: int, roots: dic
 def _namespaces() -> dict[int, str]:
     """Module names by the identity of the module's dict."""
     modules = [(name, namespace_of(module)) for name, module in sys.modules.copy().items()]
-    # A class in place of a module (``typing.re``) has no dict of its own to show, but a view made for each who asks.
-    return {id(space): name for name, space in modules if type(name) is str and type(space) is dict and not is_own(name)}
+    # A class in place of a module (``typing.re``) has no dict of its own to show, but a view made
+    # for each who asks.
+    return {
+        id(space): name
+        for name, space in modules
+        if type(name) is str and type(space) is dict and not is_own(name)
+    }
 
 
 def _frames() -> Iterator[int]:
@@ -95,27 +118,44 @@ def _is_agents(found: Any) -> bool:
     return is_own(module_of(type(found)))
 
 
-# --- in words -------------------------------------------------------------------------------------------------------
+# --- in words -----------------------------------------------------------------------------------
 
 
 def _readable(chain: list[Any], roots: dict[int, str]) -> str:
     root = chain[0]
     name = type_name(root) if is_class(root) else roots[id(root)]
     aboves = [None, *chain]
-    steps = [_step(above, holder, held, roots) for above, (holder, held) in zip(aboves, pairwise(chain), strict=False)]
+    steps = [
+        _step(above, holder, held, roots)
+        for above, (holder, held) in zip(aboves, pairwise(chain), strict=False)
+    ]
     return shortened(name + "".join(step for step, _ in groupby(filter(None, steps))))
 
 
 def _step(above: Any, holder: Any, held: Any, roots: dict[int, str]) -> str:
-    """How ``holder``, itself held by ``above``, refers to ``held``; empty where that goes without saying."""
+    """How ``holder``, itself held by ``above``, refers to ``held``; empty where that goes without
+    saying."""
     if type(holder) is types.FunctionType and _is_part(holder, held):
         return ""
     if type(above) is types.FunctionType and _is_part(above, holder):
-        return _attribute_step("<" + _variable(above, held)) if type(held) is types.CellType else _named(above, held)
-    if type(holder) is types.CellType or (type(held) is dict and (is_class(holder) or held is namespace_of(holder))):
+        return (
+            _attribute_step("<" + _variable(above, held))
+            if type(held) is types.CellType
+            else _named(above, held)
+        )
+    if type(holder) is types.CellType or (
+        type(held) is dict and (is_class(holder) or held is namespace_of(holder))
+    ):
         return ""
-    if type(holder) is dict and (id(holder) in roots or is_class(above) or (above is not None and holder is namespace_of(above))):
-        return next((f".{key}" for key, value in items_of(holder) if value is held and type(key) is str), ".…")
+    if type(holder) is dict and (
+        id(holder) in roots
+        or is_class(above)
+        or (above is not None and holder is namespace_of(above))
+    ):
+        return next(
+            (f".{key}" for key, value in items_of(holder) if value is held and type(key) is str),
+            ".…",
+        )
     if known_shape(holder).size is not None:
         return "[...]"
     return _named(holder, held)
@@ -130,7 +170,10 @@ def _named(holder: Any, held: Any) -> str:
 
 
 def _is_part(function: types.FunctionType, held: Any) -> bool:
-    return held is not None and any(held is part for part in (function.__closure__, function.__defaults__, function.__kwdefaults__))
+    return held is not None and any(
+        held is part
+        for part in (function.__closure__, function.__defaults__, function.__kwdefaults__)
+    )
 
 
 def _attribute_step(step: str) -> str:

@@ -1,7 +1,9 @@
-"""How the application's objects are told apart, measured and looked into without running any of their code.
+"""How the application's objects are told apart, measured and looked into without running any of
+their code.
 
-* Types are read past their metaclass and told apart by identity. Attributes are read through the interpreter's own descriptors,
-  sizes by the base type's own ``__len__``. Only plain strings and integers are given out as keys.
+* Types are read past their metaclass and told apart by identity. Attributes are read through the
+  interpreter's own descriptors, sizes by the base type's own ``__len__``. Only plain strings and
+  integers are given out as keys.
 * An object that another thread changes meanwhile is read as empty. Nothing that is read is kept.
 
 What an object leads to is given in steps of an address: a letter of ``addresses.STEPS`` and a name.
@@ -37,7 +39,14 @@ PACKAGE = __name__.partition(".")[0]
 SEPARATOR = "\0"
 UNINTERESTING = {
     *("__doc__", "__builtins__", "__spec__", "__loader__", "__path__", "__all__"),
-    *("__annotations__", "__dataclass_fields__", "__match_args__", "__slots__", "__abstractmethods__", "__parameters__"),
+    *(
+        "__annotations__",
+        "__dataclass_fields__",
+        "__match_args__",
+        "__slots__",
+        "__abstractmethods__",
+        "__parameters__",
+    ),
 }
 
 Parts = Callable[[Any], Iterable[tuple[str, Any]]]
@@ -48,7 +57,7 @@ class_dict = type.__dict__["__dict__"].__get__
 mro = type.__dict__["__mro__"].__get__
 
 
-# --- reading foreign objects ----------------------------------------------------------------------------------------
+# --- reading foreign objects --------------------------------------------------------------------
 
 
 def bases_of(found: object) -> tuple[type, ...]:
@@ -74,13 +83,17 @@ def namespace_of(found: object) -> Any:
 def namespace_getter(kind: type) -> Callable[[Any], Any] | None:
     for base in mro(kind) or ():
         descriptor = class_dict(base).get("__dict__")
-        if type(descriptor) is types.GetSetDescriptorType or type(descriptor) is types.MemberDescriptorType:
+        if (
+            type(descriptor) is types.GetSetDescriptorType
+            or type(descriptor) is types.MemberDescriptorType
+        ):
             return descriptor.__get__
     return None
 
 
 def items_of(mapping: Any) -> list[tuple[Any, Any]]:
-    """The first entries of a dict or of a class's namespace; none if another thread changes it meanwhile."""
+    """The first entries of a dict or of a class's namespace; none if another thread changes it
+    meanwhile."""
     entries = mapping.items() if type(mapping) is types.MappingProxyType else dict.items(mapping)
     try:
         return list(islice(entries, MAX_NODES_PER_MODULE))
@@ -104,13 +117,19 @@ def is_plain(found: Any) -> bool:
 
 
 def _is_default(found: Any) -> bool:
-    """Whether a default argument is plain; a function among them may be the very one that is asked about."""
+    """Whether a default argument is plain; a function among them may be the very one that is asked
+    about."""
     return type(found) is not types.FunctionType and is_plain(found)
 
 
 def _is_bare(function: Any) -> bool:
-    """Whether a plain function (no class can derive from that type) is nothing but code: five of six are."""
-    if function.__closure__ or function.__kwdefaults__ or not all(map(_is_default, function.__defaults__ or ())):
+    """Whether a plain function (no class can derive from that type) is nothing but code: five of
+    six are."""
+    if (
+        function.__closure__
+        or function.__kwdefaults__
+        or not all(map(_is_default, function.__defaults__ or ()))
+    ):
         return False
     return not _has_attributes(function)
 
@@ -121,7 +140,7 @@ def _has_attributes(function: Any) -> bool:
     return any(type(held) is dict and id(held) not in known for held in gc.get_referents(function))
 
 
-# --- where objects lead to ------------------------------------------------------------------------------------------
+# --- where objects lead to ----------------------------------------------------------------------
 
 
 def attributes_in(namespace: Any) -> Iterator[tuple[str, Any]]:
@@ -158,11 +177,21 @@ def _indexes(base: Any) -> Parts:
 
 def _function_parts(function: Any) -> Iterator[tuple[str, Any]]:
     """Default arguments, closure and attributes; not of a bare one."""
-    code, defaults, keyword_defaults = function.__code__, function.__defaults__, function.__kwdefaults__
+    code, defaults, keyword_defaults = (
+        function.__code__,
+        function.__defaults__,
+        function.__kwdefaults__,
+    )
     if type(defaults) is tuple:
-        yield from zip(("(" + name for name in code.co_varnames[: code.co_argcount][-len(defaults) :]), defaults, strict=False)
+        yield from zip(
+            ("(" + name for name in code.co_varnames[: code.co_argcount][-len(defaults) :]),
+            defaults,
+            strict=False,
+        )
     if keyword_defaults is not None:
-        yield from (("(" + name, value) for name, value in items_of(keyword_defaults) if type(name) is str)
+        yield from (
+            ("(" + name, value) for name, value in items_of(keyword_defaults) if type(name) is str
+        )
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
         try:
             yield "<" + name, cell.cell_contents
@@ -173,23 +202,28 @@ def _function_parts(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _local_parts(local: Any) -> Iterator[tuple[str, Any]]:
-    """The current thread's attributes. A class's own ``__init__`` would be run for a thread that is new to it."""
+    """The current thread's attributes. A class's own ``__init__`` would be run for a thread that is
+    new to it."""
     for base in bases_of(local):
         if base is threading.local:
-            yield from (("@" + step[1:], value) for step, value in attributes_in(base.__getattribute__(local, "__dict__")))
+            yield from (
+                ("@" + step[1:], value)
+                for step, value in attributes_in(base.__getattribute__(local, "__dict__"))
+            )
         if "__init__" in class_dict(base):
             return
 
 
 def target_of(proxy: Any) -> Any:
-    """The task that a name in an application's module stands for; ``None`` until somebody uses it."""
+    """The task that a name in an application's module stands for; ``None`` until somebody uses
+    it."""
     try:
         return object.__getattribute__(proxy, "__thing")
     except AttributeError:
         return None
 
 
-# --- what is known of each type -------------------------------------------------------------------------------------
+# --- what is known of each type -----------------------------------------------------------------
 
 
 class Shape(NamedTuple):
@@ -213,7 +247,11 @@ def _home_of_function(function: Any) -> Any:
 
 
 def _home_of_cache(cache: Any) -> Any:
-    known = {name: value for name, value in items_of(namespace_of(cache)) if type(name) is str and type(value) is str}
+    known = {
+        name: value
+        for name, value in items_of(namespace_of(cache))
+        if type(name) is str and type(value) is str
+    }
     return None if "<locals>" in known.get("__qualname__", "<locals>") else known.get("__module__")
 
 
@@ -230,10 +268,18 @@ _SHAPES: list[tuple[type, Shape]] = [
     _sized(array.array),
     _sized(tuple, _indexes(tuple), least=MIN_IMMUTABLE_LENGTH),
     *(_sized(kind, least=MIN_IMMUTABLE_LENGTH) for kind in (str, bytes, frozenset)),
-    (deque, Shape("deque", deque.__len__, parts=(_indexes(deque),), limit=deque.__dict__["maxlen"].__get__)),
+    (
+        deque,
+        Shape(
+            "deque", deque.__len__, parts=(_indexes(deque),), limit=deque.__dict__["maxlen"].__get__
+        ),
+    ),
     (queue.SimpleQueue, Shape("SimpleQueue", queue.SimpleQueue.qsize)),
     # Bytes allocated, since to ask for the content could copy it; and where a text is written on.
-    (io.BytesIO, Shape("BytesIO", lambda found: io.BytesIO.__sizeof__(found) - io.BytesIO.__basicsize__)),
+    (
+        io.BytesIO,
+        Shape("BytesIO", lambda found: io.BytesIO.__sizeof__(found) - io.BytesIO.__basicsize__),
+    ),
     (io.StringIO, Shape("StringIO", io.StringIO.tell)),
     (
         LRU_CACHE,
@@ -258,9 +304,32 @@ SHAPES = {id(kind): shape for kind, shape in _SHAPES}
 LEAVES = {
     id(kind)
     for kind in (
-        *(int, float, complex, bool, type(None), type(...), type(NotImplemented), range, slice, object, memoryview),
-        *(types.BuiltinFunctionType, types.CodeType, types.FrameType, types.TracebackType, types.MappingProxyType),
-        *(types.MemberDescriptorType, types.GetSetDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType),
+        *(
+            int,
+            float,
+            complex,
+            bool,
+            type(None),
+            type(...),
+            type(NotImplemented),
+            range,
+            slice,
+            object,
+            memoryview,
+        ),
+        *(
+            types.BuiltinFunctionType,
+            types.CodeType,
+            types.FrameType,
+            types.TracebackType,
+            types.MappingProxyType,
+        ),
+        *(
+            types.MemberDescriptorType,
+            types.GetSetDescriptorType,
+            types.MethodDescriptorType,
+            types.WrapperDescriptorType,
+        ),
     )
 }
 

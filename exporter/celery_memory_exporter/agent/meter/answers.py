@@ -1,8 +1,9 @@
 """What a tracer answers with (``trace_ok_t``), and how it is kept out of the closing readings.
 
-A successful run's value is dropped: the worker uses only its ``repr``. A failed run's answer holds the exception and, through its
-traceback, frames; in a pool child it is pickled right after anyway, so for an audited run it is pickled at once, and the exception
-is free to go. What is left is bytes, which wait in room made beforehand while the readings are taken.
+A successful run's value is dropped: the worker uses only its ``repr``. A failed run's answer holds
+the exception and, through its traceback, frames; in a pool child it is pickled right after anyway,
+so for an audited run it is pickled at once, and the exception is free to go. What is left is bytes,
+which wait in room made beforehand while the readings are taken.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from celery.app.trace import TraceInfo, trace_ok_t
 
 from celery_memory_exporter.common.report import OUTCOMES
 
-SUCCEEDED, FAILED, ABORTED = OUTCOMES.index("succeeded"), OUTCOMES.index("failed"), OUTCOMES.index("aborted")
+SUCCEEDED, FAILED, ABORTED = (
+    OUTCOMES.index("succeeded"),
+    OUTCOMES.index("failed"),
+    OUTCOMES.index("aborted"),
+)
 OUTCOME_OF_STATE = {
     "FAILURE": FAILED,
     "RETRY": OUTCOMES.index("retried"),
@@ -29,7 +34,8 @@ ROOM = 64 * 1024
 
 
 def outcome_of(answer: Any) -> int:
-    """Index into ``OUTCOMES``. A run without runtime did not happen: Celery found a redelivered task done already."""
+    """Index into ``OUTCOMES``. A run without runtime did not happen: Celery found a redelivered
+    task done already."""
     if answer.info is not None:
         return OUTCOME_OF_STATE.get(answer.info.state, FAILED)
     return SUCCEEDED if answer.runtime is not None else OUTCOME_OF_STATE["IGNORED"]
@@ -57,14 +63,17 @@ class Stash:
 
     def __init__(self) -> None:
         self._room = bytearray(ROOM)
-        # An array: a number above 256 is an object of its own, which would count for this run and against another one.
+        # An array: a number above 256 is an object of its own, which would count for this run and
+        # against another one.
         self._size = array("q", [0])
         self._has_text = False
 
     def put(self, answer: Any) -> Any:
-        """An answer without contents in the place of this one; ``None`` when it cannot be done, and nothing has changed.
+        """An answer without contents in the place of this one; ``None`` when it cannot be done, and
+        nothing has changed.
 
-        It cannot where the contents are too long, or the failure does not pickle, which the pool then tells.
+        It cannot where the contents are too long, or the failure does not pickle, which the pool
+        then tells.
         """
         try:
             data = _encoded(answer)
@@ -75,14 +84,24 @@ class Stash:
         self._size[0] = len(data)
         self._has_text = answer.retstr is not None
         self._room[: len(data)] = data
-        return trace_ok_t(None, TraceInfo(answer.info.state, None) if answer.info is not None else None, answer.runtime, None)
+        return trace_ok_t(
+            None,
+            TraceInfo(answer.info.state, None) if answer.info is not None else None,
+            answer.runtime,
+            None,
+        )
 
     def take(self, answer: Any) -> Any:
         """The answer that ``put`` was given, as far as the pool needs it."""
         data = bytes(self._room[: self._size[0]])
         if answer.info is not None:
             return trace_ok_t(Pickled(data), answer.info, answer.runtime, None)
-        return trace_ok_t(None, None, answer.runtime, data.decode("utf-8", "surrogatepass") if self._has_text else None)
+        return trace_ok_t(
+            None,
+            None,
+            answer.runtime,
+            data.decode("utf-8", "surrogatepass") if self._has_text else None,
+        )
 
 
 def _encoded(answer: Any) -> bytes:

@@ -1,7 +1,7 @@
 """One process's books: what its runs add up to, by task type and queue.
 
-Amounts are booked without the harness's own share (the objects that hold the opening readings, the answer itself), which the
-meter measures with a task that does nothing.
+Amounts are booked without the harness's own share (the objects that hold the opening readings, the
+answer itself), which the meter measures with a task that does nothing.
 """
 
 from __future__ import annotations
@@ -59,17 +59,25 @@ class Books:
         run.row[tally.SECONDS + run.outcome] += seconds
 
     def add_memory(self, run: Run, rss: int | None, peak: int) -> None:
-        """Resident memory of a run that had the process to itself, and the highest that it was meanwhile."""
+        """Resident memory of a run that had the process to itself, and the highest that it was
+        meanwhile."""
         if run.rss is None or rss is None:
             return
         tally.observe_delta(run.row, rss - run.rss)
         if run.peak_reset:
             tally.observe_peak(run.row, max(0, peak - run.rss))
 
-    def add_sample(self, run: Run, blocks: int, native: int | None, *, freed: bool, only_large: bool) -> None:
-        """Live memory after a run that was not audited. ``freed``: a collection freed something meanwhile, maybe another run's."""
+    def add_sample(
+        self, run: Run, blocks: int, native: int | None, *, freed: bool, only_large: bool
+    ) -> None:
+        """Live memory after a run that was not audited. ``freed``: a collection freed something
+        meanwhile, maybe another run's."""
         more = blocks - run.blocks - self.sample_bias.blocks
-        more_native = 0.0 if native is None or run.native is None else native - run.native - self.sample_bias.native
+        more_native = (
+            0.0
+            if native is None or run.native is None
+            else native - run.native - self.sample_bias.native
+        )
         if not freed or more > 0:
             run.growth.add_sample(run.start, more, more_native, only_large=only_large)
 
@@ -83,10 +91,13 @@ class Books:
             run.growth.add_sample(run.start, blocks, 0.0, only_large=True)
             return
         if run.outcome != SUCCEEDED:
-            # Formatting a traceback leaves some texts in caches of the interpreter and the libraries.
+            # Formatting a traceback leaves some texts in caches of the interpreter and the
+            # libraries.
             blocks, native = (blocks, native) if blocks > self.least_failed else (0.0, 0.0)
             run.growth.add_failed(blocks, native)
         run.growth.cpu_seconds += run.cpu
         run.growth.add_audit(run.start, blocks, native)
-        run.growth.add_kernel(run.start, finding.fds, finding.threads, finding.children, finding.shared)
+        run.growth.add_kernel(
+            run.start, finding.fds, finding.threads, finding.children, finding.shared
+        )
         run.growth.add_garbage(run.start, finding.garbage_blocks, finding.garbage_native)

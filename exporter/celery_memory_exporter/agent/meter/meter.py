@@ -1,19 +1,23 @@
-"""The readings before and after every task run, around ``task.__trace__``, the one call that each pool makes.
+"""The readings before and after every task run, around ``task.__trace__``, the one call that each
+pool makes.
 
-``task_prerun`` and ``task_postrun`` are too late and too early: at ``task_postrun`` the return value, the request and the
-exception are still referenced. Around ``__trace__`` the arguments are alive at both ends and cancel out, and a successful
-run's return value can be dropped before the closing reading, because the worker only uses its ``repr``.
+``task_prerun`` and ``task_postrun`` are too late and too early: at ``task_postrun`` the return
+value, the request and the exception are still referenced. Around ``__trace__`` the arguments are
+alive at both ends and cancel out, and a successful run's return value can be dropped before the
+closing reading, because the worker only uses its ``repr``.
 
 What the figures rest on:
 
-* memory figures come from runs that had their process to themselves; a run during which another one was active (thread,
-  greenlet) is counted as a run and left out of the memory figures, and one during which the agent itself was at work is
-  left out of what is retained;
-* some runs are audited (``audit``), which is exact; the others are read as they are (tier 0): live memory after minus before, of
-  successful runs; less memory than before counts only where the collector freed nothing, since that may be another run's garbage;
-* the readings' own constant share (the objects that hold the opening readings, the answer itself) is measured with a task that
-  does nothing and subtracted;
-* readings without an audit, and audits, each have a share of the process's time; a process's first runs all get them.
+* memory figures come from runs that had their process to themselves; a run during which another one
+  was active (thread, greenlet) is counted as a run and left out of the memory figures, and one
+  during which the agent itself was at work is left out of what is retained;
+* some runs are audited (``audit``), which is exact; the others are read as they are (tier 0): live
+  memory after minus before, of successful runs; less memory than before counts only where the
+  collector freed nothing, since that may be another run's garbage;
+* the readings' own constant share (the objects that hold the opening readings, the answer itself)
+  is measured with a task that does nothing and subtracted;
+* readings without an audit, and audits, each have a share of the process's time; a process's first
+  runs all get them.
 """
 
 from __future__ import annotations
@@ -43,8 +47,9 @@ from celery_memory_exporter.agent.stats.tally import TaskKey
 from celery_memory_exporter.common.names import short_name
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
-#: Of a process's busy time, for reading live memory at both ends of runs that are not audited, and seconds once: a reading walks
-#: all pools of the heap (50 µs at a million objects) and takes their place in the processor's caches.
+#: Of a process's busy time, for reading live memory at both ends of runs that are not audited, and
+#: seconds once: a reading walks all pools of the heap (50 µs at a million objects) and takes their
+#: place in the processor's caches.
 SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS = 0.003, 0.03
 CALIBRATION_RUNS = 15
 
@@ -58,7 +63,8 @@ class Containers(Protocol):
 
 
 class Meter:
-    """Measures the runs of one process. ``on_open`` and ``on_close`` tell the owner which run begins and what it changed."""
+    """Measures the runs of one process. ``on_open`` and ``on_close`` tell the owner which run
+    begins and what it changed."""
 
     def __init__(
         self,
@@ -72,7 +78,8 @@ class Meter:
         on_open: Callable[[str, int | None], None] | None = None,
         on_close: Callable[[TaskKey], None] | None = None,
     ) -> None:
-        """``audits``: whether runs have the process to themselves; ``pickles_failures``: whether the pool pickles them anyway."""
+        """``audits``: whether runs have the process to themselves; ``pickles_failures``: whether
+        the pool pickles them anyway."""
         self.guard = guard
         self.books = Books(max_tasks)
         self._stash = answers.Stash()
@@ -96,16 +103,17 @@ class Meter:
         self.sampling = Budget(SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS)
         self._calibrate()
 
-    # --- wrapping ---------------------------------------------------------------------------------------------------
+    # --- wrapping --------------------------------------------------------------------------------
 
     def wrap_tasks(self, tasks: dict[str, Any]) -> None:
-        """Wraps the tracer of each task that is not wrapped yet; Celery builds new ones at each (re)start."""
+        """Wraps the tracer of each task that is not wrapped yet; Celery builds new ones at each
+        (re)start."""
         for name, task in list(tasks.items()):
             trace = task.__dict__.get("__trace__") or getattr(task, "__trace__", None)
             if trace is not None and getattr(trace, "__code__", None) is not MEASURED_CODE:
                 task.__trace__ = measured(self, short_name(name), trace)
 
-    # --- one run ----------------------------------------------------------------------------------------------------
+    # --- one run ---------------------------------------------------------------------------------
 
     def open(self, run: Run, name: str, request: Any) -> None:
         """Takes the opening readings; the run is not measured when the agent fails in here."""
@@ -145,9 +153,11 @@ class Meter:
             run.blocks = sys.getallocatedblocks()
 
     def settle(self, run: Run, answer: Any) -> Any:
-        """The answer without what it need not hold over the closing readings; ``restore`` gives back what the worker needs.
+        """The answer without what it need not hold over the closing readings; ``restore`` gives
+        back what the worker needs.
 
-        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
+        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its
+        result is stored.
         """
         if not run.opened:
             return answer
@@ -164,7 +174,9 @@ class Meter:
     def _settle(self, run: Run, answer: Any) -> Any:
         run.outcome = answers.outcome_of(answer)
         if run.audited:
-            stashed = self._stash.put(answer) if answer.info is None or self._pickles_failures else None
+            stashed = (
+                self._stash.put(answer) if answer.info is None or self._pickles_failures else None
+            )
             if stashed is not None:
                 run.stashed = True
                 return stashed
@@ -174,7 +186,8 @@ class Meter:
     def close(self, run: Run, answer: Any, *, aborted: bool = False) -> None:
         """Takes the closing readings and adds the run to its type's row.
 
-        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its result is stored.
+        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its
+        result is stored.
         """
         if not run.opened:
             return
@@ -223,7 +236,9 @@ class Meter:
                 self.books.add_finding(run, finding)
             elif run.sampled and undisturbed and run.outcome == SUCCEEDED:
                 freed = self._readings.collected() != run.collected
-                self.books.add_sample(run, blocks, native, freed=freed, only_large=self.auditor.enabled)
+                self.books.add_sample(
+                    run, blocks, native, freed=freed, only_large=self.auditor.enabled
+                )
             self.runs += 1
             self.busy_seconds += begun - run.begun
         if run.deep:
@@ -270,7 +285,8 @@ class Meter:
 
     @contextmanager
     def housekeeping(self) -> Iterator[None]:
-        """While the agent itself allocates: runs that overlap it are left out of the retained figures."""
+        """While the agent itself allocates: runs that overlap it are left out of the retained
+        figures."""
         with self._lock:
             self._work += 1
             self._working += 1
@@ -284,7 +300,7 @@ class Meter:
     def idle(self) -> bool:
         return self._running == 0
 
-    # --- parts ------------------------------------------------------------------------------------------------------
+    # --- parts -----------------------------------------------------------------------------------
 
     def _choose(self, run: Run) -> None:
         """How the run's live memory is measured: by an audit, by readings alone, or not at all."""
@@ -302,10 +318,12 @@ class Meter:
         return max(self.busy_seconds, time.process_time())
 
     def _reset_peak(self, rss: int) -> bool:
-        """Starts a new high-water mark for this run, unless the mark is no higher than memory is now.
+        """Starts a new high-water mark for this run, unless the mark is no higher than memory is
+        now.
 
-        The pool recycles a child by the same mark (``worker_max_memory_per_child`` compares it after each run). Once it is above
-        that limit it is left alone, so that the pool sees it: the agent never changes when a child is recycled.
+        The pool recycles a child by the same mark (``worker_max_memory_per_child`` compares it
+        after each run). Once it is above that limit it is left alone, so that the pool sees it: the
+        agent never changes when a child is recycled.
         """
         mark = self._readings.peak()
         if mark <= rss:

@@ -12,8 +12,32 @@ class Run:
     """The opening readings of one run."""
 
     __slots__ = (
-        *("active", "alone", "audited", "begun", "blocks", "collected", "cpu", "deep", "epoch", "growth", "key", "native"),
-        *("opened", "outcome", "peak_reset", "row", "rss", "sampled", "sizes", "start", "stashed", "work"),
+        *(
+            "active",
+            "alone",
+            "audited",
+            "begun",
+            "blocks",
+            "collected",
+            "cpu",
+            "deep",
+            "epoch",
+            "growth",
+            "key",
+            "native",
+        ),
+        *(
+            "opened",
+            "outcome",
+            "peak_reset",
+            "row",
+            "rss",
+            "sampled",
+            "sizes",
+            "start",
+            "stashed",
+            "work",
+        ),
     )
 
     def __init__(self) -> None:

@@ -1,4 +1,5 @@
-"""The task's tracer with the meter's readings around it: ``task.__trace__`` is the one call around a run in every pool."""
+"""The task's tracer with the meter's readings around it: ``task.__trace__`` is the one call around
+a run in every pool."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ Trace = Callable[..., Any]
 
 
 def measured(meter: Meter, name: str, trace: Trace) -> Trace:
-    """The task's tracer with readings around it: same arguments, same answer (without the value of a successful run)."""
+    """The task's tracer with readings around it: same arguments, same answer (without the value of
+    a successful run)."""
 
     def measured_trace(uuid: Any, args: Any, kwargs: Any, request: Any = None) -> Any:
         run = Run()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class Budget:
-    """``share`` of the seconds that the process is busy, and ``credit`` seconds once, so that a young process has answers soon."""
+    """``share`` of the seconds that the process is busy, and ``credit`` seconds once, so that a
+    young process has answers soon."""
 
     def __init__(self, share: float, credit: float) -> None:
         self.spent = 0.0

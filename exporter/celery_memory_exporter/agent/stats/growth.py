@@ -1,12 +1,15 @@
-"""What runs of one task type left behind, by how many runs of the type its process had seen before: a profile by age.
+"""What runs of one task type left behind, by how many runs of the type its process had seen before:
+a profile by age.
 
-A leak leaves as much behind at every age; a cache that fills, an import, a pool of connections leave something behind when the
-process is young and nothing later. Ages are the same in every process, so profiles of children and of generations of children
-add up column by column, and recycling hides nothing.
+A leak leaves as much behind at every age; a cache that fills, an import, a pool of connections
+leave something behind when the process is young and nothing later. Ages are the same in every
+process, so profiles of children and of generations of children add up column by column, and
+recycling hides nothing.
 
-A row is an ``array`` of doubles like the tally's: ``COLUMNS`` figures per age, then those of audited runs that failed. Figures
-of audits are exact; those of sampled runs (tier 0) hold garbage that waits for the collector and the interpreter's free lists:
-they serve to see much that few runs leave behind or free.
+A row is an ``array`` of doubles like the tally's: ``COLUMNS`` figures per age, then those of
+audited runs that failed. Figures of audits are exact; those of sampled runs (tier 0) hold garbage
+that waits for the collector and the interpreter's free lists: they serve to see much that few runs
+leave behind or free.
 """
 
 from __future__ import annotations
@@ -25,20 +28,42 @@ WARM_RUNS_AT_LEAST = 5
 
 #: Per age. ``squares`` are of bytes, for the error of the mean and to tell many steps from one.
 COLUMNS = (
-    *("runs", "audited", "blocks", "native", "squares", "fds", "threads", "children", "shared", "shared_rises"),
-    *("garbage_blocks", "garbage_native", "large", "large_squares", "sampled", "sampled_bytes", "sampled_squares"),
+    *(
+        "runs",
+        "audited",
+        "blocks",
+        "native",
+        "squares",
+        "fds",
+        "threads",
+        "children",
+        "shared",
+        "shared_rises",
+    ),
+    *(
+        "garbage_blocks",
+        "garbage_native",
+        "large",
+        "large_squares",
+        "sampled",
+        "sampled_bytes",
+        "sampled_squares",
+    ),
 )
 WIDTH = len(COLUMNS)
 #: Where in a row the figures of runs past start-up begin.
 WARM = WIDTH * AGES.index(WARM_RUNS)
 RUNS, AUDITED, BLOCKS, NATIVE, SQUARES, FDS, THREADS, CHILDREN, SHARED, SHARED_RISES = range(10)
-GARBAGE_BLOCKS, GARBAGE_NATIVE, LARGE, LARGE_SQUARES, SAMPLED, SAMPLED_BYTES, SAMPLED_SQUARES = range(10, WIDTH)
+GARBAGE_BLOCKS, GARBAGE_NATIVE, LARGE, LARGE_SQUARES, SAMPLED, SAMPLED_BYTES, SAMPLED_SQUARES = (
+    range(10, WIDTH)
+)
 #: After all ages: audited runs that did not succeed.
 FAILED = WIDTH * len(AGES)
 FAILED_BLOCKS, FAILED_NATIVE, SIZE = FAILED + 1, FAILED + 2, FAILED + 3
 
-#: What the interpreter's free lists may take in one run (2,000 tuples of each small size, most of all), more so since audits empty
-#: them. They give nothing back in a run that no collection falls into, so fewer blocks tell of memory that a run freed.
+#: What the interpreter's free lists may take in one run (2,000 tuples of each small size, most of
+#: all), more so since audits empty them. They give nothing back in a run that no collection falls
+#: into, so fewer blocks tell of memory that a run freed.
 FREE_LIST_BYTES = 256 * 1024
 DROP_BLOCKS = 16
 #: Free lists are not in the C heap, whose own caches are smaller.
@@ -49,7 +74,11 @@ MAX_TYPES = 40
 
 def is_large(blocks: float, native: float) -> bool:
     """Whether a reading without an audit tells so much from free lists and caches."""
-    return blocks * MEAN_BLOCK_BYTES + native >= FREE_LIST_BYTES or abs(native) >= LARGE_NATIVE_BYTES or blocks <= -DROP_BLOCKS
+    return (
+        blocks * MEAN_BLOCK_BYTES + native >= FREE_LIST_BYTES
+        or abs(native) >= LARGE_NATIVE_BYTES
+        or blocks <= -DROP_BLOCKS
+    )
 
 
 def new_row() -> Row:
@@ -59,7 +88,16 @@ def new_row() -> Row:
 class Growth:
     """One task type in one process."""
 
-    __slots__ = ("_first", "_jump", "audits", "cpu_seconds", "next_audit", "row", "runs", "survivors")
+    __slots__ = (
+        "_first",
+        "_jump",
+        "audits",
+        "cpu_seconds",
+        "next_audit",
+        "row",
+        "runs",
+        "survivors",
+    )
 
     def __init__(self) -> None:
         self.row = new_row()
@@ -76,7 +114,11 @@ class Growth:
 
     def begin(self) -> int:
         """Counts a run; the answer is where its age's figures start in the row."""
-        if not self._jump and self.runs >= WARM_RUNS_AT_LEAST and time.monotonic() - self._first >= WARM_SECONDS:
+        if (
+            not self._jump
+            and self.runs >= WARM_RUNS_AT_LEAST
+            and time.monotonic() - self._first >= WARM_SECONDS
+        ):
             self._jump = max(0, WARM_RUNS - self.runs)
         start = WIDTH * (bisect_right(AGES, self.runs + self._jump) - 1)
         self.runs += 1
@@ -104,9 +146,17 @@ class Growth:
         row[start + NATIVE] += native
         row[start + SQUARES] += size**2
 
-    def add_kernel(self, start: int, fds: float, threads: float, children: float, shared: float) -> None:
+    def add_kernel(
+        self, start: int, fds: float, threads: float, children: float, shared: float
+    ) -> None:
         rose = shared > 0
-        for column, value in ((FDS, fds), (THREADS, threads), (CHILDREN, children), (SHARED, shared), (SHARED_RISES, rose)):
+        for column, value in (
+            (FDS, fds),
+            (THREADS, threads),
+            (CHILDREN, children),
+            (SHARED, shared),
+            (SHARED_RISES, rose),
+        ):
             self.row[start + column] += value
 
     def add_garbage(self, start: int, blocks: float, native: float) -> None:
@@ -121,7 +171,11 @@ class Growth:
     def add_sample(self, start: int, blocks: float, native: float, *, only_large: bool) -> None:
         """A run that was read without an audit. ``only_large``: where audits tell the rest."""
         row = self.row
-        size = blocks * MEAN_BLOCK_BYTES + native if is_large(blocks, native) or not only_large else 0.0
+        size = (
+            blocks * MEAN_BLOCK_BYTES + native
+            if is_large(blocks, native) or not only_large
+            else 0.0
+        )
         row[start + SAMPLED] += 1
         row[start + SAMPLED_BYTES] += size
         row[start + SAMPLED_SQUARES] += size**2
@@ -138,10 +192,11 @@ def totals(row: Row, first_age: int) -> list[float]:
 
 
 def retained(rows: Iterable[Row]) -> tuple[float, float, float]:
-    """Blocks and native bytes that runs left behind, and how many runs these figures are of; without each process's first run.
+    """Blocks and native bytes that runs left behind, and how many runs these figures are of;
+    without each process's first run.
 
-    The audited runs of each age stand for all of that age; where there are none, those of the age before do. Without audits, what
-    was read counts as blocks.
+    The audited runs of each age stand for all of that age; where there are none, those of the age
+    before do. Without audits, what was read counts as blocks.
     """
     blocks = native = behind = 0.0
     for row in rows:
@@ -163,7 +218,11 @@ def retained(rows: Iterable[Row]) -> tuple[float, float, float]:
 
 
 def to_profile(row: Row) -> Profile:
-    """For the report: per column one value per age, without the ages that no process has reached."""
+    """For the report: per column one value per age, without the ages that no process has
+    reached."""
     last = max((age for age in range(len(AGES)) if row[age * WIDTH + RUNS]), default=-1)
-    values = {name: [round(value, 1) for value in row[column : (last + 1) * WIDTH : WIDTH]] for column, name in enumerate(COLUMNS)}
+    values = {
+        name: [round(value, 1) for value in row[column : (last + 1) * WIDTH : WIDTH]]
+        for column, name in enumerate(COLUMNS)
+    }
     return Profile(**values)

@@ -1,10 +1,13 @@
-"""One process's own memory, read fast enough for every task run. Bytes; ``None`` where the system cannot tell.
+"""One process's own memory, read fast enough for every task run. Bytes; ``None`` where the system
+cannot tell.
 
-Costs on the development machine: RSS 2 µs (``pread`` on a kept descriptor, against 10 µs for open, read and close), live
-blocks 1 µs on a small heap and 50 µs at a million objects, native bytes 1 µs, peak reset and reading 2 µs.
+Costs on the development machine: RSS 2 µs (``pread`` on a kept descriptor, against 10 µs for open,
+read and close), live blocks 1 µs on a small heap and 50 µs at a million objects, native bytes 1 µs,
+peak reset and reading 2 µs.
 
-A descriptor that is kept can be closed by the task under us and its number given to the task's own file: each use first looks
-whether it is still ours, and a file that is not, or that may not be used, is given up.
+A descriptor that is kept can be closed by the task under us and its number given to the task's own
+file: each use first looks whether it is still ours, and a file that is not, or that may not be
+used, is given up.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ import tracemalloc
 
 from celery_memory_exporter.common import procfs
 
-#: Seven objects for each size of chunk from 528 to 1,040 bytes: object, its header of 33 bytes, and 8 bytes of the allocator's.
+#: Seven objects for each size of chunk from 528 to 1,040 bytes: object, its header of 33 bytes, and
+#: 8 bytes of the allocator's.
 CACHED_SIZES = [chunk - 8 - 33 for chunk in range(528, 1041, 16) for _ in range(7)]
 #: File systems in memory that are looked at.
 MAX_MOUNTS = 8
@@ -46,7 +50,8 @@ class KeptFile:
         return self._fd is not None and self._identify() == self._identity
 
     def read(self, size: int = 128) -> bytes | None:
-        """Of whatever has the descriptor: reading a file of the task's by mistake harms nobody, and its text is not ours."""
+        """Of whatever has the descriptor: reading a file of the task's by mistake harms nobody, and
+        its text is not ours."""
         with contextlib.suppress(OSError):
             if self._fd is not None:
                 return os.pread(self._fd, size, 0)
@@ -75,7 +80,8 @@ class MallocInfo(ctypes.Structure):
 
 
 def load_mallinfo2() -> ctypes._NamedFuncPointer | None:
-    """glibc's ``mallinfo2`` (2.33 and later); ``None`` with musl, macOS, or another allocator in glibc's place."""
+    """glibc's ``mallinfo2`` (2.33 and later); ``None`` with musl, macOS, or another allocator in
+    glibc's place."""
     maps = procfs.read_text("/proc/self/maps") or ""
     if any(allocator in maps for allocator in ("jemalloc", "tcmalloc", "mimalloc")):
         return None
@@ -87,10 +93,15 @@ def load_mallinfo2() -> ctypes._NamedFuncPointer | None:
 
 
 def tmpfs_mounts() -> list[str]:
-    """Mount points that tasks may write to and that hold their files in memory; ``/dev/shm`` on most systems."""
+    """Mount points that tasks may write to and that hold their files in memory; ``/dev/shm`` on
+    most systems."""
     lines = (procfs.read_text("/proc/self/mounts") or "").splitlines()
-    paths = [line.split()[1] for line in lines if len(line.split()) > 2 and line.split()[2] == "tmpfs"]
-    usable = [path for path in dict.fromkeys(paths) if "\\" not in path and os.access(path, os.W_OK)]
+    paths = [
+        line.split()[1] for line in lines if len(line.split()) > 2 and line.split()[2] == "tmpfs"
+    ]
+    usable = [
+        path for path in dict.fromkeys(paths) if "\\" not in path and os.access(path, os.W_OK)
+    ]
     return usable[:MAX_MOUNTS]
 
 
@@ -115,10 +126,15 @@ class Readings:
     def _pages(self, column: int) -> int | None:
         fields = (self._statm.read() or b"").split()
         # A task may have closed the descriptor, and its own file have the number now.
-        return int(fields[column]) * PAGE_BYTES if len(fields) == STATM_FIELDS and fields[column].isdigit() else None
+        return (
+            int(fields[column]) * PAGE_BYTES
+            if len(fields) == STATM_FIELDS and fields[column].isdigit()
+            else None
+        )
 
     def children(self) -> int:
-        """Child processes, those included that ended and were not waited for; 0 where the kernel does not list them."""
+        """Child processes, those included that ended and were not waited for; 0 where the kernel
+        does not list them."""
         return (self._children.read(4096) or b"").count(b" ")
 
     def tmpfs(self) -> float:
@@ -131,7 +147,8 @@ class Readings:
         return used
 
     def in_memory_files(self) -> float:
-        """Shared memory of this process and files in memory of everybody: what of the two rises in one run may be the run's."""
+        """Shared memory of this process and files in memory of everybody: what of the two rises in
+        one run may be the run's."""
         return (self.shared() or 0) + self.tmpfs()
 
     @staticmethod
@@ -149,8 +166,9 @@ class Readings:
             return 0
 
     def fill_caches(self) -> None:
-        """Fills glibc's cache of small free chunks (tcache), which ``mallinfo2`` counts as in use: a run that takes a chunk
-        from elsewhere and frees it into the cache would look like one that keeps it. Up to 512 bytes Python serves itself.
+        """Fills glibc's cache of small free chunks (tcache), which ``mallinfo2`` counts as in use:
+        a run that takes a chunk from elsewhere and frees it into the cache would look like one that
+        keeps it. Up to 512 bytes Python serves itself.
         """
         if self._mallinfo2 is not None:
             held = [bytes(size) for size in CACHED_SIZES]
@@ -159,7 +177,8 @@ class Readings:
     def native_live(self) -> int | None:
         """Bytes that C code and large Python objects hold from ``malloc``, in all arenas.
 
-        ``None`` while ``tracemalloc`` is at work, whose own records are among them: more than what they are about.
+        ``None`` while ``tracemalloc`` is at work, whose own records are among them: more than what
+        they are about.
         """
         if self._mallinfo2 is None or tracemalloc.is_tracing():
             return None
@@ -167,11 +186,13 @@ class Readings:
         return int(info.uordblks + info.hblkhd)
 
     def native_free(self) -> int | None:
-        """Bytes that ``malloc`` keeps without anybody using them: fragmentation or an earlier peak."""
+        """Bytes that ``malloc`` keeps without anybody using them: fragmentation or an earlier
+        peak."""
         return int(self._mallinfo2().fordblks) if self._mallinfo2 is not None else None
 
     def reset_peak(self) -> bool:
-        """Makes ``peak`` count from now on (``proc_pid_clear_refs(5)``, value 5); false where that is forbidden."""
+        """Makes ``peak`` count from now on (``proc_pid_clear_refs(5)``, value 5); false where that
+        is forbidden."""
         return self._clear_refs.write(b"5")
 
     @staticmethod
@@ -182,13 +203,15 @@ class Readings:
 
     @staticmethod
     def collected() -> int:
-        """Rises when an automatic collection frees something: objects, or, a full one, the interpreter's free lists."""
+        """Rises when an automatic collection frees something: objects, or, a full one, the
+        interpreter's free lists."""
         stats = gc.get_stats()
         return int(sum(generation["collected"] for generation in stats) + stats[-1]["collections"])
 
     @staticmethod
     def full_collections() -> int:
-        """Collections that looked at old objects, too. From Python 3.14 on each looks at a part of them."""
+        """Collections that looked at old objects, too. From Python 3.14 on each looks at a part of
+        them."""
         return int(gc.get_stats()[1 if sys.version_info >= (3, 14) else 2]["collections"])
 
     @staticmethod

@@ -1,7 +1,9 @@
-"""What the agent adds up per task type: one fixed row of numbers, cumulative, cheap to update and to send.
+"""What the agent adds up per task type: one fixed row of numbers, cumulative, cheap to update and
+to send.
 
-A row is an ``array`` of doubles: adding to it makes no object that stays, so the agent's own book-keeping does not show in the
-live blocks that it measures; a whole row goes through the pipe as bytes; rows of several processes add up column by column.
+A row is an ``array`` of doubles: adding to it makes no object that stays, so the agent's own
+book-keeping does not show in the live blocks that it measures; a whole row goes through the pipe as
+bytes; rows of several processes add up column by column.
 """
 
 from __future__ import annotations
@@ -27,9 +29,21 @@ MIB = 1024.0 * 1024.0
 #: Powers of four around zero: a page more or less is noise, 256 MiB in one run is an event.
 DELTA_BYTES = [-256 * MIB, -64 * MIB, -16 * MIB, -4 * MIB, -MIB, -MIB / 4, -MIB / 16, 0.0]
 DELTA_BYTES += [MIB / 16, MIB / 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB]
-PEAK_BYTES = [0.0, MIB / 16, MIB / 4, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB]
+PEAK_BYTES = [
+    0.0,
+    MIB / 16,
+    MIB / 4,
+    MIB,
+    4 * MIB,
+    16 * MIB,
+    64 * MIB,
+    256 * MIB,
+    1024 * MIB,
+    4096 * MIB,
+]
 
-#: Columns. The first ones are the runs by outcome, in the order of ``OUTCOMES``, then the seconds that they took.
+#: Columns. The first ones are the runs by outcome, in the order of ``OUTCOMES``, then the seconds
+#: that they took.
 SECONDS = len(OUTCOMES)
 GROWTH = 2 * len(OUTCOMES)
 RELEASE = GROWTH + 1
@@ -80,16 +94,21 @@ def to_report(
     native: bool,
     peak: bool,
 ) -> TaskReport:
-    """``retained``: blocks, native bytes and runs; ``native`` and ``peak`` tell whether this system can measure those at all."""
+    """``retained``: blocks, native bytes and runs; ``native`` and ``peak`` tell whether this system
+    can measure those at all."""
 
     def histogram(start: int, bounds: list[float], sum_column: int) -> Histogram:
-        return Histogram([int(value) for value in row[start : start + len(bounds) + 1]], row[sum_column])
+        return Histogram(
+            [int(value) for value in row[start : start + len(bounds) + 1]], row[sum_column]
+        )
 
     return TaskReport(
         name=key[0],
         queue=key[1],
         runs={outcome: int(row[column]) for column, outcome in enumerate(OUTCOMES) if row[column]},
-        seconds={outcome: row[SECONDS + column] for column, outcome in enumerate(OUTCOMES) if row[column]},
+        seconds={
+            outcome: row[SECONDS + column] for column, outcome in enumerate(OUTCOMES) if row[column]
+        },
         delta=histogram(DELTA, DELTA_BYTES, DELTA_SUM),
         growth_bytes=row[GROWTH],
         release_bytes=row[RELEASE],

@@ -1,1 +1,2 @@
-"""In the worker: its main process and its pool children, what they tell each other, and the report."""
+"""In the worker: its main process and its pool children, what they tell each other, and the
+report."""

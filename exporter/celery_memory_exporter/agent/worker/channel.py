@@ -1,13 +1,15 @@
-"""How pool children tell their main process: a pipe for what they add up, and a slot of shared memory for what they do now.
+"""How pool children tell their main process: a pipe for what they add up, and a slot of shared
+memory for what they do now.
 
 Both are made before the first fork and inherited. Neither ever blocks a child:
 
-* the pipe is non-blocking; a record is at most ``PIPE_BUF`` long, so that the kernel writes it whole or not at all. Records are
-  cumulative: one that found the pipe full is sent again later;
-* a slot is written with plain stores and read only after its child died, so it survives ``SIGKILL`` without locks.
+* the pipe is non-blocking; a record is at most ``PIPE_BUF`` long, so that the kernel writes it
+  whole or not at all. Records are cumulative: one that found the pipe full is sent again later;
+* a slot is written with plain stores and read only after its child died, so it survives ``SIGKILL``
+  without locks.
 
-A task may close descriptors that are not its own, and open a file under the same number: before each write the child looks whether
-the descriptor still is the pipe.
+A task may close descriptors that are not its own, and open a file under the same number: before
+each write the child looks whether the descriptor still is the pipe.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ PIPE_BUF = 4096
 PIPE_BYTES = 1024 * 1024
 #: Pool slots told apart; a pool beyond it works, its children's last task stays unknown.
 MAX_SLOTS = 1024
-#: States kept per slot: the successor of a killed child must not write over what its main process has not read yet.
+#: States kept per slot: the successor of a killed child must not write over what its main process
+#: has not read yet.
 STATES_PER_SLOT = 4
 
 _length = struct.Struct("<H")
@@ -58,7 +61,8 @@ class Channel:
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
-            # An unprivileged user at the pipe-user-pages limit keeps the default 64 KiB: records are repeated.
+            # An unprivileged user at the pipe-user-pages limit keeps the default 64 KiB: records
+            # are repeated.
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         stat = os.fstat(self._writer)
@@ -66,10 +70,11 @@ class Channel:
         self._states = mmap.mmap(-1, MAX_SLOTS * STATES_PER_SLOT * _slot.size)
         self._tail = b""
 
-    # --- in a child -------------------------------------------------------------------------------------------------
+    # --- in a child ------------------------------------------------------------------------------
 
     def send(self, record: Record) -> bool:
-        """Whether the record was taken; ``False`` when the pipe is full, gone, or the record too long."""
+        """Whether the record was taken; ``False`` when the pipe is full, gone, or the record too
+        long."""
         body = marshal.dumps(record)
         if len(body) > PIPE_BUF - _length.size:
             raise ValueError(f"a {record[0]!r} record of {len(body)} bytes does not fit the pipe")
@@ -83,17 +88,23 @@ class Channel:
         return True
 
     def claim(self, slot: int) -> int | None:
-        """Where a new child of this slot may write its state: a place whose last owner was idle, else the oldest."""
+        """Where a new child of this slot may write its state: a place whose last owner was idle,
+        else the oldest."""
         if not 0 <= slot < MAX_SLOTS:
             return None
         first = slot * STATES_PER_SLOT
-        return min(range(first, first + STATES_PER_SLOT), key=lambda place: self._state(place).since)
+        return min(
+            range(first, first + STATES_PER_SLOT), key=lambda place: self._state(place).since
+        )
 
     def write(self, place: int, state: tuple[int, float, int, int], task: str) -> None:
-        """``state`` is the pid, the start of the run of ``task`` (Unix time, 0 when idle), its RSS, and the peak so far."""
-        _slot.pack_into(self._states, place * _slot.size, *state, task.encode("utf-8", "replace")[:128])
+        """``state`` is the pid, the start of the run of ``task`` (Unix time, 0 when idle), its RSS,
+        and the peak so far."""
+        _slot.pack_into(
+            self._states, place * _slot.size, *state, task.encode("utf-8", "replace")[:128]
+        )
 
-    # --- in the main process ----------------------------------------------------------------------------------------
+    # --- in the main process ---------------------------------------------------------------------
 
     def receive(self) -> Iterator[Record]:
         """All complete records that are there now."""
@@ -115,7 +126,8 @@ class Channel:
             self._tail = data[start:]
 
     def take(self, slot: int, pid: int) -> SlotState | None:
-        """What a child that died was doing; its place is free afterwards. ``None`` when it never said."""
+        """What a child that died was doing; its place is free afterwards. ``None`` when it never
+        said."""
         if not 0 <= slot < MAX_SLOTS:
             return None
         first = slot * STATES_PER_SLOT

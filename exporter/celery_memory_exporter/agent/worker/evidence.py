@@ -1,7 +1,8 @@
-"""What a process tells of one task type, how it goes through the pipe, and how several processes' words become one.
+"""What a process tells of one task type, how it goes through the pipe, and how several processes'
+words become one.
 
-Everything in here adds up, so a child that is gone leaves its part behind. Words of gone processes fade: what twenty
-generations ago was so need not be so today.
+Everything in here adds up, so a child that is gone leaves its part behind. Words of gone processes
+fade: what twenty generations ago was so need not be so today.
 """
 
 from __future__ import annotations
@@ -18,19 +19,29 @@ from celery_memory_exporter.agent.heap.containers import ContainerRow
 from celery_memory_exporter.agent.stats import growth, tally
 from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.stats.tally import Row, TaskKey
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Estimate, Evidence, Fill, Holder, Site
+from celery_memory_exporter.common.report import (
+    MEAN_BLOCK_BYTES,
+    Estimate,
+    Evidence,
+    Fill,
+    Holder,
+    Site,
+)
 
 #: Weight of what a gone process told, each time that another one goes.
 FADE = 0.98
 #: Names in one record of the pipe, and bytes of each: they have to fit.
 NAMES = 10
 NAME_BYTES = 120
-#: The limit of a container that has none, as far as a process can tell; one that has outgrown it tells more than a younger one.
+#: The limit of a container that has none, as far as a process can tell; one that has outgrown it
+#: tells more than a younger one.
 UNBOUNDED = 2**62
 MAX_PATHS = 3
-#: Containers of which it is told how they filled up: with 22 ages each, they fit a record of the pipe.
+#: Containers of which it is told how they filled up: with 22 ages each, they fit a record of the
+#: pipe.
 FILLS = 4
-#: A process counts as a witness from so many measured runs on, and for a leak from so many bytes a run.
+#: A process counts as a witness from so many measured runs on, and for a leak from so many bytes a
+#: run.
 WITNESS_RUNS = 5
 WITNESS_BYTES = 16.0
 
@@ -76,7 +87,7 @@ def top(amounts: dict[Any, float]) -> dict[Any, float]:
     return dict(sorted(amounts.items(), key=lambda item: -item[1])[:NAMES])
 
 
-# --- from a process to its records -----------------------------------------------------------------------------------
+# --- from a process to its records --------------------------------------------------------------
 
 
 def records(
@@ -89,17 +100,38 @@ def records(
         return
     sites = cut_all(top(dict(dossier.sites)), lambda site: (site[0], cut(site[1])))
     audits = (dossier.audits, dossier.traced, dossier.watched)
-    yield ("sites", pid, *key, audits, sites, [cut(path) for path in list(dossier.paths)[:MAX_PATHS]])
+    yield (
+        "sites",
+        pid,
+        *key,
+        audits,
+        sites,
+        [cut(path) for path in list(dossier.paths)[:MAX_PATHS]],
+    )
     held: dict[str, tuple[str, float, float, int | None]] = {}
     for path, growing in top({path: items for path, (_, items) in dossier.holders.items()}).items():
         row, name = rows.get(path), cut(path)
         _, items, grew, limit = held.get(name, ("", 0, 0.0, None))
         if row is not None:
             limit = UNBOUNDED if row.limit is None else row.limit
-        held[name] = (dossier.holders[path][0], items + (row.items if row else 0), grew + growing, limit)
+        held[name] = (
+            dossier.holders[path][0],
+            items + (row.items if row else 0),
+            grew + growing,
+            limit,
+        )
     yield ("holders", pid, *key, held)
-    most = [path for path in top({path: items for path, (_, items) in dossier.holders.items()}) if path in rows][:FILLS]
-    yield ("fills", pid, *key, {cut(path): dossier.fill(path, rows[path].items, grown.row) for path in most})
+    most = [
+        path
+        for path in top({path: items for path, (_, items) in dossier.holders.items()})
+        if path in rows
+    ][:FILLS]
+    yield (
+        "fills",
+        pid,
+        *key,
+        {cut(path): dossier.fill(path, rows[path].items, grown.row) for path in most},
+    )
 
 
 def apply(words: Words, kind: str, rest: list[Any]) -> None:
@@ -119,7 +151,7 @@ def apply(words: Words, kind: str, rest: list[Any]) -> None:
 
 KINDS = ("growth", "survivors", "sites", "holders", "fills")
 
-# --- several processes -----------------------------------------------------------------------------------------------
+# --- several processes ---------------------------------------------------------------------------
 
 
 def together(parts: Iterable[Words]) -> Words:
@@ -139,7 +171,9 @@ def together(parts: Iterable[Words]) -> Words:
             total.sites[site] = total.sites.get(site, 0) + amount
         for path, fill in part.fills.items():
             before = total.fills.get(path, [])
-            total.fills[path] = [(a + c, b + d) for (a, b), (c, d) in zip_longest(before, fill, fillvalue=(0.0, 0.0))]
+            total.fills[path] = [
+                (a + c, b + d) for (a, b), (c, d) in zip_longest(before, fill, fillvalue=(0.0, 0.0))
+            ]
         for path, weight in part.paths.items():
             total.paths[path] = total.paths.get(path, 0) + weight
         for path, (kind, items, grown, limit) in part.holders.items():
@@ -150,7 +184,8 @@ def together(parts: Iterable[Words]) -> Words:
 
 
 def faded(words: Words) -> Words:
-    """What stays of a process that is gone: its containers are empty, and the rest counts a little less."""
+    """What stays of a process that is gone: its containers are empty, and the rest counts a little
+    less."""
     return Words(
         row=array("d", [value * FADE for value in words.row]),
         survivors={name: count * FADE for name, count in top(words.survivors).items()},
@@ -158,8 +193,15 @@ def faded(words: Words) -> Words:
         traced_audits=words.traced_audits * FADE,
         watched_audits=words.watched_audits * FADE,
         sites={site: amount * FADE for site, amount in top(words.sites).items()},
-        holders={path: (kind, 0, grown * FADE, limit) for path, (kind, _, grown, limit) in _most(words.holders).items()},
-        fills={path: [(a * FADE, b * FADE) for a, b in words.fills[path]] for path in _most(words.holders) if path in words.fills},
+        holders={
+            path: (kind, 0, grown * FADE, limit)
+            for path, (kind, _, grown, limit) in _most(words.holders).items()
+        },
+        fills={
+            path: [(a * FADE, b * FADE) for a, b in words.fills[path]]
+            for path in _most(words.holders)
+            if path in words.fills
+        },
         paths={path: weight * FADE for path, weight in top(words.paths).items()},
         witnesses=words.witnesses * FADE,
         growing=words.growing * FADE,
@@ -167,7 +209,9 @@ def faded(words: Words) -> Words:
     )
 
 
-def _most(holders: dict[str, tuple[str, float, float, int | None]]) -> dict[str, tuple[str, float, float, int | None]]:
+def _most(
+    holders: dict[str, tuple[str, float, float, int | None]],
+) -> dict[str, tuple[str, float, float, int | None]]:
     return dict(sorted(holders.items(), key=lambda item: -item[1][2])[:NAMES])
 
 
@@ -177,13 +221,23 @@ def _testimony(row: Row) -> tuple[float, float]:
     audited, runs = total[growth.AUDITED], total[growth.AUDITED] + total[growth.SAMPLED]
     if runs < WITNESS_RUNS:
         return 0.0, 0.0
-    left = total[growth.BLOCKS] * MEAN_BLOCK_BYTES + total[growth.NATIVE] >= WITNESS_BYTES * audited > 0
+    left = (
+        total[growth.BLOCKS] * MEAN_BLOCK_BYTES + total[growth.NATIVE]
+        >= WITNESS_BYTES * audited
+        > 0
+    )
     left = left or total[growth.LARGE] + total[growth.SAMPLED_BYTES] >= WITNESS_BYTES * runs
-    kernel = max(total[growth.FDS], total[growth.THREADS], total[growth.CHILDREN]) >= LEAST_PER_RUN * total[growth.AUDITED] > 0
+    kernel = (
+        max(total[growth.FDS], total[growth.THREADS], total[growth.CHILDREN])
+        >= LEAST_PER_RUN * total[growth.AUDITED]
+        > 0
+    )
     return 1.0, float(left or kernel)
 
 
-def to_evidence(words: Words, seconds: float, overlapping: Estimate | None, tmpfs: Estimate | None) -> Evidence:
+def to_evidence(
+    words: Words, seconds: float, overlapping: Estimate | None, tmpfs: Estimate | None
+) -> Evidence:
     """For the report."""
     row = words.row
     return Evidence(
@@ -191,10 +245,15 @@ def to_evidence(words: Words, seconds: float, overlapping: Estimate | None, tmpf
         processes=round(words.witnesses, 2),
         growing=round(words.growing, 2),
         failed_audits=round(row[growth.FAILED], 1),
-        failed_bytes=round(row[growth.FAILED_BLOCKS] * MEAN_BLOCK_BYTES + row[growth.FAILED_NATIVE], 1),
+        failed_bytes=round(
+            row[growth.FAILED_BLOCKS] * MEAN_BLOCK_BYTES + row[growth.FAILED_NATIVE], 1
+        ),
         seconds=round(seconds, 1),
         survivors={name: round(count) for name, count in top(words.survivors).items()},
-        sites=[Site(site, figure, round(amount, 1)) for (figure, site), amount in top(words.sites).items()],
+        sites=[
+            Site(site, figure, round(amount, 1))
+            for (figure, site), amount in top(words.sites).items()
+        ],
         deep_audits=round(words.deep_audits),
         traced_audits=round(words.traced_audits),
         watched_audits=round(words.watched_audits),
@@ -203,7 +262,9 @@ def to_evidence(words: Words, seconds: float, overlapping: Estimate | None, tmpf
             for path, (kind, items, grown, limit) in _most(words.holders).items()
         ],
         fills=[
-            Fill(path, [round(gained, 1) for gained, _ in fill], [round(runs, 1) for _, runs in fill])
+            Fill(
+                path, [round(gained, 1) for gained, _ in fill], [round(runs, 1) for _, runs in fill]
+            )
             for path, fill in ((path, words.fills.get(path, [])) for path in _most(words.holders))
             if fill
         ],

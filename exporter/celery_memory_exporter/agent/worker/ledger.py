@@ -1,7 +1,8 @@
-"""The main process's books about its pool children: what each told, and the totals that outlive it. No I/O.
+"""The main process's books about its pool children: what each told, and the totals that outlive it.
+No I/O.
 
-Records arrive in the order that each child wrote them and are cumulative per child; a child's rows become part of the
-worker's own when it is gone, without what ended with it (live memory).
+Records arrive in the order that each child wrote them and are cumulative per child; a child's rows
+become part of the worker's own when it is gone, without what ended with it (live memory).
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Ledger:
             self.children[pid] = Account(slot, start_ticks)
 
     def apply(self, record: Record) -> None:
-        """Books one record. Of a child whose ``hello`` found the pipe full nothing is booked until the pool shows it."""
+        """Books one record. Of a child whose ``hello`` found the pipe full nothing is booked until
+        the pool shows it."""
         kind, pid, *rest = record
         if kind == "hello":
             self.open_account(pid, *rest)
@@ -108,7 +110,9 @@ class Ledger:
         self.exited[reason] += 1
         if running:
             key = (running, reason)
-            self.lost[key if key in self.lost or len(self.lost) < self._max_tasks else ("other", reason)] += 1
+            self.lost[
+                key if key in self.lost or len(self.lost) < self._max_tasks else ("other", reason)
+            ] += 1
         for task, row in account.rows.items():
             kept = self._key(task)
             self._rows[kept] = tally.total([self._rows[kept], row]) if kept in self._rows else row
@@ -136,7 +140,8 @@ class Ledger:
         return {key: evidence.together(parts) for key, parts in grouped.items()}
 
     def retained(self, extra: Iterable[Account] = ()) -> dict[TaskKey, tuple[float, float, float]]:
-        """Per task type: blocks and native bytes that are left behind in living processes, and the runs behind these figures."""
+        """Per task type: blocks and native bytes that are left behind in living processes, and the
+        runs behind these figures."""
         rows: dict[TaskKey, list[Row]] = {}
         for account in [*self.children.values(), *extra]:
             for key, words in account.words.items():
@@ -149,7 +154,9 @@ class Ledger:
         for account in [*self.children.values(), *extra]:
             for row in account.containers:
                 before = by_path.get(row.path, ContainerRow(row.path, row.kind, 0, 0, row.limit))
-                by_path[row.path] = replace(row, items=row.items + before.items, growth=row.growth + before.growth)
+                by_path[row.path] = replace(
+                    row, items=row.items + before.items, growth=row.growth + before.growth
+                )
         return sorted(by_path.values(), key=lambda row: -row.growth)
 
     def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeRow]:
@@ -161,7 +168,8 @@ class Ledger:
         return summed
 
     def _key(self, key: TaskKey) -> TaskKey:
-        """Children may each know other task types: the cap holds for the worker. A type once told apart stays so."""
+        """Children may each know other task types: the cap holds for the worker. A type once told
+        apart stays so."""
         if key not in self._admitted:
             if len(self._admitted) > self._max_tasks:  # OTHER is in there, too
                 return tally.OTHER
@@ -172,8 +180,8 @@ class Ledger:
 class TopTypes:
     """Which object types are reported: at most ``size``, the fastest growing first.
 
-    A type comes in when it is among the first half of ``size`` and goes when it is no longer among the first
-    ``size``: a series that comes and goes with each scrape cannot be drawn.
+    A type comes in when it is among the first half of ``size`` and goes when it is no longer among
+    the first ``size``: a series that comes and goes with each scrape cannot be drawn.
     """
 
     def __init__(self, size: int) -> None:

@@ -1,6 +1,8 @@
-"""The agent in the worker's main process: keeps the books of all processes and reports once per interval.
+"""The agent in the worker's main process: keeps the books of all processes and reports once per
+interval.
 
-With prefork the children measure; with solo, threads, gevent and eventlet tasks run in the main process, and it measures itself.
+With prefork the children measure; with solo, threads, gevent and eventlet tasks run in the main
+process, and it measures itself.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ from celery_memory_exporter.agent.worker import evidence
 from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.evidence import Words
 from celery_memory_exporter.agent.worker.ledger import Account, Costs, Ledger, TopTypes
-from celery_memory_exporter.agent.worker.pool_child import WARM_SECONDS, ChildAgent, interpreter_figures
+from celery_memory_exporter.agent.worker.pool_child import (
+    WARM_SECONDS,
+    ChildAgent,
+    interpreter_figures,
+)
 from celery_memory_exporter.agent.worker.process_reports import age, process_report
 from celery_memory_exporter.agent.worker.requests import RequestCounter
 from celery_memory_exporter.agent.worker.shares import Shares
@@ -64,10 +70,18 @@ class WorkerAgent:
         self._peak = self._readings.peak()
         self._self = Account(slot=-1, start_ticks=procfs.start_ticks())
         self._census = census.Census(
-            settings.census_seconds, settings.census_pause_seconds, enabled=settings.census_max_objects > 0
+            settings.census_seconds,
+            settings.census_pause_seconds,
+            enabled=settings.census_max_objects > 0,
         )
         self._top = TopTypes(settings.max_object_types)
-        self._instance = Instance(procfs.boot_id(), procfs.pid_namespace(), os.getpid(), self._self.start_ticks, time.time())
+        self._instance = Instance(
+            procfs.boot_id(),
+            procfs.pid_namespace(),
+            os.getpid(),
+            self._self.start_ticks,
+            time.time(),
+        )
         self._sequence = 0
         #: By the senders of consumers before this one.
         self.reports_dropped = 0
@@ -96,7 +110,7 @@ class WorkerAgent:
         if overlapping is not None:
             overlapping.containers = self._shares
 
-    # --- in a prefork child -----------------------------------------------------------------------------------------
+    # --- in a prefork child ----------------------------------------------------------------------
 
     @guarded
     def start_child(self) -> None:
@@ -112,7 +126,9 @@ class WorkerAgent:
             enabled=inherited is not None and inherited <= settings.census_max_objects,
         )
         slot = getattr(current_process(), "index", -1)
-        self._child = ChildAgent(self.channel, settings, slot, self.child_memory_limit_bytes, counting)
+        self._child = ChildAgent(
+            self.channel, settings, slot, self.child_memory_limit_bytes, counting
+        )
         os.register_at_fork(before=self._child.before_fork, after_in_child=self._child.after_fork)
         self._child.meter.wrap_tasks(self.worker.app.tasks)
 
@@ -120,7 +136,7 @@ class WorkerAgent:
         if self._child is not None:
             self._child.end(exit_code)
 
-    # --- in the main process ----------------------------------------------------------------------------------------
+    # --- in the main process ---------------------------------------------------------------------
 
     def follow(self, consumer: Any) -> None:
         """The consumer has (re)started: it has new tracers, and maybe other queues."""
@@ -129,7 +145,9 @@ class WorkerAgent:
 
     @guarded
     def _count_requests(self, consumer: Any) -> None:
-        if self.requests.count_tasks(self.worker.app.tasks):  # of tasks that came after the worker was made
+        if self.requests.count_tasks(
+            self.worker.app.tasks
+        ):  # of tasks that came after the worker was made
             consumer.update_strategies()
         self.requests.follow(consumer)
 
@@ -139,7 +157,8 @@ class WorkerAgent:
 
     @guarded
     def look(self) -> None:
-        """Reads what the children wrote, closes the accounts of those that are gone, and notes what all runs together left."""
+        """Reads what the children wrote, closes the accounts of those that are gone, and notes what
+        all runs together left."""
         if self.channel is not None:
             self._look_at_children()
         self._shares.look([*self.ledger.children.values(), self._self])
@@ -171,7 +190,7 @@ class WorkerAgent:
         self._reported = time.monotonic()
         return report
 
-    # --- parts ------------------------------------------------------------------------------------------------------
+    # --- parts -----------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         assert self.channel is not None
@@ -196,7 +215,8 @@ class WorkerAgent:
             return "shutdown"
         if exit_code is not None and exit_code > 0:
             return "error"
-        # Also of a child that came and went between two looks, without a word: only a kill keeps one from telling.
+        # Also of a child that came and went between two looks, without a word: only a kill keeps
+        # one from telling.
         return "oom" if exit_code in (-SIGKILL, None) and self._take_oom_kill() else "signal"
 
     def _take_oom_kill(self) -> bool:
@@ -234,7 +254,9 @@ class WorkerAgent:
         rows = {row.path: row for row in self._self.containers}
         for key, grown in list(meter.books.growth.items()):
             words = self._self.words.setdefault(key, Words())
-            for kind, _, _, _, *told in evidence.records(0, key, grown, meter.deep.dossiers.get(key), rows):
+            for kind, _, _, _, *told in evidence.records(
+                0, key, grown, meter.deep.dossiers.get(key), rows
+            ):
                 evidence.apply(words, kind, told)
 
     def _report(self, reports_dropped: int, *, final: bool) -> WorkerReport:
@@ -249,8 +271,13 @@ class WorkerAgent:
         for account in [self._self, *self.ledger.children.values()]:
             costs.add(account.costs)
         costs.add(self.ledger.costs)
-        # A successor may have been forked since the pool was looked at: the younger one has the slot.
-        slots = {child.slot: (pid, child) for pid, child in sorted(self.ledger.children.items(), key=age) if child.slot >= 0}
+        # A successor may have been forked since the pool was looked at: the younger one has the
+        # slot.
+        slots = {
+            child.slot: (pid, child)
+            for pid, child in sorted(self.ledger.children.items(), key=age)
+            if child.slot >= 0
+        }
         return WorkerReport(
             worker=worker.hostname,
             instance=self._instance,
@@ -269,21 +296,29 @@ class WorkerAgent:
             ),
             processes=[
                 process_report("main", os.getpid(), self._self),
-                *(process_report(str(slot), pid, child) for slot, (pid, child) in sorted(slots.items())),
+                *(
+                    process_report(str(slot), pid, child)
+                    for slot, (pid, child) in sorted(slots.items())
+                ),
             ],
             tasks=[
                 tally.to_report(
                     key,
                     row,
                     retained=retained.get(key, (0.0, 0.0, 0.0)),
-                    evidence=self._evidence(key, words[key], overlapping, tmpfs) if key in words else None,
+                    evidence=self._evidence(key, words[key], overlapping, tmpfs)
+                    if key in words
+                    else None,
                     native=native,
                     peak=self._peaks_known(),
                 )
                 for key, row in sorted(self.ledger.rows(accounts).items())
             ],
             objects=[ObjectCount(name, *types[name][:2]) for name in self._top.choose(types)],
-            lost=[LostRuns(name, reason, count) for (name, reason), count in sorted(self.ledger.lost.items())],
+            lost=[
+                LostRuns(name, reason, count)
+                for (name, reason), count in sorted(self.ledger.lost.items())
+            ],
             children_started=self.ledger.started,
             children_exited=dict(self.ledger.exited),
             child_memory_limit_bytes=self.child_memory_limit_bytes,
@@ -305,18 +340,29 @@ class WorkerAgent:
         """Of the pool as it is: autoscale and ``pool_grow`` change it."""
         return int(getattr(self.worker.pool, "num_processes", None) or self.worker.concurrency)
 
-    def _evidence(self, key: tally.TaskKey, words: Words, overlapping: dict[str, Estimate], tmpfs: dict[str, Estimate]) -> Evidence:
-        told = evidence.to_evidence(words, self._seconds_of(key), overlapping.get(key[0]), tmpfs.get(key[0]))
+    def _evidence(
+        self,
+        key: tally.TaskKey,
+        words: Words,
+        overlapping: dict[str, Estimate],
+        tmpfs: dict[str, Estimate],
+    ) -> Evidence:
+        told = evidence.to_evidence(
+            words, self._seconds_of(key), overlapping.get(key[0]), tmpfs.get(key[0])
+        )
         if told.overlapping is None:
             return told
-        return dataclasses.replace(told, holders=self._shares.holders(key[0]), collections=self._shares.collections())
+        return dataclasses.replace(
+            told, holders=self._shares.holders(key[0]), collections=self._shares.collections()
+        )
 
     def _containers(self, accounts: list[Account]) -> list[Container]:
         rows = self.ledger.containers(accounts)[: evidence.NAMES - 1]
         return [Container(row.path, row.kind, row.items, row.growth, row.limit) for row in rows]
 
     def _seconds_of(self, key: tally.TaskKey) -> float:
-        """For which the type has been running: since the report before the first one that told of it, when it had not run yet."""
+        """For which the type has been running: since the report before the first one that told of
+        it, when it had not run yet."""
         return time.monotonic() - self._first_told.setdefault(key, self._reported)
 
     def _peaks_known(self) -> bool:
@@ -324,6 +370,7 @@ class WorkerAgent:
 
 
 def waiting_requests() -> list[Container]:
-    """Requests that wait in the main process: those with an eta or a countdown, and what is prefetched."""
+    """Requests that wait in the main process: those with an eta or a countdown, and what is
+    prefetched."""
     items = len(state.requests)
     return [Container("celery.worker.state.requests", "dict", items, items)] if items else []

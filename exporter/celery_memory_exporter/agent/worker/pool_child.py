@@ -1,13 +1,15 @@
 """The agent in a prefork child: measures its runs and writes what they add up to into the pipe.
 
 * Each run writes its type's row at once, so a child that is killed loses only the run it dies in.
-* A row that found the pipe full is owed and sent later; rows are cumulative, so nothing is lost meanwhile.
-* Everything that is not about one run (live blocks, collections, the census) is told at most once a second.
+* A row that found the pipe full is owed and sent later; rows are cumulative, so nothing is lost
+  meanwhile.
+* Everything that is not about one run (live blocks, collections, the census) is told at most once a
+  second.
 
-A child that waits for its next job is asleep in a system call, and Celery has no hook there; so a helper thread does
-what is left to do after a burst: owed rows, the last figures, the census. It touches nothing while a run is active,
-sleeps in C without allocating, and is ended around ``fork``, because a task that forks must find its process
-single-threaded as it is without the agent.
+A child that waits for its next job is asleep in a system call, and Celery has no hook there; so a
+helper thread does what is left to do after a burst: owed rows, the last figures, the census. It
+touches nothing while a run is active, sleeps in C without allocating, and is ended around ``fork``,
+because a task that forks must find its process single-threaded as it is without the agent.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ from celery_memory_exporter.common.report import WARM_RUNS
 
 #: Between two tellings of the figures that are not about one run.
 TELL_SECONDS = 1.0
-#: How often, and after what pause, a child that ends tries to put its last words into a full pipe: half a second in all, while the
-#: pool itself lets a child that ended wait for one.
+#: How often, and after what pause, a child that ends tries to put its last words into a full pipe:
+#: half a second in all, while the pool itself lets a child that ended wait for one.
 LAST_WORDS_TRIES = 10
 LAST_WORDS_PAUSE_SECONDS = 0.05
 MAX_FORKING = 1_000
@@ -63,7 +65,12 @@ class ChildAgent:
     """One per prefork child, made in ``worker_process_init``."""
 
     def __init__(
-        self, channel: Channel, settings: Settings, slot: int, memory_limit_bytes: int | None, counting: census.Census
+        self,
+        channel: Channel,
+        settings: Settings,
+        slot: int,
+        memory_limit_bytes: int | None,
+        counting: census.Census,
     ) -> None:
         self.guard = Guard()
         self._channel = channel
@@ -80,7 +87,8 @@ class ChildAgent:
         self._sent_walks = 0
         self._told = 0.0
         self._news = True
-        #: Held by whichever of the two threads tells; the other one leaves it to the next time and never waits.
+        #: Held by whichever of the two threads tells; the other one leaves it to the next time and
+        #: never waits.
         self._telling = threading.Lock()
         self._peak = self._readings.peak()
         self._helper: Helper | None = None
@@ -102,7 +110,7 @@ class ChildAgent:
         self._take_census()
         self._tell()
 
-    # --- around a run -----------------------------------------------------------------------------------------------
+    # --- around a run ----------------------------------------------------------------------------
 
     def _begin(self, name: str, rss: int | None) -> None:
         self._task = name
@@ -131,7 +139,7 @@ class ChildAgent:
         if self._helper is None:
             self._helper = Helper(self)
 
-    # --- what the helper does while the child waits -----------------------------------------------------------------
+    # --- what the helper does while the child waits ----------------------------------------------
 
     @guarded
     def rest(self) -> None:
@@ -161,13 +169,18 @@ class ChildAgent:
         for _ in range(LAST_WORDS_TRIES):
             self._pay()
             self._tell_growth()
-            if not self._owed and not self._untold and self._channel.send(("bye", self._pid, exit_code, self._peak)):
+            if (
+                not self._owed
+                and not self._untold
+                and self._channel.send(("bye", self._pid, exit_code, self._peak))
+            ):
                 return
             time.sleep(LAST_WORDS_PAUSE_SECONDS)
 
     @guarded
     def before_fork(self) -> None:
-        """A task forks. Its first such run is left out, in which the helper ends; the next ones begin without the helper."""
+        """A task forks. Its first such run is left out, in which the helper ends; the next ones
+        begin without the helper."""
         if self._helper is not None:
             self.meter.disturb()
             self.stop_helper()
@@ -184,17 +197,20 @@ class ChildAgent:
             self._helper.stop()
             self._helper = None
 
-    # --- parts ------------------------------------------------------------------------------------------------------
+    # --- parts -----------------------------------------------------------------------------------
 
     def _write_state(self, since: float, rss: int, task: str) -> None:
         if self._place is not None:
             self._channel.write(self._place, (self._pid, since, rss, self._peak), task)
 
     def _pay(self) -> None:
-        """Sends what is owed. A row leaves the debts before it is read: a run that ends meanwhile puts it back."""
+        """Sends what is owed. A row leaves the debts before it is read: a run that ends meanwhile
+        puts it back."""
         for key in list(self._owed):
             self._owed.discard(key)
-            if not self._channel.send(("row", self._pid, *key, self.meter.books.rows[key].tobytes())):
+            if not self._channel.send(
+                ("row", self._pid, *key, self.meter.books.rows[key].tobytes())
+            ):
                 self._owed.add(key)
                 return
 
@@ -207,16 +223,22 @@ class ChildAgent:
         self._tell_growth()
 
     def _tell_growth(self) -> None:
-        """What runs left behind, of the types that ran since; what the pipe does not take is told the next time."""
+        """What runs left behind, of the types that ran since; what the pipe does not take is told
+        the next time."""
         deep = self.meter.deep
         rows = {row.path: row for row in deep.probe.rows()}
         if deep.probe.walks != self._sent_walks:
-            told = [(evidence.cut(row.path), row.kind, row.items, row.growth, row.limit) for row in rows.values()]
+            told = [
+                (evidence.cut(row.path), row.kind, row.items, row.growth, row.limit)
+                for row in rows.values()
+            ]
             if self._channel.send(("containers", self._pid, told[: evidence.NAMES])):
                 self._sent_walks = deep.probe.walks
         for key in list(self._untold):
             self._untold.discard(key)
-            records = evidence.records(self._pid, key, self.meter.books.growth[key], deep.dossiers.get(key), rows)
+            records = evidence.records(
+                self._pid, key, self.meter.books.growth[key], deep.dossiers.get(key), rows
+            )
             if not all(self._channel.send(record) for record in records):
                 self._untold.add(key)
                 return
@@ -227,7 +249,9 @@ class ChildAgent:
         self._peak = max(self._peak, self._readings.peak())
         below = self._memory_limit_bytes is None or self._peak <= self._memory_limit_bytes
         seconds = time.monotonic() - self._started
-        self._census.take(warm=self.meter.runs >= WARM_RUNS or (self.meter.runs > 0 and seconds >= WARM_SECONDS))
+        self._census.take(
+            warm=self.meter.runs >= WARM_RUNS or (self.meter.runs > 0 and seconds >= WARM_SECONDS)
+        )
         if below:
             self._readings.reset_peak()
         for part in parts_of(census.changed(self._census.rows(), self._sent_types)):

@@ -1,4 +1,5 @@
-"""What is told of one process of the worker: its own figures, what ``/proc`` says of it, and its past."""
+"""What is told of one process of the worker: its own figures, what ``/proc`` says of it, and its
+past."""
 
 from __future__ import annotations
 
@@ -24,13 +25,25 @@ def process_report(name: str, pid: int, account: Account) -> ProcessReport:
             "shmem_bytes": status.shmem_bytes,
             "swap_bytes": status.swap_bytes,
             "threads": status.threads,
-            "peak_rss_bytes": max(figures.get("peak_rss_bytes") or 0, status.peak_rss_bytes or 0) or None,
+            "peak_rss_bytes": max(figures.get("peak_rss_bytes") or 0, status.peak_rss_bytes or 0)
+            or None,
         }
     open_fds = procfs.open_fds(pid)
-    live = (figures.get("python_blocks") or 0) * MEAN_BLOCK_BYTES + (figures.get("native_live_bytes") or 0)
+    live = (figures.get("python_blocks") or 0) * MEAN_BLOCK_BYTES + (
+        figures.get("native_live_bytes") or 0
+    )
     if status is not None and figures.get("python_blocks"):
-        point = (status.rss_bytes, status.anon_bytes, live, figures.get("native_free_bytes"), open_fds, status.threads)
-        account.history.add([round(time.monotonic() - account.since, 1), *(float(value or 0) for value in point)])
+        point = (
+            status.rss_bytes,
+            status.anon_bytes,
+            live,
+            figures.get("native_free_bytes"),
+            open_fds,
+            status.threads,
+        )
+        account.history.add(
+            [round(time.monotonic() - account.since, 1), *(float(value or 0) for value in point)]
+        )
     return ProcessReport(
         process=name,
         pid=pid,

@@ -1,10 +1,12 @@
-"""Counts what becomes of task messages in the worker's main process, at the places where Celery makes task events of it.
+"""Counts what becomes of task messages in the worker's main process, at the places where Celery
+makes task events of it.
 
-A worker without ``-E`` goes through the same places and sends nothing; so each figure means what the event means, also for what no
-pool process can tell: revoked tasks, time limits, lost children. Two hooks, both Celery's own: the ``Request`` class of each
-task, and the ``task_received`` signal.
+A worker without ``-E`` goes through the same places and sends nothing; so each figure means what
+the event means, also for what no pool process can tell: revoked tasks, time limits, lost children.
+Two hooks, both Celery's own: the ``Request`` class of each task, and the ``task_received`` signal.
 
-Requests of threads and greenlets come here as they end, so counting takes a lock. No request is kept.
+Requests of threads and greenlets come here as they end, so counting takes a lock. No request is
+kept.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class RequestCounter:
         self.guard = guard
         self._lock = threading.Lock()
         self._counts = Counts(
-            max_tasks=settings.max_tasks, runtime=settings.runtime_buckets, queue_wait=settings.queue_wait_buckets
+            max_tasks=settings.max_tasks,
+            runtime=settings.runtime_buckets,
+            queue_wait=settings.queue_wait_buckets,
         )
         self._queues: list[str] = []
         self._routes: dict[tuple[str, str], str] = {}
@@ -50,7 +54,7 @@ class RequestCounter:
     def stop(self) -> None:
         task_received.disconnect(self.on_received)
 
-    # --- hooks ------------------------------------------------------------------------------------------------------
+    # --- hooks -----------------------------------------------------------------------------------
 
     def count_tasks(self, tasks: dict[str, Any]) -> bool:
         """Gives each task a ``Request`` class that counts; whether there was one without."""
@@ -69,12 +73,15 @@ class RequestCounter:
 
     @guarded
     def follow(self, consumer: Any) -> None:
-        """Which queues are consumed: at each (re)start of the consumer, and before each report, since queues come and go."""
+        """Which queues are consumed: at each (re)start of the consumer, and before each report,
+        since queues come and go."""
         task_consumer = consumer.task_consumer
         queues = list(task_consumer.queues) if task_consumer is not None else []
         self._queues = [queue.name for queue in queues]
         self._routes = {
-            (queue.exchange.name if queue.exchange else "", queue.routing_key or ""): queue.name for queue in queues if queue.name
+            (queue.exchange.name if queue.exchange else "", queue.routing_key or ""): queue.name
+            for queue in queues
+            if queue.name
         }
         self._tags = {tag: name for name, tag in getattr(task_consumer, "_active_tags", {}).items()}
 
@@ -95,7 +102,7 @@ class RequestCounter:
         with self._lock:
             self._counts.fail(request.name, queue, exception)
 
-    # --- what is told -----------------------------------------------------------------------------------------------
+    # --- what is told ----------------------------------------------------------------------------
 
     def traffic(self) -> list[Traffic]:
         with self._lock:
@@ -111,7 +118,9 @@ class RequestCounter:
     def running(self) -> list[Running]:
         """Task types that run now, those whose oldest runs the longest first."""
         now = time.time()
-        return running_by_type((each.name, now - (each.time_start or now)) for each in copied(state.active_requests))
+        return running_by_type(
+            (each.name, now - (each.time_start or now)) for each in copied(state.active_requests)
+        )
 
     @staticmethod
     def active() -> int:
@@ -119,13 +128,15 @@ class RequestCounter:
 
     @staticmethod
     def prefetched() -> int:
-        """Received and not started: those reserved, and with Celery 5.7 and later those with an eta."""
+        """Received and not started: those reserved, and with Celery 5.7 and later those with an
+        eta."""
         waiting = {request.id for request in copied(state.reserved_requests)}
         waiting |= {request.id for request in copied(getattr(state, "scheduled_requests", ()))}
         return len(waiting - {request.id for request in copied(state.active_requests)})
 
     def queue_of(self, request: Any) -> str:
-        """The queue that the message came by. Of a topic exchange only the consumer's tag tells it (AMQP)."""
+        """The queue that the message came by. Of a topic exchange only the consumer's tag tells it
+        (AMQP)."""
         message = getattr(request, "message", None)
         tag = (getattr(message, "delivery_info", None) or {}).get("consumer_tag")
         if tag in self._tags:
@@ -148,7 +159,8 @@ def counted(base: type, counter: RequestCounter) -> type:
 
         def __init_subclass__(cls, **options: Any) -> None:
             super().__init_subclass__(**options)
-            # Celery derives a class whose own on_success makes no event where the worker sends none of any kind.
+            # Celery derives a class whose own on_success makes no event where the worker sends none
+            # of any kind.
             if "on_success" in cls.__dict__:
                 cls.on_success = counting(cls.on_success, counter)
 
@@ -167,7 +179,10 @@ def counted(base: type, counter: RequestCounter) -> type:
                     counter.count(type, self, fields)
                 elif before != FAILED:  # of a hard time limit Celery tells twice
                     known = self.__dict__.get("memory_exception")
-                    counter.count_failure(self, known or exception_class(fields.get("exception"), fields.get("traceback")))
+                    counter.count_failure(
+                        self,
+                        known or exception_class(fields.get("exception"), fields.get("traceback")),
+                    )
             except Exception:
                 counter.guard.note("Request.send_event")
             return super().send_event(type, **fields)
@@ -198,14 +213,22 @@ def name_of(exc_info: Any) -> str:
     original = exception.exc if isinstance(exception, ExceptionWithTraceback) else exception
     if isinstance(original, UnpickleableExceptionWrapper):
         return str(original.exc_cls_name)
-    # Celery takes a child that a task ends for one that was lost. Nothing is asked of the exception itself, which may do anything.
-    return "WorkerLostError" if isinstance(original, (SystemExit, KeyboardInterrupt)) else type(original).__name__
+    # Celery takes a child that a task ends for one that was lost. Nothing is asked of the exception
+    # itself, which may do anything.
+    return (
+        "WorkerLostError"
+        if isinstance(original, (SystemExit, KeyboardInterrupt))
+        else type(original).__name__
+    )
 
 
 def waited(request: Any) -> float | None:
-    """Seconds from when the task was sent, or due, until now; ``None`` where its message does not tell."""
+    """Seconds from when the task was sent, or due, until now; ``None`` where its message does not
+    tell."""
     message = getattr(request, "message", None)
-    sent = sent_at(getattr(message, "headers", None) or {}, getattr(message, "properties", None) or {})
+    sent = sent_at(
+        getattr(message, "headers", None) or {}, getattr(message, "properties", None) or {}
+    )
     if sent is None:
         return None
     eta = getattr(request, "_eta", None)

@@ -1,8 +1,8 @@
 """Sends reports over Celery's event stream, from the main process, on a connection of its own.
 
-Never through the worker's own dispatcher, which drops foreign event groups without ``-E``. The worker's loop runs
-this, so a broker that does not answer may cost it ``CONNECT_SECONDS`` once, then ever more seldom; a report that
-could not be sent is dropped: the next one says all it said.
+Never through the worker's own dispatcher, which drops foreign event groups without ``-E``. The
+worker's loop runs this, so a broker that does not answer may cost it ``CONNECT_SECONDS`` once, then
+ever more seldom; a report that could not be sent is dropped: the next one says all it said.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from celery_memory_exporter.common.report import EVENT_TYPE
 
 CONNECT_SECONDS = 2.0
 MAX_PAUSE_SECONDS = 300.0
-#: What the transports that know these options need in order not to wait or retry for long. The others ignore them.
+#: What the transports that know these options need in order not to wait or retry for long. The
+#: others ignore them.
 PATIENCE = {
     "socket_connect_timeout": CONNECT_SECONDS,
     "socket_timeout": CONNECT_SECONDS,
@@ -24,7 +25,8 @@ PATIENCE = {
 
 
 class ReportSender:
-    """``url`` names another broker than the worker's own. ``send`` raises what the transport raises."""
+    """``url`` names another broker than the worker's own. ``send`` raises what the transport
+    raises."""
 
     def __init__(self, app: Any, hostname: str, url: str | None) -> None:
         self.dropped = 0
@@ -37,7 +39,8 @@ class ReportSender:
         self._not_before = 0.0
 
     def send(self, report: dict[str, Any]) -> None:
-        """Publishes one report, connecting first where needed; after a failure nothing is tried for a growing while."""
+        """Publishes one report, connecting first where needed; after a failure nothing is tried for
+        a growing while."""
         if time.monotonic() < self._not_before:
             self.dropped += 1
             return
@@ -59,7 +62,13 @@ class ReportSender:
             connection.release()
 
     def _connect(self) -> None:
-        options = dict(PATIENCE) if self._url else {**self._app.conf.broker_transport_options, **PATIENCE}
-        self._connection = self._app.connection_for_write(self._url, connect_timeout=CONNECT_SECONDS, transport_options=options)
+        options = (
+            dict(PATIENCE) if self._url else {**self._app.conf.broker_transport_options, **PATIENCE}
+        )
+        self._connection = self._app.connection_for_write(
+            self._url, connect_timeout=CONNECT_SECONDS, transport_options=options
+        )
         self._connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_SECONDS)
-        self._dispatcher = self._app.events.Dispatcher(self._connection, hostname=self._hostname, buffer_while_offline=False)
+        self._dispatcher = self._app.events.Dispatcher(
+            self._connection, hostname=self._hostname, buffer_while_offline=False
+        )

@@ -1,10 +1,13 @@
-"""What all runs of the worker together leave behind, interval by interval, where no run can be measured alone.
+"""What all runs of the worker together leave behind, interval by interval, where no run can be
+measured alone.
 
-Live memory of a process whose runs overlap (threads, gevent, eventlet), and bytes in tmpfs, which all children of the worker and
-other programs write to: by least squares. Intervals of live memory end when no task runs, since then the least is in flight.
+Live memory of a process whose runs overlap (threads, gevent, eventlet), and bytes in tmpfs, which
+all children of the worker and other programs write to: by least squares. Intervals of live memory
+end when no task runs, since then the least is in flight.
 
-Live memory is blurred by what the worker itself does in such a process, but the sizes of containers are not: where some runs are
-alone in it, what they add to the containers that grow is exact, and tells who holds it as well.
+Live memory is blurred by what the worker itself does in such a process, but the sizes of containers
+are not: where some runs are alone in it, what they add to the containers that grow is exact, and
+tells who holds it as well.
 """
 
 from __future__ import annotations
@@ -60,7 +63,8 @@ class Added:
 
 
 class Shares:
-    """``meter`` is of a process whose runs overlap; ``None`` where each has its process to itself."""
+    """``meter`` is of a process whose runs overlap; ``None`` where each has its process to
+    itself."""
 
     def __init__(self, readings: Readings, meter: Meter | None) -> None:
         self._memory = Intervals()
@@ -79,9 +83,12 @@ class Shares:
         self._last = self._read()
 
     def look(self, accounts: Iterable[Account]) -> None:
-        """Ends the interval if it is time to. Called on the worker's timer, and after runs, by whichever thread comes first."""
+        """Ends the interval if it is time to. Called on the worker's timer, and after runs, by
+        whichever thread comes first."""
         seconds = time.monotonic() - self._since
-        if seconds < LEAST_SECONDS or (self._meter is not None and not self._meter.idle and seconds < MOST_SECONDS):
+        if seconds < LEAST_SECONDS or (
+            self._meter is not None and not self._meter.idle and seconds < MOST_SECONDS
+        ):
             return
         if self._looking.acquire(blocking=False):
             try:
@@ -113,17 +120,27 @@ class Shares:
         for row in self._probe.rows():
             added = self._added.get((row.path, name))
             share = added.estimate() if added is not None else None
-            if share is not None and share.per_run >= max(LEAST_ITEMS, ERRORS * (share.error or 0.0)):
-                held.append(Holder(row.path, row.kind, row.items, share.per_run * share.runs, row.limit, share))
+            if share is not None and share.per_run >= max(
+                LEAST_ITEMS, ERRORS * (share.error or 0.0)
+            ):
+                held.append(
+                    Holder(
+                        row.path, row.kind, row.items, share.per_run * share.runs, row.limit, share
+                    )
+                )
         return sorted(held, key=lambda holder: -holder.growth)
 
     def estimates(self) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
         """Bytes of live memory and in tmpfs that a run leaves behind, by task name."""
-        memory, tmpfs = ({name: each.told() for name, each in of.estimates().items()} for of in (self._memory, self._tmpfs))
+        memory, tmpfs = (
+            {name: each.told() for name, each in of.estimates().items()}
+            for of in (self._memory, self._tmpfs)
+        )
         return memory, tmpfs
 
     def collections(self) -> int:
-        """Full collections since intervals are kept: what waits for one looks like growth of each task type until then."""
+        """Full collections since intervals are kept: what waits for one looks like growth of each
+        task type until then."""
         return self._readings.full_collections() - self._collections
 
     def _end_interval(self, accounts: Iterable[Account]) -> None:
@@ -132,14 +149,22 @@ class Shares:
             for (name, _), row in list(account.rows.items()):
                 runs[name] = runs.get(name, 0) + tally.runs_of(row)
         # A child that is gone took its runs along: what it ran last is not known to this interval.
-        ran = {name: count - self._runs.get(name, 0) for name, count in runs.items() if count > self._runs.get(name, 0)}
+        ran = {
+            name: count - self._runs.get(name, 0)
+            for name, count in runs.items()
+            if count > self._runs.get(name, 0)
+        }
         now = self._read()
         self._tmpfs.add(ran, now[1] - self._last[1])
         if self._meter is not None:
             # The first runs of a type leave behind what its later ones do not.
             if self._started.issuperset(ran):
                 self._memory.add(ran, now[0] - self._last[0])
-            self._started = {key[0] for key, grown in list(self._meter.books.growth.items()) if not grown.starting}
+            self._started = {
+                key[0]
+                for key, grown in list(self._meter.books.growth.items())
+                if not grown.starting
+            }
         self._since, self._runs, self._last = time.monotonic(), runs, now
 
     def _read(self) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """The agent's two bootsteps, which live differently.
 
-``AgentStep`` belongs to the worker: it is made before the pool forks, so that children inherit the channel. ``ReportStep``
-belongs to the consumer, which Celery stops and starts at every reconnect: it has the timer.
+``AgentStep`` belongs to the worker: it is made before the pool forks, so that children inherit the
+channel. ``ReportStep`` belongs to the consumer, which Celery stops and starts at every reconnect:
+it has the timer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from celery_memory_exporter.agent.worker.main_process import WorkerAgent
 from celery_memory_exporter.agent.worker.sender import ReportSender
 from celery_memory_exporter.common.codec import encode
 
-#: How often the main process looks at pipe and pool. A child that ends by itself stays for a second (billiard), so none is missed.
+#: How often the main process looks at pipe and pool. A child that ends by itself stays for a second
+#: (billiard), so none is missed.
 TICK_SECONDS = 0.5
 #: The first report comes soon: whoever turns the agent on waits for it.
 FIRST_REPORT_SECONDS = 2.0
@@ -48,10 +50,13 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
         worker_shutdown.connect(self.on_shutdown, sender=worker, weak=False)
         if agent.channel is not None:
             worker_process_init.connect(lambda **_: agent.start_child(), weak=False)
-            worker_process_shutdown.connect(lambda exitcode=0, **_: agent.end_child(exitcode), weak=False)
+            worker_process_shutdown.connect(
+                lambda exitcode=0, **_: agent.end_child(exitcode), weak=False
+            )
 
     def on_shutdown(self, sender: Any, **_: Any) -> None:
-        """All steps have stopped, in an order that nobody knows for this one; tasks of threads end when the interpreter does."""
+        """All steps have stopped, in an order that nobody knows for this one; tasks of threads end
+        when the interpreter does."""
         agent: WorkerAgent = sender.memory_agent
         if agent.pool == "threads":
             atexit.register(self.say_goodbye, agent)
@@ -71,7 +76,8 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
 
 
 class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no type information
-    """Consumer step: looks at the children and sends reports, while there is a connection to the broker."""
+    """Consumer step: looks at the children and sends reports, while there is a connection to the
+    broker."""
 
     label = "MemoryReports"
     # After Tasks, which builds the tracers that are wrapped here.
@@ -95,7 +101,9 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         self._sender = ReportSender(consumer.app, consumer.hostname, settings.events_url)
         self._sender.dropped = self.agent.reports_dropped
         self._next_report = time.monotonic() + min(FIRST_REPORT_SECONDS, settings.interval_seconds)
-        self._timer_entry = consumer.timer.call_repeatedly(min(TICK_SECONDS, settings.interval_seconds), self.tick, priority=10)
+        self._timer_entry = consumer.timer.call_repeatedly(
+            min(TICK_SECONDS, settings.interval_seconds), self.tick, priority=10
+        )
 
     @guarded
     def tick(self) -> None:
@@ -110,7 +118,8 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
 
     @guarded
     def close(self, consumer: Any) -> None:
-        """The worker is about to stop, with the broker still there: what happened since the last report is told."""
+        """The worker is about to stop, with the broker still there: what happened since the last
+        report is told."""
         if self._sender is not None and self.agent is not None:
             self.agent.look()
             self._sender.send(encode(self.agent.report(self._sender.dropped)))

@@ -1,4 +1,5 @@
-"""The page at ``/``: one static file, which works without internet, and the policy that lets it do no more than it needs."""
+"""The page at ``/``: one static file, which works without internet, and the policy that lets it do
+no more than it needs."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ import hashlib
 import re
 from importlib.resources import files
 
-#: Nothing from elsewhere, nothing that is not in the file: what a task's name smuggles in cannot run.
+#: Nothing from elsewhere, nothing that is not in the file: what a task's name smuggles in cannot
+#: run.
 POLICY = (
-    "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src "
+    "'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -25,4 +27,6 @@ def content_security_policy(page: bytes) -> str:
 
 def hashes(page: bytes, element: bytes) -> str:
     contents = re.findall(b"<%b>(.*?)</%b>" % (element, element), page, re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(each).digest()).decode()}'" for each in contents)
+    return " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(each).digest()).decode()}'" for each in contents
+    )

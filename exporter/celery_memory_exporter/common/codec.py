@@ -14,14 +14,12 @@ import typing
 from functools import cache
 from typing import Any, TypeVar
 
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
 from celery_memory_exporter.common.names import printable
 from celery_memory_exporter.common.report import (
-    AGES,
     HISTORY,
     VERSION,
-    WARM_RUNS,
     Histogram,
-    Profile,
     TaskReport,
     WorkerReport,
 )

@@ -41,7 +41,7 @@ from operator import mul
 from statistics import median
 from typing import TypeAlias
 
-from celery_memory_exporter.common import report
+from celery_memory_exporter.common import evidence
 from celery_memory_exporter.common.names import OTHER
 
 #: Task types told apart in what is kept; beyond, a new one is ``other`` at once. An application
@@ -90,12 +90,12 @@ class Estimate:
     #: Kept intervals in which it ran.
     intervals: int
 
-    def told(self) -> report.Estimate:
+    def told(self) -> evidence.Estimate:
         """For the report, where what cannot be told is left out."""
         error, late_error = (
             value if math.isfinite(value) else None for value in (self.error, self.late_error)
         )
-        return report.Estimate(
+        return evidence.Estimate(
             self.per_run, error, self.late_per_run, late_error, self.runs, self.intervals
         )
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from celery_memory_exporter.common.evidence import Estimate
 from celery_memory_exporter.common.least_squares import Intervals
-from celery_memory_exporter.common.report import Estimate
 from celery_memory_exporter.fleet.facts import Identity, WorkerProcesses
 
 #: Solving takes some 10 ms where task types are many: anew after so many more intervals, or this

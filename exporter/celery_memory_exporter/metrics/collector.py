@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from celery_memory_exporter import __version__
+from celery_memory_exporter.common.evidence import Evidence
 from celery_memory_exporter.common.report import (
-    Evidence,
     Histogram,
     ProcessReport,
     TaskReport,

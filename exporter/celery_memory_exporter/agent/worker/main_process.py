@@ -37,12 +37,11 @@ from celery_memory_exporter.agent.worker.process_reports import age, process_rep
 from celery_memory_exporter.agent.worker.requests import RequestCounter
 from celery_memory_exporter.agent.worker.shares import Shares
 from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.evidence import Estimate, Evidence
 from celery_memory_exporter.common.names import pool_name
 from celery_memory_exporter.common.report import (
     Bounds,
     Container,
-    Estimate,
-    Evidence,
     Instance,
     LostRuns,
     ObjectCount,

@@ -23,8 +23,9 @@ from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.worker.ledger import Account
+from celery_memory_exporter.common.evidence import Estimate, Holder
 from celery_memory_exporter.common.least_squares import Intervals
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Estimate, Holder
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: An interval ends when no task runs, or after this: a busy pool may never rest.
 LEAST_SECONDS, MOST_SECONDS = 0.4, 3.0

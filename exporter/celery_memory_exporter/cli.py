@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from celery_memory_exporter import __version__
 from celery_memory_exporter.common.urls import safe_url
+from celery_memory_exporter.common.version import __version__
 from celery_memory_exporter.config import checks
 from celery_memory_exporter.config.loading import ENVIRONMENT, ConfigError, load
 from celery_memory_exporter.config.settings import Config

@@ -16,7 +16,6 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from celery_memory_exporter import __version__
 from celery_memory_exporter.common.evidence import Evidence
 from celery_memory_exporter.common.report import (
     Histogram,
@@ -26,6 +25,7 @@ from celery_memory_exporter.common.report import (
     WorkerReport,
 )
 from celery_memory_exporter.common.traffic import COUNTERS
+from celery_memory_exporter.common.version import __version__
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.rules import survivors_per_run
 from celery_memory_exporter.diagnosis.verdict import Diagnosis

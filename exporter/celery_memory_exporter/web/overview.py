@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from celery_memory_exporter import __version__
 from celery_memory_exporter.common.report import Container
+from celery_memory_exporter.common.version import __version__
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect, WorkerVerdict

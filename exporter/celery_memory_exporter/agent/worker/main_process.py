@@ -17,7 +17,6 @@ from typing import Any
 import celery
 from celery.worker import state
 
-from celery_memory_exporter import __version__
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.meter.meter import Meter
@@ -47,6 +46,7 @@ from celery_memory_exporter.common.report import (
     ObjectCount,
     WorkerReport,
 )
+from celery_memory_exporter.common.version import __version__
 
 #: billiard's exit status of a child that reached its task or memory limit.
 EX_RECYCLE = 155

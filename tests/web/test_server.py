@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 
 from celery_memory_exporter.web import page
 from celery_memory_exporter.web.server import Application, HttpServer, accepts_gzip, bind
-from tests.metrics.test_collector import fixed_fleet
-from tests.metrics.test_collector import registry as fleet_registry
+from tests.metrics.golden_fleet import fixed_fleet
+from tests.metrics.golden_fleet import registry as fleet_registry
 
 
 class Exporter:

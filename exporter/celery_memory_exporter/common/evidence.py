@@ -31,7 +31,7 @@ class Profile:
     audited: list[float]
     blocks: list[float]
     native: list[float]
-    #: Of bytes, per run.
+    #: The sum of the squares of the bytes that each audited run left: for the error of their mean.
     squares: list[float]
     fds: list[float]
     threads: list[float]

@@ -48,7 +48,7 @@ RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 OUTLYING = 5.0
 #: In how many of the next intervals a rise may be taken back and count as memory in flight.
 SPAN = 4
-#: Of the intervals, one in so many may be left out as a single step.
+#: One in so many intervals may be left out as a single step.
 STEPS = 32
 #: Rounds, at most, of leaving out outliers and choosing the ratio of the noise, each with the
 #: shares found in the one before.
@@ -76,7 +76,8 @@ class Solution:
 
 
 def shares_of(observations: list[Observation]) -> tuple[Solution, Solution]:
-    """From all intervals, and from their later half under the same model of the noise."""
+    """The shares from all intervals, and those from their later half under the same model of the
+    noise."""
     drifts = [each[-2] for each in observations]
     ratio = 0.0
     for _ in range(ROUNDS):
@@ -131,8 +132,8 @@ def cancels(rise: float, fall: float) -> bool:
 
 
 def pivots_of(drifts: list[float], ratio: float) -> list[float]:
-    """Of the noise's covariance, decomposed: variance of each interval given those before, in units
-    of one interval's drift.
+    """The variance of each interval's noise given the noise of those before it, in units of one
+    interval's drift: the pivots of the covariance's decomposition.
 
     The covariance has ``drift + 2 ratio`` on its diagonal and ``-ratio`` beside it: neighbours
     share a reading.
@@ -146,8 +147,8 @@ def pivots_of(drifts: list[float], ratio: float) -> list[float]:
 
 
 def whitening(pivots: list[float], ratio: float) -> list[tuple[float, float]]:
-    """Per interval: how much of the one before is added, and the unit in which the noise is
-    independent and equal."""
+    """Per interval, how much of the one before has to be added, and by what the sum has to be
+    multiplied, so that the noise of all intervals is independent and equal."""
     return [
         (ratio / before, 1 / math.sqrt(pivot))
         for before, pivot in zip([math.inf, *pivots], pivots, strict=False)
@@ -164,7 +165,7 @@ def whiten(column: Iterable[float], factors: list[tuple[float, float]]) -> list[
 
 
 def likeliest_ratio(residuals: list[float], drifts: list[float]) -> float:
-    """Of ``RATIOS`` the one under which normal noise would most likely leave these residuals."""
+    """The one of ``RATIOS`` under which normal noise would most likely leave these residuals."""
 
     def unlikelihood(ratio: float) -> float:
         pivots = pivots_of(drifts, ratio)
@@ -218,12 +219,12 @@ def widening(spare: int) -> float:
 
 
 def dot(one: Iterable[float], other: Iterable[float]) -> float:
-    """Of the shorter's length."""
+    """The scalar product, over the length of the shorter one."""
     return float(sum(map(mul, one, other)))
 
 
 def products(columns: list[list[float]]) -> list[list[float]]:
-    """Of each column with each."""
+    """The matrix of the scalar products of each column with each."""
     lower = [[dot(one, other) for other in columns[: at + 1]] for at, one in enumerate(columns)]
     return [
         [lower[max(row, column)][min(row, column)] for column in range(len(columns))]
@@ -232,8 +233,8 @@ def products(columns: list[list[float]]) -> list[list[float]]:
 
 
 def inverted(matrix: list[list[float]]) -> list[list[float]]:
-    """Of a symmetric matrix without negative eigenvalues, with ``RIDGE`` added (Gauss and Jordan,
-    in place)."""
+    """The inverse of a symmetric matrix without negative eigenvalues, to which ``RIDGE`` is added
+    (Gauss and Jordan, in place)."""
     for at, row in enumerate(matrix):
         row[at] += RIDGE
     for at, lead in enumerate(matrix):

@@ -4,7 +4,7 @@ one spelling a thing."""
 from __future__ import annotations
 
 MAX_NAME_LENGTH = 120
-#: What is counted under no name of its own, since a cap is reached or the name is not known.
+#: The name under which is counted what has none of its own: a cap is reached, or it is not known.
 OTHER = "other"
 
 

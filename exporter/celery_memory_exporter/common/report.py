@@ -85,9 +85,10 @@ class Traffic:
     retried: int
     rejected: int
     revoked: int
-    #: Of those that succeeded.
+    #: Seconds that tasks ran which succeeded.
     runtime: Histogram
-    #: From when it was sent, or due, until it started; of those that tell when they were sent.
+    #: Seconds from when a task was sent, or due, until it started; of messages that tell when they
+    #: were sent.
     queue_wait: Histogram
 
 
@@ -108,7 +109,7 @@ class TaskReport:
     name: str
     queue: str
     runs: dict[str, int]
-    #: By outcome, in sum.
+    #: By outcome, the sum over its runs.
     seconds: dict[str, float]
     #: RSS after minus before, of the runs that had their process to themselves.
     delta: Histogram
@@ -226,7 +227,7 @@ class WorkerReport:
     #: Tasks that run now, and those that wait in the worker for their turn.
     active: int | None = None
     prefetched: int | None = None
-    #: That it consumes.
+    #: Queues that it consumes.
     queues: list[str] = field(default_factory=list)
     #: 1 when the worker has stopped: the last one, which comes after its goodbye.
     final: int = 0

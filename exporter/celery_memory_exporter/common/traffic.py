@@ -33,15 +33,15 @@ COUNTERS = {
     "task-revoked": "revoked",
 }
 UNKNOWN_EXCEPTION = "UnknownException"
-#: Task types that are shown to be running.
+#: How many task types are told to be running now, at most.
 MAX_RUNNING = 50
-#: Of an exception: ``ValueError('x')``, ``pkg.mod.Err('x')``, ``<Err: 1>``.
+#: How an exception shows itself: ``ValueError('x')`` or ``pkg.mod.Err('x')``, and ``<Err: 1>``.
 CALLED = re.compile(r"([A-Za-z_][\w.]*)\(")
 ANGLED = re.compile(r"<(?:class ')?([A-Za-z_][\w.]*)\b")
-#: Celery's own one that is written otherwise: ``reject requeue=False: x``.
+#: How Celery's own Reject shows itself: ``reject requeue=False: x``.
 REJECT = "reject requeue="
-#: What an exception that does not come from a pool process is in. Its name then ends the traceback:
-#: ``pkg.mod.Err: x``.
+#: Celery wraps an exception that does not come from a pool process. Its name is then in the last
+#: line of the traceback: ``pkg.mod.Err: x``.
 WRAPPER = "ExceptionWithTraceback("
 RAISED = re.compile(r"([A-Za-z_][\w.]*)(?=:|\Z)")
 
@@ -74,7 +74,7 @@ class Totals:
     __slots__ = ("counters", "failed", "queue_wait", "runtime")
 
     def __init__(self, runtime: Sequence[float], queue_wait: Sequence[float]) -> None:
-        #: By the name of the field in ``Traffic``.
+        #: A counter for each field of ``Traffic`` that counts, by the field's name.
         self.counters = dict.fromkeys(COUNTERS.values(), 0)
         self.failed: dict[str, int] = {}
         self.runtime = Distribution(runtime)
@@ -178,8 +178,8 @@ class Counts:
 
 
 def running_by_type(runs: Iterable[tuple[str, float]]) -> list[Running]:
-    """Out of each run's task name and seconds so far; the types whose oldest runs the longest come
-    first."""
+    """How many runs of each type there are, out of each run's task name and its seconds so far. The
+    types whose oldest run has run the longest come first."""
     counts: Counter[str] = Counter()
     oldest: dict[str, float] = {}
     for name, seconds in runs:

@@ -40,7 +40,7 @@ class Load:
 
 @contextlib.contextmanager
 def running(messages: Path) -> Iterator[None]:
-    """From a thread; ``messages`` is the folder in which they wait."""
+    """Sends tasks from a thread; ``messages`` is the folder in which they wait."""
     from celery_memory_exporter.demo import shop
 
     load = Load(

@@ -71,7 +71,7 @@ class Samples:
             self._put(name, f"{name}_sum", labels, float(histogram.sum))
 
     def metrics(self) -> Iterator[Metric]:
-        """In the catalogue's order; families without samples are left out."""
+        """The families in the catalogue's order; those without samples are left out."""
         for family in FAMILIES:
             if family.name in self._samples:
                 metric = empty_metric(family)

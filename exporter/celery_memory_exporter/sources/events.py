@@ -49,8 +49,8 @@ HEARTBEAT_SECONDS = 20.0
 HEALTH_SECONDS = 10.0
 #: A connection that held for so long was a good one.
 GOOD_SECONDS = 10.0
-#: A queue of ours that nobody reads any more goes by itself (RabbitMQ), and its messages before (as
-#: Celery's own event queues).
+#: RabbitMQ removes a queue of ours that nobody has read for so long, and a message that nobody has
+#: read for so long, as it does with Celery's own event queues.
 QUEUE_EXPIRES_SECONDS = 60.0
 MAX_TYPE_LENGTH = 100
 MESSAGE_TTL_SECONDS = 30.0
@@ -158,7 +158,7 @@ class EventLoop:
     # --- one message -----------------------------------------------------------------------------
 
     def on_message(self, message: Any) -> None:
-        """Handles one message of the event exchange, whatever it holds."""
+        """Handles one message of the event exchange, whatever it holds; raises nothing."""
         size = len(message.body or b"")
         if size > MAX_MESSAGE_BYTES:
             self._fleet.reject_report("oversized")
@@ -176,9 +176,7 @@ class EventLoop:
         for event in payload if isinstance(payload, list) else [payload]:
             try:
                 self.on_event(event)
-            except (
-                Exception
-            ):  # one event must not cost the connection, whatever we did not think of
+            except Exception:  # one event must not cost the connection, whatever it is
                 self._fleet.reject_report("malformed")
                 logger.exception("an event could not be handled")
 
@@ -244,6 +242,6 @@ def health_check(connection: Connection) -> tuple[Callable[[], Any], float]:
 
 
 def subscriptions(connection: Connection, keys: list[str]) -> list[list[str]]:
-    """Routing keys by queue of ours. One queue for all, so that events stay in order; in Redis a
-    queue has one key, and one connection keeps them in order."""
+    """The routing keys of each of our queues. One queue has all of them, so that events stay in
+    order; in Redis a queue has one key, and the one connection keeps events in order."""
     return [[key] for key in keys] if connection.transport.driver_type == "redis" else [keys]

@@ -27,9 +27,9 @@ from celery_memory_exporter.sources.poller import Attempt, Poller
 
 logger = logging.getLogger(__name__)
 
-#: For each of two questions. All having answered ends the wait.
+#: How long answers to one question are waited for. When all have answered, the wait ends.
 ANSWER_SECONDS = 2.0
-#: Between two looks whether somebody is to be asked.
+#: How often it is looked whether somebody has to be asked.
 LOOK_SECONDS = 5.0
 MAX_NAME_LENGTH = 255
 MAX_QUEUES = 1000
@@ -53,8 +53,8 @@ class Inspector:
         self._monotonic = monotonic
         #: When a worker was last asked; of those that are still without an agent.
         self._asked: dict[str, float] = {}
-        #: Of questions, not of looks: most of those find nobody to ask, and tell nothing of the
-        #: broker.
+        #: Whether the last question failed. ``Attempt.again`` is of the last look, and most looks
+        #: find nobody to ask, which says nothing about the broker.
         self._failing = False
         self._poller = Poller(
             "inspection",
@@ -144,7 +144,8 @@ def by_nodename(replies: object, nodenames: Iterable[str]) -> dict[str, Any]:
 
 
 def facts_of(stats: object, queues: object) -> WorkerFacts | None:
-    """``None`` for what no worker answers."""
+    """What a worker says of itself by its answers to ``stats`` and ``active_queues``; ``None``
+    where they are not what a worker answers."""
     told = stats.get("pool") if isinstance(stats, dict) else None
     if not isinstance(told, dict) or not isinstance(queues, list):
         return None

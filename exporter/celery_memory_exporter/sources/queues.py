@@ -88,9 +88,8 @@ class QueuePoller:
         if self._reader is not None:
             try:
                 return self._reader.read(names)
-            except (
-                Exception
-            ) as error:  # it may have died since the last poll, which says nothing about the broker
+            # It may have died since the last poll, which says nothing about the broker.
+            except Exception as error:
                 logger.debug(
                     "a kept connection failed: %s", explain(error, self._settings.url or "")
                 )

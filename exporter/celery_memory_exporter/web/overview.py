@@ -181,7 +181,7 @@ def memory(
 
 
 def total(values: Iterable[int | None]) -> int | None:
-    """Of those that are known."""
+    """The sum of those that are known; ``None`` when none is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
@@ -199,7 +199,7 @@ def process_row(worker: WorkerView, number: int) -> dict[str, Any]:
 
 
 def growing_types(members: list[WorkerView]) -> list[dict[str, Any]]:
-    """Those with most new objects, in all processes."""
+    """The types of which there are most new objects, in all processes."""
     growth: Counter[str] = Counter()
     count: Counter[str] = Counter()
     for worker in members:

@@ -18,7 +18,7 @@ from celery_memory_exporter.sources.poller import Attempt, Poller
 
 logger = logging.getLogger(__name__)
 
-#: A worker at a broker; members of a group share one.
+#: Broker and nodename of a worker; members of a group share one.
 Key = tuple[str, str]
 
 #: A series begins with a point per agents' default interval, so that there is soon something to
@@ -86,7 +86,7 @@ class RssHistory:
 
 
 def resident_bytes(worker: WorkerView) -> int | None:
-    """Of all its processes in sum; ``None`` when none is known."""
+    """The sum over its processes; ``None`` when none is known."""
     return sum(view.figures.rss_bytes or 0 for view in worker.processes) or None
 
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
-from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import (
+from celery_memory_exporter.common.evidence import (
     AGES,
     WARM_RUNS,
-    Container,
     Estimate,
     Evidence,
     Fill,
     Holder,
     Site,
 )
+from celery_memory_exporter.common.kernel import CgroupMemory
+from celery_memory_exporter.common.report import Container
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.rules import SETTLED
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter import cli
-from celery_memory_exporter.common.report import Estimate, Site
+from celery_memory_exporter.common.evidence import Estimate, Site
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.text import as_text, duration, size
 from celery_memory_exporter.fleet.snapshot import Snapshot

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from celery_memory_exporter.metrics.catalogue import BY_NAME, Family
+from celery_memory_exporter.metrics.catalogue import BY_NAME
+from celery_memory_exporter.metrics.families.family import Family
 from grafana.generate.__main__ import DASHBOARDS, files
 from grafana.generate.layout import COLUMNS, placed
 from grafana.generate.panels import stat

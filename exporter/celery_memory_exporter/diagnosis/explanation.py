@@ -3,7 +3,8 @@ who holds it; or why not."""
 
 from __future__ import annotations
 
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Evidence
+from celery_memory_exporter.common.evidence import Evidence
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 from celery_memory_exporter.diagnosis import advice
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.diagnosis.rules import (

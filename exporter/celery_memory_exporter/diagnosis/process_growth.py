@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from celery_memory_exporter.common.report import HISTORY, Holder, ProcessReport
+from celery_memory_exporter.common.evidence import Holder
+from celery_memory_exporter.common.report import HISTORY, ProcessReport
 from celery_memory_exporter.diagnosis import advice
 from celery_memory_exporter.diagnosis.verdict import Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import WorkerView

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES, Profile
+from celery_memory_exporter.common.evidence import AGES, Profile
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,15 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from celery_memory_exporter.common.codec import MAX_LIST_ITEMS
+from celery_memory_exporter.common.evidence import Evidence, Holder, Profile, Site
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.common.report import (
     EXIT_REASONS,
     Container,
-    Evidence,
     Histogram,
-    Holder,
     LostRuns,
     ObjectCount,
-    Profile,
     Running,
-    Site,
     TaskReport,
     Traffic,
     WorkerReport,

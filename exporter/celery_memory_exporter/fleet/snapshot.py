@@ -5,14 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from celery_memory_exporter.common.evidence import Estimate
 from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import (
-    Estimate,
-    ProcessReport,
-    Running,
-    Traffic,
-    WorkerReport,
-)
+from celery_memory_exporter.common.report import ProcessReport, Running, Traffic, WorkerReport
 from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory
 
 

@@ -19,7 +19,7 @@ from collections import Counter
 from typing import Any
 
 from celery_memory_exporter.common.message_times import unix_time
-from celery_memory_exporter.common.names import shown
+from celery_memory_exporter.common.names import short_name
 from celery_memory_exporter.common.traffic import COUNTERS, exception_class
 from celery_memory_exporter.fleet.worker_tasks import Task, WorkerTasks
 
@@ -102,7 +102,7 @@ class TaskEvents:
         if kind == "task-started" and task.sent is not None:
             began = number_of(event.get("timestamp"))
             if began is not None:
-                worker.counts.row(task.name, queue).queue_wait.observe(
+                worker.counts.totals(task.name, queue).queue_wait.observe(
                     max(0.0, began - max(task.sent, task.due or 0.0))
                 )
             # If it is retried, it waits anew.
@@ -172,7 +172,7 @@ class TaskEvents:
             self._bound(self._tasks)
         self._leave(uuid, task)
         if isinstance(name, str):
-            task.name = shown(name)
+            task.name = short_name(name)
         task.due = unix_time(event.get("eta")) or task.due
         task.owner, task.started, task.failed = worker, False, False
         worker.prefetched += 1
@@ -230,7 +230,7 @@ def uuid_of(event: dict[str, Any]) -> str | None:
 
 def queue_of(event: dict[str, Any]) -> str | None:
     queue = event.get("queue")
-    return shown(queue) if isinstance(queue, str) and queue else None
+    return short_name(queue) if isinstance(queue, str) and queue else None
 
 
 def number_of(value: object) -> float | None:

@@ -9,8 +9,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from celery_memory_exporter.common.evidence import Estimate
 from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import Estimate, ProcessReport, Running, WorkerReport
+from celery_memory_exporter.common.report import ProcessReport, Running, WorkerReport
 from celery_memory_exporter.fleet.estimates import ResidentShares
 from celery_memory_exporter.fleet.facts import (
     Identity,

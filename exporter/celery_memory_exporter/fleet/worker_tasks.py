@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from celery_memory_exporter.common.names import OTHER, shown
+from celery_memory_exporter.common.names import OTHER, short_name
 from celery_memory_exporter.common.report import Running
 from celery_memory_exporter.common.traffic import Counts, running_by_type
 
@@ -28,7 +28,7 @@ class Task:
     __slots__ = ("due", "failed", "name", "owner", "queue", "sent", "started")
 
     def __init__(self, name: str, queue: str | None) -> None:
-        self.name = shown(name)
+        self.name = short_name(name)
         self.queue = queue
         #: Unix times by the senders' clocks.
         self.sent: float | None = None

@@ -23,7 +23,7 @@ from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.stats.readings import Readings
-from celery_memory_exporter.common.report import AGES
+from celery_memory_exporter.common.evidence import AGES
 
 Load = Callable[[str], ModuleType]
 KEY = ("t", "")

@@ -12,7 +12,8 @@ from celery_memory_exporter.agent.audit.suspicion import (
 )
 from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import FREE_LIST_BYTES, Growth
-from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES
+from celery_memory_exporter.common.evidence import AGES
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 
 def audited(

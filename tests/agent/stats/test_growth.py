@@ -14,7 +14,8 @@ from celery_memory_exporter.agent.stats.growth import (
     WARM_SECONDS,
     Growth,
 )
-from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES, Profile
+from celery_memory_exporter.common.evidence import AGES, Profile
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 
 def ages_of(row: array[float]) -> list[float]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.tally import Row
-from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES
+from celery_memory_exporter.common.evidence import AGES
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: Ages that count: what the first runs leave behind is start-up.
 FIRST_AGE = AGES.index(5)

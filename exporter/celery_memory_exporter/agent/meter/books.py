@@ -45,7 +45,7 @@ class Books:
 
     def row_of(self, name: str, request: Any) -> tuple[TaskKey, Row, Growth]:
         delivery = (request or {}).get("delivery_info") or {}
-        key = (name, short_name(delivery.get("routing_key") or ""))
+        key = (name, short_name(str(delivery.get("routing_key") or "")))
         if key not in self.rows:
             if len(self.rows) >= self._max_tasks and key != tally.OTHER:
                 self.tasks_folded += 1

@@ -20,7 +20,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from celery_memory_exporter.agent.stats.tally import Row
-from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES, WARM_RUNS, Profile
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: Of task types that run seldom: after so long, and this many runs, start-up is over.
 WARM_SECONDS = 60.0

@@ -15,7 +15,8 @@ from operator import add
 from typing import TypeAlias
 
 from celery_memory_exporter.common import names
-from celery_memory_exporter.common.report import OUTCOMES, Evidence, Histogram, TaskReport
+from celery_memory_exporter.common.evidence import Evidence
+from celery_memory_exporter.common.report import OUTCOMES, Histogram, TaskReport
 
 #: Task name and queue.
 TaskKey: TypeAlias = "tuple[str, str]"

@@ -19,14 +19,8 @@ from celery_memory_exporter.agent.heap.containers import ContainerRow
 from celery_memory_exporter.agent.stats import growth, tally
 from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.stats.tally import Row, TaskKey
-from celery_memory_exporter.common.report import (
-    MEAN_BLOCK_BYTES,
-    Estimate,
-    Evidence,
-    Fill,
-    Holder,
-    Site,
-)
+from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder, Site
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: Weight of what a gone process told, each time that another one goes.
 FADE = 0.98

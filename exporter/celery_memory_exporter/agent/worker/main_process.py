@@ -17,7 +17,6 @@ from typing import Any
 import celery
 from celery.worker import state
 
-from celery_memory_exporter import __version__
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.meter.meter import Meter
@@ -37,17 +36,17 @@ from celery_memory_exporter.agent.worker.process_reports import age, process_rep
 from celery_memory_exporter.agent.worker.requests import RequestCounter
 from celery_memory_exporter.agent.worker.shares import Shares
 from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.evidence import Estimate, Evidence
 from celery_memory_exporter.common.names import pool_name
 from celery_memory_exporter.common.report import (
     Bounds,
     Container,
-    Estimate,
-    Evidence,
     Instance,
     LostRuns,
     ObjectCount,
     WorkerReport,
 )
+from celery_memory_exporter.common.version import __version__
 
 #: billiard's exit status of a child that reached its task or memory limit.
 EX_RECYCLE = 155

@@ -33,7 +33,7 @@ from celery_memory_exporter.agent.stats.tally import TaskKey
 from celery_memory_exporter.agent.worker import evidence
 from celery_memory_exporter.agent.worker.channel import PIPE_BUF, Channel
 from celery_memory_exporter.common import procfs
-from celery_memory_exporter.common.report import WARM_RUNS
+from celery_memory_exporter.common.evidence import WARM_RUNS
 
 #: Between two tellings of the figures that are not about one run.
 TELL_SECONDS = 1.0

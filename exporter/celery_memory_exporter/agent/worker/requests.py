@@ -95,7 +95,7 @@ class RequestCounter:
         with self._lock:
             self._counts.count(event, request.name, queue, fields)
             if wait is not None:
-                self._counts.row(request.name, queue).queue_wait.observe(wait)
+                self._counts.totals(request.name, queue).queue_wait.observe(wait)
 
     def count_failure(self, request: Any, exception: str) -> None:
         queue = self.queue_of(request)

@@ -23,8 +23,9 @@ from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.worker.ledger import Account
-from celery_memory_exporter.common.least_squares import Intervals
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Estimate, Holder
+from celery_memory_exporter.common.evidence import Estimate, Holder
+from celery_memory_exporter.common.intervals import Intervals
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: An interval ends when no task runs, or after this: a busy pool may never rest.
 LEAST_SECONDS, MOST_SECONDS = 0.4, 3.0
@@ -132,11 +133,7 @@ class Shares:
 
     def estimates(self) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
         """Bytes of live memory and in tmpfs that a run leaves behind, by task name."""
-        memory, tmpfs = (
-            {name: each.told() for name, each in of.estimates().items()}
-            for of in (self._memory, self._tmpfs)
-        )
-        return memory, tmpfs
+        return self._memory.estimates(), self._tmpfs.estimates()
 
     def collections(self) -> int:
         """Full collections since intervals are kept: what waits for one looks like growth of each

@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 from prometheus_client import CollectorRegistry
 
+from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
-from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.metrics import exposition
 from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples

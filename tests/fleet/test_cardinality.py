@@ -13,7 +13,7 @@ import gc
 import pytest
 
 from celery_memory_exporter.common.names import OTHER
-from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.task_events import Task, WorkerTasks
 from tests.bench.cardinality import ONE_GROUP, RULES, THEIR_TASK_TYPES, Scene, generation, large
 

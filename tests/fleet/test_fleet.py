@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.facts import QueueReading, WorkerFacts
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
-from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.snapshot import WorkerView
 from tests import samples
 

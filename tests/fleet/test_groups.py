@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.common.report import Histogram
+from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
-from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples
 

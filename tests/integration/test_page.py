@@ -26,9 +26,9 @@ from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.common.report import Container
 from celery_memory_exporter.diagnosis.text import amount, duration, size
+from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.facts import QueueReading
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
-from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.web.rss_history import FIRST_STEP_SECONDS, RssHistory
 from celery_memory_exporter.web.server import Application, HttpServer, bind

@@ -19,9 +19,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory, WorkerFacts
 from celery_memory_exporter.fleet.fleet import Fleet, Rules
-from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics import collector
 from celery_memory_exporter.metrics import exposition as exposition_module

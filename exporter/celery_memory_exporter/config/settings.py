@@ -29,7 +29,7 @@ from celery_memory_exporter.config.checks import (
     text,
     text_or_empty,
 )
-from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.capping import Limits
 
 
 def option(default: Any, check: Check, *, secret: bool = False) -> Any:

@@ -33,7 +33,7 @@ from celery_memory_exporter.diagnosis.rules import (
     steady_window,
 )
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
-from celery_memory_exporter.fleet.limits import by_name
+from celery_memory_exporter.fleet.capping import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
 
 #: What each process sees for itself.

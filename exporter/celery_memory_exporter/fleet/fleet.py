@@ -33,6 +33,7 @@ from celery_memory_exporter.common.codec import REASONS
 from celery_memory_exporter.common.names import OTHER, printable
 from celery_memory_exporter.common.report import WorkerReport
 from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
+from celery_memory_exporter.fleet.capping import Limits, bounded
 from celery_memory_exporter.fleet.facts import (
     Identity,
     QueueReading,
@@ -41,7 +42,6 @@ from celery_memory_exporter.fleet.facts import (
     WorkerProcesses,
 )
 from celery_memory_exporter.fleet.groups import NEW_REPORTS, GroupBook
-from celery_memory_exporter.fleet.limits import Limits, bounded
 from celery_memory_exporter.fleet.queues import QueueBook
 from celery_memory_exporter.fleet.senders import SentBook
 from celery_memory_exporter.fleet.snapshot import Snapshot, SourceView, WorkerView

@@ -27,7 +27,7 @@ from celery_memory_exporter.common.report import (
     Traffic,
     WorkerReport,
 )
-from celery_memory_exporter.fleet.limits import Admitted, Limits, merge_tasks, merge_traffic
+from celery_memory_exporter.fleet.capping import Admitted, Limits, merge_tasks, merge_traffic
 from celery_memory_exporter.fleet.snapshot import TrafficView, WorkerView
 
 #: A member whose first report that we see is none of its first ones was there before us, or before

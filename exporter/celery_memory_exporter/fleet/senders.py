@@ -7,7 +7,7 @@ Only used by the fleet, which has the lock and says what time it is.
 from __future__ import annotations
 
 from celery_memory_exporter.common.names import OTHER
-from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.snapshot import SentView
 
 #: The hostname where senders are not told apart: a hundred web pods otherwise make a hundred times

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import Estimate, ProcessReport, Running, WorkerReport
+from celery_memory_exporter.fleet.capping import Admitted
 from celery_memory_exporter.fleet.estimates import ResidentShares
 from celery_memory_exporter.fleet.facts import (
     Identity,
@@ -20,7 +21,6 @@ from celery_memory_exporter.fleet.facts import (
     WorkerProcesses,
 )
 from celery_memory_exporter.fleet.groups import Group
-from celery_memory_exporter.fleet.limits import Admitted
 from celery_memory_exporter.fleet.snapshot import ProcessView, TrafficView, WorkerView
 from celery_memory_exporter.fleet.worker_tasks import WorkerTasks
 

@@ -29,7 +29,7 @@ from celery_memory_exporter.common.traffic import COUNTERS
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.rules import survivors_per_run
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
-from celery_memory_exporter.fleet.limits import by_name
+from celery_memory_exporter.fleet.capping import by_name
 from celery_memory_exporter.fleet.snapshot import (
     QueueView,
     SentView,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_memory_exporter.common.report import Histogram, LostRuns, ObjectCount
-from celery_memory_exporter.fleet.limits import (
+from celery_memory_exporter.fleet.capping import (
     Admitted,
     Limits,
     bounded,

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.facts import QueueReading, WorkerFacts
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import WorkerView
 from tests import samples
 
@@ -280,7 +281,7 @@ def test_workers_that_come_and_go_leave_nothing_behind() -> None:
 
 
 def test_event_groups_are_bounded() -> None:
-    fleet = make_fleet(object_types=2)
+    fleet = make_fleet(object_types_per_worker=2)
     for group, lag in itertools.product(("task", "worker", "evil1", "evil2"), (None, 0.5)):
         fleet.apply_event(group, lag)
     snapshot = fleet.snapshot(0.0)

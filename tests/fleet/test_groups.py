@@ -10,8 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.common.report import Histogram
-from celery_memory_exporter.fleet.capping import Limits
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples
 
@@ -26,7 +27,7 @@ class Watched:
     """A fleet and what it shows."""
 
     def __init__(self, **limits: Any) -> None:
-        self.fleet = Fleet(Rules(samples.BOOT, Limits(**limits), groups=GROUPS))
+        self.fleet = Fleet(Rules(samples.BOOT, Limits(**limits), worker_groups=GROUPS))
         self.now = START
         self.registry = CollectorRegistry()
         self.registry.register(FleetCollector(lambda: self.fleet.snapshot(self.now)))
@@ -217,7 +218,7 @@ def test_a_name_that_a_worker_outside_has_as_well_makes_no_series_twice(watched:
 
 
 def test_the_caps_hold_for_the_group() -> None:
-    watched = Watched(tasks=1)
+    watched = Watched(tasks_per_worker=1)
     watched.report("celery@db", tasks=[], lost=[])
     watched.now = LATER
     watched.report("celery@web-a", pid=1, runs=3, tasks=[], lost=[])

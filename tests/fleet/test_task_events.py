@@ -25,7 +25,7 @@ class Stream:
     """Events of two workers, by short names."""
 
     def __init__(self, max_in_flight: int = 100) -> None:
-        self.events = TaskEvents(max_in_flight=max_in_flight, default_queue="celery")
+        self.events = TaskEvents(tasks_in_flight=max_in_flight, default_name="celery")
         self.workers = {"a": a_worker(), "b": a_worker()}
         self.now = 0.0
 

@@ -19,9 +19,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from celery_memory_exporter.fleet.capping import Limits
 from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory, WorkerFacts
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics import collector
 from celery_memory_exporter.metrics import exposition as exposition_module
@@ -36,7 +37,7 @@ GOLDEN = Path(__file__).parent.parent / "data" / "golden.txt"
 def fixed_fleet() -> Snapshot:
     """Three workers: agent and table, table alone, agent alone and in the past; and an exporter
     that has seen things."""
-    fleet = Fleet(Rules(samples.BOOT, Limits(tasks=2)))
+    fleet = Fleet(Rules(samples.BOOT, Limits(tasks_per_worker=2)))
     fleet.apply_report(
         samples.report(worker="celery@past", instance=samples.instance(boot_id="other")), 0.0
     )

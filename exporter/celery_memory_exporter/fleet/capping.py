@@ -1,56 +1,35 @@
-"""A report within the exporter's own caps: an agent may have others, and a sender may be no agent
+"""A report within the exporter's own limits: an agent may have others, and a sender may be no agent
 at all.
 
-What is beyond a cap is summed under ``other`` where a sum makes sense, left out where it does not,
-and counted either way.
+What is beyond a limit is summed under ``other`` where a sum makes sense, left out where it does
+not, and counted either way.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import islice
 
-from celery_memory_exporter.common.codec import MAX_LIST_ITEMS
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.common.report import (
     EXIT_REASONS,
     Container,
     Evidence,
-    Histogram,
-    Holder,
     LostRuns,
     ObjectCount,
-    Profile,
     Running,
-    Site,
     TaskReport,
     Traffic,
     WorkerReport,
 )
+from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.sums import ranked, together
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Caps, each per worker unless it says otherwise."""
-
-    #: In the whole fleet.
-    workers: int = 1_000
-    tasks: int = 200
-    object_types: int = 20
-    exceptions: int = 50
-    #: Per task type, and containers per worker.
-    sites: int = 10
-    containers: int = 10
-    label_length: int = 120
-    #: Per broker.
-    queues: int = 200
-    #: In the whole fleet: hostnames of clients that send tasks, where they are told apart.
-    senders: int = 100
-    #: In the whole fleet: of workers without an agent, what is remembered of tasks that are not
-    #: finished.
-    tasks_in_flight: int = 50_000
+#: Per task type; and containers per worker as well. An agent sends no more.
+MAX_SITES = MAX_CONTAINERS = 10
 
 
 @dataclass(slots=True)
@@ -62,249 +41,174 @@ class Admitted:
     traffic: set[str] = field(default_factory=set)
 
 
-def bounded(
+def capped(
     report: WorkerReport, admitted: Admitted, limits: Limits
 ) -> tuple[WorkerReport, Counter[str]]:
-    """The report as it may be shown, and per family how much of it may not. ``admitted`` is the
+    """The report as it may be shown, and how much of it may not, by family. ``admitted`` is the
     worker's, and takes new names."""
-    dropped: Counter[str] = Counter()
-    length = limits.label_length
+    capping = _Capping(admitted, limits)
+    return capping.report(report), +capping.dropped
 
-    def admit(name: str, names: set[str], family: str) -> str:
-        name = name[:length]
-        if name not in names and len(names) >= limits.tasks:
-            dropped[family] += 1
+
+def cap_exceptions(row: Traffic, limits: Limits) -> Traffic:
+    """The row with its first so many exceptions, and the others as one."""
+    failed: dict[str, int] = {}
+    for name, count in row.failed.items():
+        known = name in failed or len(failed) < limits.exceptions_per_task
+        label = name if known else OTHER
+        failed[label] = failed.get(label, 0) + count
+    return dataclasses.replace(row, failed=failed)
+
+
+class _Capping:
+    """One report's."""
+
+    def __init__(self, admitted: Admitted, limits: Limits) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._admitted = admitted
+        self._limits = limits
+
+    def report(self, report: WorkerReport) -> WorkerReport:
+        """Task types are admitted in this order."""
+        return dataclasses.replace(
+            report,
+            tasks=self._tasks(report.tasks),
+            lost=self._lost(report.lost),
+            traffic=self._traffic(report.traffic),
+            running=self._running(report.running),
+            objects=self._objects(report.objects),
+            containers=self._containers(report.containers),
+            queues=self._queues(report.queues),
+            children_exited=summed(
+                (reason_of(reason), count) for reason, count in report.children_exited.items()
+            ),
+        )
+
+    # --- by task type ----------------------------------------------------------------------------
+
+    def _tasks(self, tasks: Iterable[TaskReport]) -> list[TaskReport]:
+        cut = [
+            dataclasses.replace(
+                task,
+                name=self._admit_task(task.name),
+                queue=self._cut(task.queue),
+                evidence=self._cut_evidence(task.evidence),
+            )
+            for task in tasks
+        ]
+        return [
+            dataclasses.replace(task, evidence=self._cap_evidence(task.evidence))
+            for task in together(cut)
+        ]
+
+    def _lost(self, lost: Iterable[LostRuns]) -> list[LostRuns]:
+        return together(
+            LostRuns(self._admit_task(each.name), reason_of(each.reason), each.count)
+            for each in lost
+        )
+
+    def _traffic(self, rows: Iterable[Traffic]) -> list[Traffic]:
+        cut = [
+            dataclasses.replace(
+                row,
+                name=self._admit_traffic(row.name),
+                queue=self._cut(row.queue),
+                failed=self._cut_keys(row.failed),
+            )
+            for row in rows
+        ]
+        return [cap_exceptions(row, self._limits) for row in together(cut)]
+
+    def _running(self, running: Iterable[Running]) -> list[Running]:
+        return together(
+            dataclasses.replace(each, name=self._admit_traffic(each.name)) for each in running
+        )
+
+    def _admit_task(self, name: str) -> str:
+        return self._admit(name, self._admitted.tasks, "celery_task_memory_delta_bytes")
+
+    def _admit_traffic(self, name: str) -> str:
+        return self._admit(name, self._admitted.traffic, "celery_task_received_total")
+
+    def _admit(self, name: str, names: set[str], family: str) -> str:
+        name = self._cut(name)
+        if name not in names and len(names) >= self._limits.tasks_per_worker:
+            self.dropped[family] += 1
             return OTHER
         names.add(name)
         return name
 
-    def admit_task(name: str) -> str:
-        return admit(name, admitted.tasks, "celery_task_memory_delta_bytes")
+    # --- of the worker ---------------------------------------------------------------------------
 
-    def admit_traffic(name: str) -> str:
-        return admit(name, admitted.traffic, "celery_task_received_total")
+    def _objects(self, objects: list[ObjectCount]) -> list[ObjectCount]:
+        limit = self._limits.object_types_per_worker
+        self.dropped["celery_worker_objects"] += max(0, len(objects) - limit)
+        return together(
+            dataclasses.replace(each, type=self._cut(each.type)) for each in objects[:limit]
+        )
 
-    grouped: dict[tuple[str, str], list[TaskReport]] = {}
-    for task in report.tasks:
-        grouped.setdefault((admit_task(task.name), task.queue[:length]), []).append(task)
-    traffic: dict[tuple[str, str], list[Traffic]] = {}
-    for row in report.traffic:
-        traffic.setdefault((admit_traffic(row.name), row.queue[:length]), []).append(row)
-    lost: Counter[tuple[str, str]] = Counter()
-    for each in report.lost:
-        lost[admit_task(each.name), each.reason if each.reason in EXIT_REASONS else OTHER] += (
-            each.count
+    def _containers(self, containers: list[Container]) -> list[Container]:
+        beyond = max(0, len(containers) - MAX_CONTAINERS)
+        self.dropped["celery_worker_container_items"] += beyond
+        return together(
+            dataclasses.replace(each, path=self._cut(each.path))
+            for each in containers[:MAX_CONTAINERS]
         )
-    objects: dict[str, ObjectCount] = {}
-    for counted in report.objects[: limits.object_types]:
-        kind = counted.type[:length]
-        before = objects.get(kind, ObjectCount(kind, 0, 0))
-        objects[kind] = ObjectCount(
-            kind, before.count + counted.count, before.growth + counted.growth
-        )
-    dropped["celery_worker_objects"] += max(0, len(report.objects) - limits.object_types)
-    containers: dict[str, Container] = {}
-    for each_container in report.containers[: limits.containers]:
-        path = each_container.path[:length]
-        known = containers.get(path, Container(path, each_container.kind, 0, 0))
-        items, grown = known.items + each_container.items, known.growth + each_container.growth
-        containers[path] = dataclasses.replace(each_container, path=path, items=items, growth=grown)
-    dropped["celery_worker_container_items"] += max(0, len(report.containers) - limits.containers)
-    return (
-        dataclasses.replace(
-            report,
-            tasks=[
-                merge_tasks(name, queue, parts, limits) for (name, queue), parts in grouped.items()
-            ],
-            lost=[LostRuns(name, reason, count) for (name, reason), count in lost.items()],
-            objects=list(objects.values()),
-            traffic=[
-                merge_traffic(name, queue, rows, limits) for (name, queue), rows in traffic.items()
-            ],
-            queues=list(dict.fromkeys(queue for queue in report.queues if len(queue) <= length))[
-                : limits.queues
-            ],
-            running=merge_running(
-                [
-                    dataclasses.replace(each, name=admit_traffic(each.name))
-                    for each in report.running
-                ]
+
+    def _queues(self, queues: Iterable[str]) -> list[str]:
+        """Without names that would have to be cut: a broker cannot be asked about half a name."""
+        whole = dict.fromkeys(each for each in queues if each == self._cut(each))
+        return list(islice(whole, self._limits.queues))
+
+    # --- evidence --------------------------------------------------------------------------------
+
+    def _cut_evidence(self, evidence: Evidence | None) -> Evidence | None:
+        """With its labels cut; those that become equal are one."""
+        if evidence is None:
+            return None
+        cut = self._cut
+        return dataclasses.replace(
+            evidence,
+            survivors=self._cut_keys(evidence.survivors),
+            sites=together(
+                dataclasses.replace(each, site=cut(each.site)) for each in evidence.sites
             ),
-            containers=list(containers.values()),
-            children_exited=known_reasons(report.children_exited),
-        ),
-        +dropped,
-    )
-
-
-def known_reasons(counts: dict[str, int]) -> dict[str, int]:
-    """A newer agent, or a sender that is none, may have others."""
-    known: Counter[str] = Counter()
-    for reason, count in counts.items():
-        known[reason if reason in EXIT_REASONS else OTHER] += count
-    return dict(known)
-
-
-def merge_tasks(name: str, queue: str, parts: list[TaskReport], limits: Limits) -> TaskReport:
-    """The sum of several task types' figures, under one name."""
-    evidence = merge_evidence(
-        [part.evidence for part in parts if part.evidence is not None], limits
-    )
-    if len(parts) == 1:
-        return dataclasses.replace(parts[0], name=name, queue=queue, evidence=evidence)
-    runs: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
-    for part in parts:
-        runs.update(part.runs)
-        seconds.update(part.seconds)
-    natives = [
-        part.retained_native_bytes for part in parts if part.retained_native_bytes is not None
-    ]
-    peaks = [part.peak for part in parts if part.peak is not None]
-    return TaskReport(
-        name=name,
-        queue=queue,
-        runs=dict(runs),
-        seconds=dict(seconds),
-        delta=merge_histograms([part.delta for part in parts]),
-        growth_bytes=sum(part.growth_bytes for part in parts),
-        release_bytes=sum(part.release_bytes for part in parts),
-        peak=merge_histograms(peaks) if peaks else None,
-        retained_blocks=sum(part.retained_blocks for part in parts),
-        retained_native_bytes=sum(natives) if natives else None,
-        retained_runs=sum(part.retained_runs for part in parts),
-        audited_runs=sum(part.audited_runs for part in parts),
-        evidence=evidence,
-    )
-
-
-def merge_running(parts: list[Running]) -> list[Running]:
-    merged: dict[str, Running] = {}
-    for part in parts:
-        before = merged.get(part.name, Running(part.name, 0, 0.0))
-        merged[part.name] = Running(
-            part.name, before.count + part.count, max(before.oldest_seconds, part.oldest_seconds)
+            holders=together(
+                dataclasses.replace(each, path=cut(each.path)) for each in evidence.holders
+            ),
+            fills=[dataclasses.replace(each, path=cut(each.path)) for each in evidence.fills],
+            paths=list(dict.fromkeys(map(cut, evidence.paths))),
         )
-    return list(merged.values())
 
-
-def merge_traffic(name: str, queue: str, parts: list[Traffic], limits: Limits) -> Traffic:
-    """The sum of several rows, under one name."""
-    failed: Counter[str] = Counter()
-    for part in parts:
-        for exception, count in part.failed.items():
-            label = exception[: limits.label_length]
-            failed[label if label in failed or len(failed) < limits.exceptions else OTHER] += count
-    return Traffic(
-        name=name,
-        queue=queue,
-        received=sum(part.received for part in parts),
-        started=sum(part.started for part in parts),
-        succeeded=sum(part.succeeded for part in parts),
-        failed=dict(failed),
-        retried=sum(part.retried for part in parts),
-        rejected=sum(part.rejected for part in parts),
-        revoked=sum(part.revoked for part in parts),
-        runtime=merge_histograms([part.runtime for part in parts]),
-        queue_wait=merge_histograms([part.queue_wait for part in parts]),
-    )
-
-
-def merge_evidence(parts: list[Evidence], limits: Limits) -> Evidence | None:
-    """What several queues' runs of a task type, or several types under ``other``, tell together."""
-    if not parts:
-        return None
-    survivors: Counter[str] = Counter()
-    sites: Counter[tuple[str, str]] = Counter()
-    holders: dict[str, Holder] = {}
-    for part in parts:
-        for name, count in part.survivors.items():
-            survivors[name[: limits.label_length]] += count
-        for site in part.sites:
-            sites[site.site[: limits.label_length], site.figure] += site.amount  # type: ignore[assignment]  # a float adds up, too
-        for holder in part.holders:
-            path = holder.path[: limits.label_length]
-            before = holders.get(path)
-            # It is the same container: its items are there once, whichever queue the runs came by
-            # that made it grow.
-            more = (
-                (max(holder.items, before.items), holder.growth + before.growth)
-                if before
-                else (holder.items, holder.growth)
-            )
-            holders[path] = dataclasses.replace(holder, path=path, items=more[0], growth=more[1])
-    most = max(parts, key=lambda part: sum(part.profile.runs))
-    return dataclasses.replace(
-        most,
-        profile=merge_profiles([part.profile for part in parts]),
-        processes=max(part.processes for part in parts),
-        growing=max(part.growing for part in parts),
-        failed_audits=sum(part.failed_audits for part in parts),
-        failed_bytes=sum(part.failed_bytes for part in parts),
-        seconds=max(part.seconds for part in parts),
-        survivors=dict(survivors.most_common(limits.object_types)),
-        sites=[
-            Site(site, figure, amount) for (site, figure), amount in sites.most_common(limits.sites)
-        ],
-        deep_audits=sum(part.deep_audits for part in parts),
-        traced_audits=sum(part.traced_audits for part in parts),
-        watched_audits=sum(part.watched_audits for part in parts),
-        holders=sorted(holders.values(), key=lambda holder: -holder.growth)[: limits.containers],
-        # Of the queue with most runs: what other queues' runs added meanwhile is in there.
-        fills=[
-            dataclasses.replace(fill, path=fill.path[: limits.label_length])
-            for fill in most.fills[: limits.containers]
-        ],
-        paths=list(
-            dict.fromkeys(path[: limits.label_length] for part in parts for path in part.paths)
-        ),
-    )
-
-
-def merge_profiles(parts: list[Profile]) -> Profile:
-    """Age by age; a profile ends with the last age that its processes reached."""
-    if len(parts) == 1:
-        return parts[0]
-    columns = [each.name for each in dataclasses.fields(Profile)]
-    return Profile(
-        **{
-            name: [
-                sum(values)
-                for values in zip_longest(*(getattr(part, name) for part in parts), fillvalue=0.0)
-            ]
-            for name in columns
-        }
-    )
-
-
-def merge_histograms(parts: list[Histogram]) -> Histogram:
-    """Bucket by bucket; the parts share their bounds, as all of one report do."""
-    return Histogram(
-        [sum(counts) for counts in zip(*(part.counts for part in parts), strict=True)],
-        sum(p.sum for p in parts),
-    )
-
-
-def by_name(tasks: list[TaskReport]) -> list[TaskReport]:
-    """One report per task name, over its queues, by name."""
-    grouped: dict[str, list[TaskReport]] = {}
-    for task in tasks:
-        grouped.setdefault(task.name, []).append(task)
-    merged = []
-    for name in sorted(grouped):
-        first, *more = grouped[name]
-        merged.append(
-            merge_tasks(name, "", grouped[name], WITHIN)
-            if more
-            else dataclasses.replace(first, queue="")
+    def _cap_evidence(self, evidence: Evidence | None) -> Evidence | None:
+        """The largest of each."""
+        if evidence is None:
+            return None
+        first = ranked(evidence)
+        types = self._limits.object_types_per_worker
+        return dataclasses.replace(
+            first,
+            survivors=dict(islice(first.survivors.items(), types)),
+            sites=first.sites[:MAX_SITES],
+            holders=first.holders[:MAX_CONTAINERS],
+            fills=first.fills[:MAX_CONTAINERS],
         )
-    return merged
+
+    def _cut(self, label: str) -> str:
+        return label[: self._limits.label_length]
+
+    def _cut_keys(self, counts: Mapping[str, int]) -> dict[str, int]:
+        return summed((self._cut(label), count) for label, count in counts.items())
 
 
-#: For what is within the caps already.
-WITHIN = Limits(
-    object_types=MAX_LIST_ITEMS,
-    exceptions=MAX_LIST_ITEMS,
-    sites=MAX_LIST_ITEMS,
-    containers=MAX_LIST_ITEMS,
-)
+def summed(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Counts by label, equal labels added up."""
+    result: dict[str, int] = {}
+    for label, count in counts:
+        result[label] = result.get(label, 0) + count
+    return result
+
+
+def reason_of(text: str) -> str:
+    """Why a child ended. A newer agent, or a sender that is none, may have other reasons."""
+    return text if text in EXIT_REASONS else OTHER

@@ -16,24 +16,22 @@ Rules:
   both tell of one process, matched by identity and never by name, the table's figures of the
   operating system win, and processes it no longer sees are gone;
 * a worker's present state (its processes) is shown while something tells that it lives; its
-  counters until it has been silent for ``expire_after`` seconds, and then nothing;
+  counters until it has been silent for ``expire_after_seconds``, and then nothing;
 * whatever is keyed from outside has a cap, and hitting it is counted in ``dropped``.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from celery_memory_exporter.common.codec import REASONS
 from celery_memory_exporter.common.names import OTHER, printable
 from celery_memory_exporter.common.report import WorkerReport
-from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS, Counts
-from celery_memory_exporter.fleet.capping import Limits, bounded
+from celery_memory_exporter.common.traffic import Counts
+from celery_memory_exporter.fleet.capping import capped
 from celery_memory_exporter.fleet.facts import (
     Identity,
     QueueReading,
@@ -43,6 +41,7 @@ from celery_memory_exporter.fleet.facts import (
 )
 from celery_memory_exporter.fleet.groups import NEW_REPORTS, GroupBook
 from celery_memory_exporter.fleet.queues import QueueBook
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.senders import SentBook
 from celery_memory_exporter.fleet.snapshot import Snapshot, SourceView, WorkerView
 from celery_memory_exporter.fleet.task_events import TaskEvents, is_task_event
@@ -60,25 +59,6 @@ HEARTBEATS = ("worker-online", "worker-heartbeat", "worker-offline")
 SOLE = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How the fleet judges what it is told. Seconds."""
-
-    #: This machine's, to tell its own workers' reports from other machines'.
-    boot_id: str
-    limits: Limits
-    expire_after: float = 600.0
-    heartbeat_timeout: float = 300.0
-    #: Upper bounds of the histograms of workers without an agent.
-    runtime_bounds: tuple[float, ...] = tuple(RUNTIME_SECONDS)
-    queue_wait_bounds: tuple[float, ...] = tuple(QUEUE_WAIT_SECONDS)
-    default_queue: str = "celery"
-    #: Whether senders' hostnames are told apart.
-    senders: bool = False
-    #: Nodenames of workers that are shown as one, and the name that they are shown by.
-    groups: tuple[tuple[re.Pattern[str], str], ...] = ()
-
-
 class Fleet:
     """Thread-safe. ``queues``: names that are watched from the start, by broker; each broker is in
     there."""
@@ -93,12 +73,16 @@ class Fleet:
         self._table_at: float | None = None
         self._shared: dict[Identity, SharedMemory] = {}
         self._task_events = TaskEvents(
-            max_in_flight=limits.tasks_in_flight, default_queue=rules.default_queue
+            tasks_in_flight=limits.tasks_in_flight, default_name=rules.default_name
         )
-        self._sent = SentBook(limits, by_sender=rules.senders, expire_after=rules.expire_after)
-        self._groups = GroupBook(rules.groups)
+        self._sent = SentBook(
+            limits, senders=rules.senders, expire_after_seconds=rules.expire_after_seconds
+        )
+        self._groups = GroupBook(rules.worker_groups)
         self._queues = QueueBook(
-            brokers, max_queues=limits.queues * len(brokers), expire_after=rules.expire_after
+            brokers,
+            max_queues=limits.queues * len(brokers),
+            expire_after_seconds=rules.expire_after_seconds,
         )
         self._sources: dict[str, SourceView] = {}
         self._received = 0
@@ -123,7 +107,7 @@ class Fleet:
                 return refused
             new = worker.report is None or worker.report.instance != report.instance
             before = self._counters(worker, now) if new else None
-            worker.report, dropped = bounded(report, worker.admitted, self._rules.limits)
+            worker.report, dropped = capped(report, worker.admitted, self._rules.limits)
             self._dropped.update(dropped)
             worker.reported = worker.seen = now
             worker.offline = bool(report.final)
@@ -228,13 +212,16 @@ class Fleet:
                 worker = self._admit(broker, nodename, now)
                 if worker is not None:
                     worker.seen = now
-                    worker.learn(told, self._rules.default_queue)
+                    worker.learn(told, self._rules.default_name)
                     self._see_queues(worker, now)
 
     def apply_event(self, group: str, lag: float | None) -> None:
         """Counts an event of any kind; ``lag`` is how long it took here by the sender's clock."""
         with self._lock:
-            if group not in self._events and len(self._events) >= self._rules.limits.object_types:
+            if (
+                group not in self._events
+                and len(self._events) >= self._rules.limits.object_types_per_worker
+            ):
                 group = OTHER
             self._events[group] += 1
             if lag is not None:
@@ -267,7 +254,7 @@ class Fleet:
     def without_agent(self, broker: str, now: float) -> set[str]:
         """Nodenames of the workers that live and have no agent: they have to be asked."""
         with self._lock:
-            timeout = self._rules.heartbeat_timeout
+            timeout = self._rules.heartbeat_timeout_seconds
             workers = [
                 worker
                 for (each, _), worker in self._workers.items()
@@ -326,10 +313,10 @@ class Fleet:
                 self._dropped["celery_worker_info"] += 1
                 return None
             counts = Counts(
-                max_tasks=limits.tasks,
-                max_exceptions=limits.exceptions,
-                runtime=self._rules.runtime_bounds,
-                queue_wait=self._rules.queue_wait_bounds,
+                max_tasks=limits.tasks_per_worker,
+                max_exceptions=limits.exceptions_per_task,
+                runtime=self._rules.runtime_seconds,
+                queue_wait=self._rules.queue_wait_seconds,
             )
             self._workers.pop((SOLE, nodename), None)  # it was seen before it was heard
             worker = self._workers[broker, nodename] = WorkerState(
@@ -359,7 +346,10 @@ class Fleet:
         table_holds = self._table_at is not None and now - self._table_at <= TABLE_FRESH_SECONDS
         in_table = table_holds and worker.table is not None
         return worker.view(
-            now, in_table=in_table, timeout=self._rules.heartbeat_timeout, shared=self._shared
+            now,
+            in_table=in_table,
+            timeout=self._rules.heartbeat_timeout_seconds,
+            shared=self._shared,
         )
 
     def _forget_guesses(self, renamed: Iterable[tuple[str, str]]) -> None:
@@ -372,7 +362,7 @@ class Fleet:
 
     def _forget(self, now: float) -> None:
         self._forgot = now
-        expire_after = self._rules.expire_after
+        expire_after = self._rules.expire_after_seconds
         gone = {
             key: worker for key, worker in self._workers.items() if now - worker.seen > expire_after
         }
@@ -410,7 +400,7 @@ class Fleet:
             self._task_events.ignored["malformed"] += 1
             return
         name = printable(name)
-        known = printable(queue) if isinstance(queue, str) and queue else self._rules.default_queue
+        known = printable(queue) if isinstance(queue, str) and queue else self._rules.default_name
         self._sent.add(broker, name, event["hostname"], known, now)
         if not self._queues.see(broker, known, now):
             self._dropped["celery_queue_length"] += 1

@@ -27,8 +27,10 @@ from celery_memory_exporter.common.report import (
     Traffic,
     WorkerReport,
 )
-from celery_memory_exporter.fleet.capping import Admitted, Limits, merge_tasks, merge_traffic
+from celery_memory_exporter.fleet.capping import Admitted, cap_exceptions
+from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.snapshot import TrafficView, WorkerView
+from celery_memory_exporter.fleet.sums import total
 
 #: A member whose first report that we see is none of its first ones was there before us, or before
 #: we lost sight of it.
@@ -52,7 +54,7 @@ class Group:
         self.children_started += sign * (view.children_started or 0)
         if view.report is not None:
             told = counters(view.report, sign)
-            self.report = told if self.report is None else add_reports(self.report, told, limits)
+            self.report = told if self.report is None else add_reports(self.report, told)
         if view.traffic is not None:
             told_traffic = dataclasses.replace(
                 view.traffic, rows=tuple(signed_traffic(row, sign) for row in view.traffic.rows)
@@ -164,7 +166,7 @@ def signed_traffic(row: Traffic, sign: int) -> Traffic:
     )
 
 
-def add_reports(one: WorkerReport, other: WorkerReport, limits: Limits) -> WorkerReport:
+def add_reports(one: WorkerReport, other: WorkerReport) -> WorkerReport:
     """``other`` says what they are. Buckets of memory are the same in all agents of a version; else
     only its tasks are kept."""
     tasks: dict[tuple[str, str], list[TaskReport]] = {}
@@ -182,7 +184,7 @@ def add_reports(one: WorkerReport, other: WorkerReport, limits: Limits) -> Worke
     kills = [each.cgroup.oom_kills for each in (one, other) if each.cgroup.oom_kills is not None]
     return dataclasses.replace(
         other,
-        tasks=[merge_tasks(*key, parts, limits) for key, parts in tasks.items()],
+        tasks=[total(parts) for parts in tasks.values()],
         lost=[LostRuns(*key, count) for key, count in lost.items()],
         children_started=one.children_started + other.children_started,
         children_exited=dict(exited),
@@ -216,5 +218,5 @@ def add_traffic(one: TrafficView | None, other: TrafficView, limits: Limits) -> 
     for row in [*one.rows, *other.rows]:
         rows.setdefault((row.name, row.queue), []).append(row)
     return dataclasses.replace(
-        other, rows=tuple(merge_traffic(*key, parts, limits) for key, parts in rows.items())
+        other, rows=tuple(cap_exceptions(total(parts), limits) for parts in rows.values())
     )

@@ -28,13 +28,17 @@ class QueueBook:
     """``configured`` queues, by broker, are there from the start and always."""
 
     def __init__(
-        self, configured: Mapping[str, Iterable[str]], *, max_queues: int, expire_after: float
+        self,
+        configured: Mapping[str, Iterable[str]],
+        *,
+        max_queues: int,
+        expire_after_seconds: float,
     ) -> None:
         self._configured = {
             (broker, name) for broker, names in configured.items() for name in names
         }
         self._max_queues = max_queues
-        self._expire_after = expire_after
+        self._expire_after_seconds = expire_after_seconds
         self._queues: dict[Key, _Queue] = {key: _Queue(0.0) for key in sorted(self._configured)}
 
     def see(self, broker: str, name: str, now: float) -> bool:
@@ -63,7 +67,7 @@ class QueueBook:
     def forget(self, now: float) -> None:
         """Those that have been neither consumed nor filled for too long."""
         for key, queue in list(self._queues.items()):
-            if key not in self._configured and now - queue.seen > self._expire_after:
+            if key not in self._configured and now - queue.seen > self._expire_after_seconds:
                 del self._queues[key]
 
     def views(self, consumers: Mapping[Key, tuple[int, int]]) -> tuple[QueueView, ...]:

@@ -7,7 +7,7 @@ Only used by the fleet, which has the lock and says what time it is.
 from __future__ import annotations
 
 from celery_memory_exporter.common.names import OTHER
-from celery_memory_exporter.fleet.capping import Limits
+from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.snapshot import SentView
 
 #: The hostname where senders are not told apart: a hundred web pods otherwise make a hundred times
@@ -19,13 +19,13 @@ QUEUES_PER_TASK = 2
 
 class SentBook:
     """Counters by broker, task, sender and queue. Those of a sender that is silent for
-    ``expire_after`` seconds go."""
+    ``expire_after_seconds`` go."""
 
-    def __init__(self, limits: Limits, *, by_sender: bool, expire_after: float) -> None:
+    def __init__(self, limits: Limits, *, senders: bool, expire_after_seconds: float) -> None:
         self.folded = 0
         self._limits = limits
-        self._by_sender = by_sender
-        self._expire_after = expire_after
+        self._told_apart = senders
+        self._expire_after_seconds = expire_after_seconds
         self._counts: dict[tuple[str, str, str, str], int] = {}
         self._seen: dict[str, float] = {}
 
@@ -34,13 +34,13 @@ class SentBook:
         length = self._limits.label_length
         hostname = (
             self._hostname((sender.partition("@")[2] or sender)[:length], now)
-            if self._by_sender
+            if self._told_apart
             else GENERIC
         )
         key = (broker, name[:length], hostname, queue[:length])
         if key not in self._counts and len(
             self._counts
-        ) >= self._limits.tasks * QUEUES_PER_TASK * max(1, len(self._seen)):
+        ) >= self._limits.tasks_per_worker * QUEUES_PER_TASK * max(1, len(self._seen)):
             self.folded += 1
             key = (broker, OTHER, hostname, "")
         self._counts[key] = self._counts.get(key, 0) + 1
@@ -54,7 +54,9 @@ class SentBook:
 
     def forget(self, now: float) -> None:
         gone = {
-            hostname for hostname, seen in self._seen.items() if now - seen > self._expire_after
+            hostname
+            for hostname, seen in self._seen.items()
+            if now - seen > self._expire_after_seconds
         }
         if gone:
             self._seen = {

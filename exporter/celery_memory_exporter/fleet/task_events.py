@@ -39,13 +39,13 @@ IGNORED = ("malformed", "unknown_task", "evicted", "repeated")
 
 
 class TaskEvents:
-    """What is in flight, of all workers without an agent. ``default_queue`` names the queue where
+    """What is in flight, of all workers without an agent. ``default_name`` names the queue where
     nothing tells it."""
 
-    def __init__(self, *, max_in_flight: int, default_queue: str) -> None:
+    def __init__(self, *, tasks_in_flight: int, default_name: str) -> None:
         self.ignored: Counter[str] = Counter(dict.fromkeys(IGNORED, 0))
-        self._max_in_flight = max_in_flight
-        self._default_queue = default_queue
+        self._limit = tasks_in_flight
+        self._default_name = default_name
         self._tasks: dict[str, Task] = {}
         #: Sent, and not received yet, maybe by a worker with an agent, which does not tell: so they
         #: have room of their own.
@@ -97,7 +97,7 @@ class TaskEvents:
                 self.ignored["repeated"] += 1
                 return
             task.failed = True
-        queue = task.queue or sole_queue or self._default_queue
+        queue = task.queue or sole_queue or self._default_name
         worker.counts.count(kind, task.name, queue, event)
         if kind == "task-started" and task.sent is not None:
             began = number_of(event.get("timestamp"))
@@ -154,7 +154,7 @@ class TaskEvents:
 
     def _bound(self, tasks: dict[str, Task]) -> None:
         """The oldest one goes."""
-        if len(tasks) > self._max_in_flight:
+        if len(tasks) > self._limit:
             oldest = next(iter(tasks))
             self._leave(oldest, tasks.pop(oldest))
             self.ignored["evicted"] += 1

@@ -79,14 +79,14 @@ class WorkerState:
         queues = self.consumed()
         return queues[0] if len(queues) == 1 else None
 
-    def learn(self, facts: WorkerFacts, default_queue: str) -> None:
+    def learn(self, facts: WorkerFacts, default_name: str) -> None:
         """What it answers. Until the first time, tasks were counted for the default queue where
         nothing told theirs."""
         first, self.facts = self.facts is None, facts
         queue = self.sole_queue()
         # In a group other members' counters may be in the same series, which then would fall.
-        if first and self.group is None and queue not in (None, default_queue):
-            self.tasks.counts.move(default_queue, str(queue))
+        if first and self.group is None and queue not in (None, default_name):
+            self.tasks.counts.move(default_name, str(queue))
 
     def pool_processes(self) -> int:
         """Processes that run tasks; as the best-known exporter counts them, none outside

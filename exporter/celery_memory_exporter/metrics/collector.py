@@ -29,7 +29,6 @@ from celery_memory_exporter.common.traffic import COUNTERS
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.rules import survivors_per_run
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
-from celery_memory_exporter.fleet.capping import by_name
 from celery_memory_exporter.fleet.snapshot import (
     QueueView,
     SentView,
@@ -37,6 +36,7 @@ from celery_memory_exporter.fleet.snapshot import (
     TrafficView,
     WorkerView,
 )
+from celery_memory_exporter.fleet.sums import by_name
 from celery_memory_exporter.metrics.catalogue import (
     BY_NAME,
     FAMILIES,

@@ -93,9 +93,10 @@ class Scene:
         )
 
     def expire(self) -> None:
-        """Until all that have told something are forgotten."""
+        """Until all that have told something are silent for too long. The next poll of the queues
+        forgets them."""
         self.now += self._expire_after_seconds + 1
-        self.fleet.snapshot(self.now)
+        self.fleet.apply_queues("", [], self.now)
 
     def series(self) -> Counter[str]:
         """By family, as they are on the wire."""

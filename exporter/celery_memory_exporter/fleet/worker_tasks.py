@@ -67,6 +67,11 @@ class WorkerTasks:
         """Started tasks whose events did not get here, at least; ``None`` where nothing tells."""
         return self._lost_before + self._lost if self._measured else None
 
+    @property
+    def in_flight(self) -> int:
+        """Tasks that it has received and not finished."""
+        return self.prefetched + len(self.running)
+
     def hear(self, kind: str) -> None:
         """An event came, whatever it is worth."""
         if not self.talks:

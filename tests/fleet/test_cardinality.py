@@ -14,7 +14,7 @@ import pytest
 
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.fleet.limits import Limits
-from celery_memory_exporter.fleet.task_events import Task, WorkerTasks
+from celery_memory_exporter.fleet.worker_tasks import Task, WorkerTasks
 from tests.bench.cardinality import ONE_GROUP, RULES, THEIR_TASK_TYPES, Scene, generation, large
 
 SENDERS = dataclasses.replace(RULES, senders=True)

@@ -15,8 +15,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.common.codec import decode, encode
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.metrics import exposition
 from celery_memory_exporter.metrics.collector import FleetCollector
 

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.config.settings import Broker, Config, Processes, Queues
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics import exposition
 from celery_memory_exporter.metrics.collector import FleetCollector
@@ -106,12 +107,12 @@ class Exporter:
 def rules_of(settings: Config) -> Rules:
     return Rules(
         boot_id=procfs.boot_id(),
-        limits=settings.limits.limits(),
-        expire_after=settings.expire_after_seconds,
-        heartbeat_timeout=settings.heartbeat_timeout_seconds,
-        runtime_bounds=settings.buckets.runtime_seconds,
-        queue_wait_bounds=settings.buckets.queue_wait_seconds,
-        default_queue=settings.queues.default_name,
+        limits=settings.limits,
+        expire_after_seconds=settings.expire_after_seconds,
+        heartbeat_timeout_seconds=settings.heartbeat_timeout_seconds,
+        runtime_seconds=settings.buckets.runtime_seconds,
+        queue_wait_seconds=settings.buckets.queue_wait_seconds,
+        default_name=settings.queues.default_name,
         senders=settings.labels.senders,
-        groups=tuple((group.match, group.name) for group in settings.worker_groups),
+        worker_groups=tuple((group.match, group.name) for group in settings.worker_groups),
     )

@@ -16,7 +16,8 @@ from typing import Any
 from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.guard import Guard
-from celery_memory_exporter.agent.meter.meter import Meter, measured
+from celery_memory_exporter.agent.meter.meter import Meter
+from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.readings import Readings
 from tests.bench.heap import filled, in_fresh_process

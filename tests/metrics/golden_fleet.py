@@ -9,8 +9,9 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory, WorkerFacts
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics.collector import FleetCollector
 from celery_memory_exporter.metrics.exporter_samples import Build

@@ -16,8 +16,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from celery_memory_exporter.fleet.facts import QueueReading
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.metrics.catalogue import BY_NAME
 from celery_memory_exporter.metrics.collector import FleetCollector, by_broker
 from tests import samples

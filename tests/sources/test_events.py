@@ -17,8 +17,9 @@ from prometheus_client import CollectorRegistry
 from celery_memory_exporter.common.codec import MAX_MESSAGE_BYTES, encode
 from celery_memory_exporter.common.report import EVENT_TYPE
 from celery_memory_exporter.config.settings import Broker
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics.collector import FleetCollector
 from celery_memory_exporter.metrics.exposition import encode as encode_exposition

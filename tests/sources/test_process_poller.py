@@ -7,8 +7,9 @@ import os
 import pytest
 
 from celery_memory_exporter.fleet.facts import WorkerProcesses
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.sources import process_table
 from celery_memory_exporter.sources.process_poller import ProcessPoller
 from tests import samples

@@ -34,8 +34,8 @@ from celery_memory_exporter.diagnosis.rules import (
     steady_window,
 )
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
-from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.fleet.sums import by_name
 
 #: What each process sees for itself.
 BY_PROCESS = frozenset({"python", "native", *COUNTED.values()})

@@ -1,9 +1,9 @@
 """Resident memory by task type where no agent measures it: the growth of a worker's processes,
 shared out among what ran meanwhile.
 
-An estimate, and named so. Least squares (``intervals``) over the readings of the process table:
-growth of all processes between two readings = sum over task types of runs x share + a background +
-noise. What it cannot tell has no error and is not shown: task types that always run
+An estimate, and named so. Least squares (``common.least_squares``) over the readings of the process
+table: growth of all processes between two readings = sum over task types of runs x share + a
+background + noise. What it cannot tell has no error and is not shown: task types that always run
 together, or as often in each interval. Resident memory is what the system sees, so a leak that
 fills pages which other tasks have freed shows nowhere, or with them.
 """
@@ -24,7 +24,7 @@ LEAST_INTERVALS = 12
 
 
 class ResidentShares:
-    """Of one worker."""
+    """Estimates the resident memory that a run of each task type adds, for one worker."""
 
     def __init__(self) -> None:
         self.estimates: dict[str, Estimate] = {}

@@ -82,7 +82,7 @@ class WorkerView:
 
     @property
     def hostname(self) -> str:
-        """What the best-known exporter calls hostname: the nodename after the ``@``."""
+        """What danihodovic/celery-exporter calls hostname: the nodename after the ``@``."""
         return self.nodename.partition("@")[2] or self.nodename
 
 
@@ -92,7 +92,7 @@ class SourceView:
 
     up: bool
     duration_seconds: float | None
-    #: Of what the kernel may keep from it: whether it does.
+    #: By kind of access (``processes``, ``shared_memory``): True while the kernel refuses it.
     denied: dict[str, bool] = field(default_factory=dict)
 
 

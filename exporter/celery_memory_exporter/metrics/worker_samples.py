@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from celery_memory_exporter.common.report import WorkerReport
-from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import ProcessView, WorkerView
+from celery_memory_exporter.fleet.sums import by_name
 from celery_memory_exporter.metrics.samples import Samples
 from celery_memory_exporter.metrics.task_samples import add_present, add_task_memory, add_traffic
 

@@ -20,8 +20,9 @@ from celery_memory_exporter.agent.meter.meter import CALIBRATION_RUNS, Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats import growth, tally
 from celery_memory_exporter.agent.stats.budget import Budget
-from celery_memory_exporter.agent.stats.growth import LARGE_NATIVE_BYTES, WARM_RUNS
+from celery_memory_exporter.agent.stats.growth import LARGE_NATIVE_BYTES
 from celery_memory_exporter.agent.stats.readings import Readings
+from celery_memory_exporter.common.evidence import WARM_RUNS
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 KEPT: list[Any] = []

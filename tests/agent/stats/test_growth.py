@@ -9,12 +9,11 @@ from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import (
     FREE_LIST_BYTES,
     MAX_TYPES,
-    WARM_RUNS,
     WARM_RUNS_AT_LEAST,
     WARM_SECONDS,
     Growth,
 )
-from celery_memory_exporter.common.evidence import AGES, Profile
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 

@@ -11,9 +11,9 @@ from celery.app.trace import trace_ok_t
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
-from celery_memory_exporter.agent.stats.growth import WARM_RUNS
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.worker.shares import Added, Shares
+from celery_memory_exporter.common.evidence import WARM_RUNS
 from tests.agent.conftest import Define
 
 RUNS = 150

@@ -18,7 +18,6 @@ from celery_memory_exporter.common.left_behind import (
     LeftBehind,
     Standard,
     Sums,
-    left_behind,
     mean_of,
 )
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Profile
@@ -44,7 +43,7 @@ def read(*sizes: float, **columns: float) -> Sums:
 
 def sure_of(sums: Sums) -> set[str]:
     """The standards by which something is left behind."""
-    return {name for name, standard in STANDARDS.items() if left_behind(sums, standard)}
+    return {name for name, standard in STANDARDS.items() if LeftBehind(sums, standard)}
 
 
 def test_the_columns_are_the_profiles() -> None:
@@ -111,13 +110,13 @@ def test_the_verdict_asks_for_several_steps() -> None:
     few = sums._replace(squares=sums.size**2 / 2.9)
     several = sums._replace(squares=sums.size**2 / 3.1)
     sure = dataclasses.replace(VERDICT, certainty=0.0)
-    assert (left_behind(few, sure).steadily, left_behind(several, sure).steadily > 0) == (0, True)
+    assert (LeftBehind(few, sure).steadily, LeftBehind(several, sure).steadily > 0) == (0, True)
 
 
 def test_the_amount_is_the_mean() -> None:
     sums = audited(*[2000.0] * 20, blocks=20.0)._replace(squares=20 * 2090.0**2)
     for standard in STANDARDS.values():
-        assert left_behind(sums, standard).steadily == 2000 + MEAN_BLOCK_BYTES
+        assert LeftBehind(sums, standard).steadily == 2000 + MEAN_BLOCK_BYTES
 
 
 # --- by all measured runs -------------------------------------------------------------------------
@@ -179,7 +178,7 @@ def test_what_other_runs_freed_speaks_for_the_verdict_and_not_for_the_agent() ->
     seen = audited(*[9000.0] * 20, large=180_000.0, large_squares=20 * 9000.0**2)
     freed = seen._replace(sampled=20.0, sampled_bytes=-180_000.0, sampled_squares=20 * 9000.0**2)
     for standard, steadily in ((SUSPICION, 9000.0), (PROCESS, 9000.0), (VERDICT, 0.0)):
-        assert left_behind(freed, standard).steadily == steadily
+        assert LeftBehind(freed, standard).steadily == steadily
 
 
 # --- what the kernel counts -----------------------------------------------------------------------
@@ -189,8 +188,8 @@ def test_what_other_runs_freed_speaks_for_the_verdict_and_not_for_the_agent() ->
 def test_a_descriptor_or_the_like_in_ten_runs(column: str) -> None:
     sums = audited(*[0.0] * 20)
     for standard in STANDARDS.values():
-        assert left_behind(sums._replace(**{column: 2.0}), standard).counts == (column,)
-        assert not left_behind(sums._replace(**{column: 1.0}), standard)
+        assert LeftBehind(sums._replace(**{column: 2.0}), standard).counts == (column,)
+        assert not LeftBehind(sums._replace(**{column: 1.0}), standard)
     few = audited(*[0.0] * 3)._replace(**{column: 3.0})
     assert sure_of(few) == {"process"}
 
@@ -207,7 +206,7 @@ def test_a_descriptor_or_the_like_in_ten_runs(column: str) -> None:
 )
 def test_shared_memory_is_told_by_no_process_of_itself(shared: float, sure: set[str]) -> None:
     assert sure_of(audited(*[0.0] * 20, shared=20 * shared)) == sure
-    assert left_behind(audited(*[0.0] * 20, shared=20 * 4096.0), VERDICT).shared == 4096
+    assert LeftBehind(audited(*[0.0] * 20, shared=20 * 4096.0), VERDICT).shared == 4096
 
 
 # --- means ----------------------------------------------------------------------------------------
@@ -255,8 +254,8 @@ def test_as_many_processes_again_that_saw_the_same_make_nothing_less_sure(
     sums: Sums, standard: Standard
 ) -> None:
     one, two = (
-        left_behind(sums, standard),
-        left_behind(Sums(*[2 * each for each in sums]), standard),
+        LeftBehind(sums, standard),
+        LeftBehind(Sums(*[2 * each for each in sums]), standard),
     )
     assert bool(two.steadily) >= bool(one.steadily)
     assert bool(two.in_steps) >= bool(one.in_steps)
@@ -271,10 +270,3 @@ def test_runs_that_were_all_audited_and_left_nothing_large_have_one_mean(
     sums = audited(*sizes)
     assert sums.mean().per_run == pytest.approx(sums.audited_mean().per_run)
     assert sums.mean().error == pytest.approx(sums.audited_mean().error) or not sizes
-
-
-def test_nothing_is_false_and_anything_is_true() -> None:
-    assert not LeftBehind(0.0, 0.0, (), 0.0)
-    for left in ((1.0, 0.0, (), 0.0), (0.0, 1.0, (), 0.0), (0.0, 0.0, ("fds",), 0.0)):
-        assert LeftBehind(*left)
-    assert LeftBehind(0.0, 0.0, (), 1.0)

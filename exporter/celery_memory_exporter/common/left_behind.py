@@ -221,49 +221,55 @@ VERDICT = Standard(
 )
 
 
-class LeftBehind(NamedTuple):
-    """What runs leave behind, as far as a standard takes it for sure; false when that is nothing.
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """What runs leave behind, by the sums over the ages that count, as far as a standard takes it
+    for sure. False when that is nothing.
 
     Amounts are of one run, 0 for what is not sure.
     """
 
-    #: Bytes, by audited runs.
-    steadily: float
-    #: Bytes, where few runs leave much, by all measured runs.
-    in_steps: float
-    #: Columns of ``COUNTS`` that rise.
-    counts: tuple[str, ...]
-    #: Bytes of shared memory.
-    shared: float
+    sums: Sums
+    standard: Standard
 
     def __bool__(self) -> bool:
-        return any(self)
+        return bool(self.steadily or self.in_steps or self.counts or self.shared)
 
+    @property
+    def steadily(self) -> float:
+        """Bytes of the process's own memory, by audited runs."""
+        sums, standard = self.sums, self.standard
+        if sums.audited < standard.audits:
+            return 0.0
+        mean = sums.mean() if standard.by_all_measured else sums.audited_mean()
+        no_cache = (
+            sums.blocks >= LEAST_BLOCKS * sums.audited
+            or mean.per_run >= standard.native_bytes
+            or mean.steps >= MOST_RUNS * sums.audited
+        )
+        sure = mean.certainty >= standard.certainty and mean.steps >= standard.steps
+        return mean.per_run if no_cache and sure and mean.per_run >= standard.mean_bytes else 0.0
 
-def left_behind(sums: Sums, standard: Standard) -> LeftBehind:
-    """What runs leave behind, by the sums over the ages that count."""
-    audited = sums.audited >= standard.audits
-    shared = sums.per_audit("shared")
-    return LeftBehind(
-        _steadily(sums, standard) if audited else 0.0,
-        _in_steps(sums, standard) if sums.audited >= standard.large_audits else 0.0,
-        tuple([each for each in COUNTS if audited and sums.per_audit(each) >= LEAST_COUNT]),
-        shared if audited and shared >= standard.shared_bytes else 0.0,
-    )
+    @property
+    def in_steps(self) -> float:
+        """Bytes of the process's own memory where few runs leave much, by all measured runs."""
+        standard = self.standard
+        if self.sums.audited < standard.large_audits:
+            return 0.0
+        large = self.sums.large_mean(standard.garbage)
+        much = large.per_run >= standard.large_bytes and large.total >= standard.large_total
+        return large.per_run if much and large.steps >= standard.large_steps else 0.0
 
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Columns of ``COUNTS`` that rise."""
+        if self.sums.audited < self.standard.audits:
+            return ()
+        return tuple([each for each in COUNTS if self.sums.per_audit(each) >= LEAST_COUNT])
 
-def _steadily(sums: Sums, standard: Standard) -> float:
-    mean = sums.mean() if standard.by_all_measured else sums.audited_mean()
-    no_cache = (
-        sums.per_audit("blocks") >= LEAST_BLOCKS
-        or mean.per_run >= standard.native_bytes
-        or mean.steps >= MOST_RUNS * sums.audited
-    )
-    sure = mean.certainty >= standard.certainty and mean.steps >= standard.steps
-    return mean.per_run if no_cache and sure and mean.per_run >= standard.mean_bytes else 0.0
-
-
-def _in_steps(sums: Sums, standard: Standard) -> float:
-    large = sums.large_mean(standard.garbage)
-    much = large.per_run >= standard.large_bytes and large.total >= standard.large_total
-    return large.per_run if much and large.steps >= standard.large_steps else 0.0
+    @property
+    def shared(self) -> float:
+        """Bytes of shared memory."""
+        per_run = self.sums.per_audit("shared")
+        enough = self.sums.audited >= self.standard.audits and per_run >= self.standard.shared_bytes
+        return per_run if enough else 0.0

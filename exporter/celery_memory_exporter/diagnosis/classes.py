@@ -3,7 +3,7 @@ memory, garbage."""
 
 from __future__ import annotations
 
-from celery_memory_exporter.common.left_behind import LEAST_BYTES, VERDICT, left_behind
+from celery_memory_exporter.common.left_behind import LEAST_BYTES, VERDICT, LeftBehind
 from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_age
 from celery_memory_exporter.diagnosis.process_growth import rise
@@ -47,7 +47,7 @@ def classes_of(case: Case) -> tuple[str, ...]:
         found.add("python" if is_python(case) else "native")
     elif case.overlapping is not None and fills_a_container(case):
         found.add("python")
-    counts = left_behind(case.steady.sums, VERDICT).counts
+    counts = LeftBehind(case.steady.sums, VERDICT).counts
     found |= {CLASS_OF_COUNT[each] for each in counts if counts_go_on(case.steady, each)}
     if leaves_shared_memory(case):
         found.add("shared")
@@ -129,7 +129,7 @@ def is_python(case: Case) -> bool:
 def leaves_shared_memory(case: Case) -> bool:
     """Files in tmpfs, which all write to: where they rise in most audited runs of this type alone,
     or by least squares over the worker and within audited runs; shared maps by audits."""
-    per_run, tmpfs = left_behind(case.steady.sums, VERDICT).shared, case.evidence.tmpfs
+    per_run, tmpfs = LeftBehind(case.steady.sums, VERDICT).shared, case.evidence.tmpfs
     if not per_run or not counts_go_on(case.steady, "shared"):
         return False
     mapped = sum(process.figures.shmem_bytes or 0 for process in case.worker.processes)

@@ -14,7 +14,7 @@ from celery_memory_exporter.common.left_behind import (
     LEAST_BYTES,
     LEAST_LARGE_BYTES,
     VERDICT,
-    left_behind,
+    LeftBehind,
 )
 from celery_memory_exporter.common.report import WARM_RUNS, Estimate, Evidence, Fill, TaskReport
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, still, whole_rate
@@ -132,12 +132,12 @@ def settled(case: Case) -> bool:
 def leaks_steadily(steady: Window) -> bool:
     """Whether audited runs leave memory behind beyond doubt: audits enough, bytes a run, standard
     errors above zero, and spread over several runs, as ``VERDICT`` asks for."""
-    return left_behind(steady.sums, VERDICT).steadily > 0
+    return LeftBehind(steady.sums, VERDICT).steadily > 0
 
 
 def leaks_in_steps(whole: Window) -> bool:
     """Whether few of all the measured runs leave much behind, as ``VERDICT`` asks for."""
-    return left_behind(whole.sums, VERDICT).in_steps > 0
+    return LeftBehind(whole.sums, VERDICT).in_steps > 0
 
 
 def garbage_aside(case: Case) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.tally import Row
-from celery_memory_exporter.common.left_behind import SUSPICION, Sums, left_behind
+from celery_memory_exporter.common.left_behind import SUSPICION, LeftBehind, Sums
 from celery_memory_exporter.common.report import AGES
 
 #: Ages that count: what the first runs leave behind is start-up.
@@ -37,5 +37,5 @@ def steady_sums(row: Row) -> Sums:
 
 def suspicion_of(row: Row) -> Suspicion:
     """By the runs that are past start-up."""
-    left = left_behind(steady_sums(row), SUSPICION)
+    left = LeftBehind(steady_sums(row), SUSPICION)
     return Suspicion(max(left.steadily, left.in_steps), bool(left.counts or left.shared))

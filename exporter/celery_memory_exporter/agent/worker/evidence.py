@@ -19,7 +19,7 @@ from celery_memory_exporter.agent.heap.containers import ContainerRow
 from celery_memory_exporter.agent.stats import growth, tally
 from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.stats.tally import Row, TaskKey
-from celery_memory_exporter.common.left_behind import PROCESS, left_behind
+from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
 from celery_memory_exporter.common.report import (
     MEAN_BLOCK_BYTES,
     Estimate,
@@ -219,7 +219,7 @@ def _testimony(row: Row) -> tuple[float, float]:
     sums = steady_sums(row)
     if sums.measured < WITNESS_RUNS:
         return 0.0, 0.0
-    return 1.0, float(bool(left_behind(sums, PROCESS)))
+    return 1.0, float(bool(LeftBehind(sums, PROCESS)))
 
 
 def to_evidence(

@@ -20,6 +20,7 @@ from celery_memory_exporter.config import checks
 from celery_memory_exporter.config.arguments import build_parser, overrides
 from celery_memory_exporter.config.loading import ConfigError, load
 from celery_memory_exporter.config.settings import Config
+from celery_memory_exporter.diagnosis.decoding import DecodeError, decode
 from celery_memory_exporter.diagnosis.text import as_text
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.web.server import bind
@@ -73,8 +74,8 @@ def report(url: str, *, as_json: bool) -> int:
     try:
         with urllib.request.urlopen(address, timeout=REPORT_SECONDS) as response:  # noqa: S310  # the user's own address
             text = response.read().decode()
-        diagnosis = json.loads(text)
-        suspects = diagnosis["suspects"]
+        answer = json.loads(text)
+        suspects = answer["suspects"]
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", error)
         fail(
@@ -82,7 +83,14 @@ def report(url: str, *, as_json: bool) -> int:
             "with --url"
         )
         return 2
-    print(text if as_json else as_text(diagnosis))
+    try:
+        print(text if as_json else as_text(decode(answer)))
+    except DecodeError as error:
+        fail(
+            f"cannot read the diagnosis at {address}: {error}; is that exporter of another version "
+            f"than {__version__}? --json prints its answer as it is"
+        )
+        return 2
     return 1 if suspects else 0
 
 

@@ -14,7 +14,7 @@ from celery_memory_exporter.fleet.snapshot import QueueView, Snapshot, SourceVie
 from celery_memory_exporter.web.overview import overview
 from celery_memory_exporter.web.rss_history import RssHistory
 from tests import samples
-from tests.diagnosis.test_judge import evidence_of, view
+from tests.diagnosis.evidence import evidence_of, view
 
 MIB = samples.MIB
 NOTHING = Snapshot(())

@@ -143,7 +143,7 @@ def test_the_diagnosis_as_json(exporter: Exporter) -> None:
     (suspect,) = [each for each in diagnosis["suspects"] if each["task"] == "shop.leak"]
     assert (suspect["worker"], suspect["growth_class"]) == ("celery@web1", "python")
     assert suspect["holders"][0]["path"] == "shop._my_app_cache"
-    assert suspect["sites"] == [{"site": "shop.py:71", "bytes_per_run": 900.0, "figure": "bytes"}]
+    assert suspect["sites"] == [{"site": "shop.py:71", "amount_per_run": 900.0, "figure": "bytes"}]
     assert {"type": "shop.MyCacheEntry", "per_run": 1.0} in suspect["object_types"]
 
 

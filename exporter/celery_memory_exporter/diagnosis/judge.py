@@ -25,7 +25,7 @@ from celery_memory_exporter.diagnosis.classes import classes_of
 from celery_memory_exporter.diagnosis.explanation import accuse, clear, clear_by_class
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_rate
 from celery_memory_exporter.diagnosis.rules import (
-    COUNTED,
+    CLASS_OF_COUNT,
     LEAST_FILL_RUNS,
     MINOR,
     Case,
@@ -38,7 +38,7 @@ from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
 from celery_memory_exporter.fleet.sums import by_name
 
 #: What each process sees for itself.
-BY_PROCESS = frozenset({"python", "native", *COUNTED.values()})
+BY_PROCESS = frozenset({"python", "native", *CLASS_OF_COUNT.values()})
 
 
 def diagnose(snapshot: Snapshot) -> Diagnosis:

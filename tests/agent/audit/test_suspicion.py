@@ -6,13 +6,14 @@ import pytest
 
 from celery_memory_exporter.agent.audit.suspicion import (
     FIRST_AGE,
-    LEAST_AUDITS,
     Suspicion,
+    steady_sums,
     suspicion_of,
 )
 from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import FREE_LIST_BYTES, Growth
 from celery_memory_exporter.common.evidence import AGES
+from celery_memory_exporter.common.left_behind import SUSPICION
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 
@@ -47,8 +48,33 @@ def test_what_the_first_runs_leave_behind_is_start_up() -> None:
 
 
 def test_a_few_audits_say_nothing() -> None:
-    assert not suspected(audited([20.0] * (LEAST_AUDITS - 1)))
-    assert suspected(audited([20.0] * LEAST_AUDITS))
+    assert not suspected(audited([20.0] * (SUSPICION.audits - 1)))
+    assert suspected(audited([20.0] * SUSPICION.audits))
+
+
+def test_a_few_audits_say_nothing_of_the_kernels_figures_and_of_the_runs_between() -> None:
+    for audits, suspect in ((SUSPICION.audits - 1, False), (SUSPICION.audits, True)):
+        opening = audited([0.0] * audits)
+        opening.add_kernel(FIRST_AGE * growth.WIDTH, 10, 0, 0, 0)
+        assert bool(suspected(opening)) is suspect
+        between = audited([0.0] * audits)
+        between.add_sample(between.begin(), 0.0, 4.0 * FREE_LIST_BYTES, only_large=True)
+        assert bool(suspected(between)) is suspect
+
+
+def test_two_audits_of_four_that_leave_the_same_may_be_chance_and_five_of_eight_are_not() -> None:
+    assert not suspected(audited([20.0, 20.0, 0.0, 0.0]))
+    assert suspected(audited([20.0] * 5 + [0.0] * 3))
+
+
+def test_the_sums_are_those_of_the_profile_that_is_reported() -> None:
+    grown = audited([20.0, 30.0], [100.0, 7.0])
+    grown.add_kernel(FIRST_AGE * growth.WIDTH, 1, 2, 3, 4096)
+    grown.add_garbage(FIRST_AGE * growth.WIDTH, 5.0, 6.0)
+    grown.add_sample(grown.begin(), 0.0, 2.0 * FREE_LIST_BYTES, only_large=True)
+    profile = growth.to_profile(grown.row)
+    for column, total in steady_sums(grown.row)._asdict().items():
+        assert total == sum(getattr(profile, column)[FIRST_AGE:]), column
 
 
 def test_one_step_is_no_leak() -> None:

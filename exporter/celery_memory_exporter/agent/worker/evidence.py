@@ -14,12 +14,13 @@ from itertools import zip_longest
 from typing import Any
 
 from celery_memory_exporter.agent.audit.deep import Dossier
-from celery_memory_exporter.agent.audit.suspicion import FIRST_AGE, LEAST_PER_RUN
+from celery_memory_exporter.agent.audit.suspicion import steady_sums
 from celery_memory_exporter.agent.heap.containers import ContainerRow
 from celery_memory_exporter.agent.stats import growth, tally
 from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.stats.tally import Row, TaskKey
 from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder, Site
+from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: Weight of what a gone process told, each time that another one goes.
@@ -34,10 +35,8 @@ MAX_PATHS = 3
 #: Containers of which it is told how they filled up: with 22 ages each, they fit a record of the
 #: pipe.
 FILLS = 4
-#: A process counts as a witness from so many measured runs on, and for a leak from so many bytes a
-#: run.
+#: A process counts as a witness from so many measured runs on.
 WITNESS_RUNS = 5
-WITNESS_BYTES = 16.0
 
 
 @dataclass(slots=True)
@@ -211,22 +210,10 @@ def _most(
 
 def _testimony(row: Row) -> tuple[float, float]:
     """Whether the process is a witness, and whether it speaks for something left behind."""
-    total = growth.totals(row, FIRST_AGE)
-    audited, runs = total[growth.AUDITED], total[growth.AUDITED] + total[growth.SAMPLED]
-    if runs < WITNESS_RUNS:
+    sums = steady_sums(row)
+    if sums.measured < WITNESS_RUNS:
         return 0.0, 0.0
-    left = (
-        total[growth.BLOCKS] * MEAN_BLOCK_BYTES + total[growth.NATIVE]
-        >= WITNESS_BYTES * audited
-        > 0
-    )
-    left = left or total[growth.LARGE] + total[growth.SAMPLED_BYTES] >= WITNESS_BYTES * runs
-    kernel = (
-        max(total[growth.FDS], total[growth.THREADS], total[growth.CHILDREN])
-        >= LEAST_PER_RUN * total[growth.AUDITED]
-        > 0
-    )
-    return 1.0, float(left or kernel)
+    return 1.0, float(bool(LeftBehind(sums, PROCESS)))
 
 
 def to_evidence(

@@ -64,7 +64,7 @@ def test_steps_follow_one_another_whatever_they_raise() -> None:
 
 def test_it_stops_while_it_waits_for_the_next_step() -> None:
     told = threading.Event()
-    poller = Poller("x", lambda: None, lambda _: told.set(), interval=NEVER)
+    poller = Poller("x", lambda: None, lambda _: told.set(), interval=NEVER, patience=SOON)
     poller.start()
     assert told.wait(SOON)
     poller.stop()

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.agent.stats import growth
-from celery_memory_exporter.agent.stats.growth import Growth
+from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import (
@@ -40,7 +39,7 @@ Shape = Callable[[int], float]
 def process(shape: Shape, runs: int, *, audit_every: int = 2, **kernel: float) -> Words:
     """One process's words after so many runs; runs without an audit are read as the meter reads
     them."""
-    grown = Growth()
+    grown = TaskProfile()
     chance = random.Random(runs)
     for number in range(runs):
         size = shape(number)
@@ -201,7 +200,7 @@ def test_noise_without_a_trend_is_no_leak(noise: list[float], processes: int) ->
 
 
 def test_some_hundred_native_bytes_in_few_runs_are_the_c_heaps_caches() -> None:
-    grown = Growth()
+    grown = TaskProfile()
     for number in range(200):
         grown.add_audit(grown.begin(), 0.0, 720.0 if number % 4 == 0 else 0.0)
     words = together([Words(row=grown.row)])
@@ -231,7 +230,7 @@ def test_resident_memory_that_stays_while_live_memory_does_not_is_the_allocators
 
 
 def test_garbage_in_single_readings_is_taken_off() -> None:
-    grown = Growth()
+    grown = TaskProfile()
     for number in range(200):
         start = grown.begin()
         if number % 2:
@@ -255,7 +254,7 @@ def test_workers_without_an_agent_or_gone_are_not_judged() -> None:
 
 
 def native_evidence(**changes: Any) -> Evidence:
-    grown = Growth()
+    grown = TaskProfile()
     for _ in range(200):
         grown.add_audit(grown.begin(), 0.0, 50_000.0)
     return dataclasses.replace(
@@ -343,7 +342,7 @@ def test_where_runs_overlap_least_squares_decide(pool: str) -> None:
 def alone(size: float) -> Evidence:
     """Of a pool whose runs overlap: two hundred runs that happened to be alone, each read before
     and after."""
-    grown = Growth()
+    grown = TaskProfile()
     for _ in range(200):
         grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
     told = to_evidence(
@@ -376,7 +375,7 @@ def test_where_runs_overlap_a_container_that_grows_with_a_types_runs_is_proof_en
 
 
 def test_cycles_stay_where_the_collector_is_off() -> None:
-    grown = Growth()
+    grown = TaskProfile()
     for _ in range(200):
         start = grown.begin()
         grown.add_audit(start, 0.0, 0.0)
@@ -393,7 +392,7 @@ def test_cycles_stay_where_the_collector_is_off() -> None:
 def read_only(size: float) -> Evidence:
     """Of processes whose heap the application froze: each run is read before and after, and none is
     audited."""
-    grown = Growth()
+    grown = TaskProfile()
     for _ in range(200):
         grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
     return to_evidence(together([Words(row=grown.row)] * 2), 60.0, None, None)
@@ -522,7 +521,7 @@ def test_a_full_cache_hides_no_leak_beside_it() -> None:
 
 @pytest.mark.parametrize("first", [20, 95])
 def test_descriptors_opened_once_are_no_leak(first: int) -> None:
-    grown = Growth()
+    grown = TaskProfile()
     for number in range(200):
         start = grown.begin()
         grown.add_audit(start, 0.0, 0.0)
@@ -533,7 +532,7 @@ def test_descriptors_opened_once_are_no_leak(first: int) -> None:
 
 
 def test_a_single_run_alone_does_not_outweigh_least_squares() -> None:
-    grown = Growth()
+    grown = TaskProfile()
     for number in range(60):
         start = grown.begin()
         if number == 50:
@@ -559,7 +558,7 @@ def test_whatever_a_fill_tells_there_is_a_verdict(fill: list[tuple[float, float]
 
 def test_a_table_that_all_objects_are_in_grows_in_steps_ever_rarer() -> None:
     """As a pickler's memo: sixteen bytes for each object, and twice as many when it is full."""
-    grown = Growth()
+    grown = TaskProfile()
     for number in range(200):
         step = 20 * number < (full := 2 ** (20 * number + 20).bit_length() // 2) <= 20 * number + 20
         grown.add_audit(grown.begin(), 20.0, 16.0 * full if step else 0.0)
@@ -659,4 +658,4 @@ def test_memory_that_the_allocator_keeps_is_told_of_the_worker() -> None:
 
 
 def test_ages_are_those_that_the_verdict_counts_by() -> None:
-    assert {growth.WARM_RUNS, SETTLED, 5} <= set(growth.AGES)
+    assert {WARM_RUNS, SETTLED, 5} <= set(AGES)

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from celery.app.trace import trace_ok_t
 
-from celery_memory_exporter.agent.audit.deep import ENOUGH, MAX_NAMES, PATIENCE, Dossier
+from celery_memory_exporter.agent.audit.dossier import Dossier
 from celery_memory_exporter.agent.audit.suspicion import Suspicion
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
-from celery_memory_exporter.agent.stats.growth import Growth
+from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.common.report import AGES
 
@@ -239,14 +239,11 @@ def test_the_line_that_opens_descriptors_is_named(load: Load) -> None:
 
 def test_a_deep_audit_keeps_nothing_alive(load: Load) -> None:
     leaky = load(LEAKS)
-    run_until(
-        meter := make_meter(), leaky.run, lambda dossier: dossier.audits >= 3 and dossier.holders
-    )
+    run_until(make_meter(), leaky.run, lambda dossier: dossier.audits >= 3 and dossier.holders)
     ghosts = [weakref.ref(cart) for cart in leaky.CARTS.values()]
     assert len(ghosts) > 100
     leaky.CARTS.clear()
     assert {ghost() for ghost in ghosts} == {None}
-    assert not meter.deep._sizes
 
 
 def test_deep_audits_are_on_a_budget_of_their_own(load: Load) -> None:
@@ -287,12 +284,12 @@ def test_sizes_are_noted_only_as_an_age_begins(load: Load) -> None:
     """A part of what an age gained must not be shared out among all of its runs."""
     meter = make_meter()
     meter.deep.dossiers[KEY] = dossier = Dossier(suspicion=Suspicion(bytes=100.0))
-    grown = Growth()
+    profile = TaskProfile()
     for _ in range(AGES[6]):
-        start = grown.begin()
-    meter.deep.mark(KEY, grown, start)
+        age = profile.begin()
+    meter.deep.mark(KEY, profile, age)
     assert not dossier.sizes
-    meter.deep.mark(KEY, grown, grown.begin())
+    meter.deep.mark(KEY, profile, profile.begin())
     assert list(dossier.sizes) == [6]
 
 
@@ -312,23 +309,3 @@ def test_a_type_that_allocates_too_much_to_list_is_not_traced_again(load: Load) 
     assert dossier.too_large
     assert not knows(dossier, "bytes")
     assert not tracemalloc.is_tracing()
-
-
-def test_when_a_type_is_explained() -> None:
-    assert not Dossier(found=ENOUGH).explained, "its holder is not known"
-    assert Dossier(found=ENOUGH, holders={"shop.CARTS": ("dict", 1.0)}).explained
-    assert Dossier(found=ENOUGH, searched=ENOUGH).explained, "there is none to be found"
-    assert Dossier(found=ENOUGH, audits=PATIENCE).explained
-    assert not Dossier(found=ENOUGH - 1, audits=PATIENCE, searched=ENOUGH).explained
-
-
-def test_a_dossier_is_bounded() -> None:
-    dossier = Dossier(Suspicion(1.0))
-    for number in range(10 * MAX_NAMES):
-        dossier.add_site("bytes", f"shop.py:{number}", 1.0)
-        dossier.add_holder(f"shop.c{number}", "dict", 1.0)
-        dossier.add_site("bytes", "shop.py:0", 1.0)
-        dossier.add_holder("shop.c0", "dict", 1.0)
-    assert len(dossier.sites) == len(dossier.holders) == MAX_NAMES
-    assert dossier.sites["bytes", "shop.py:0"] == 10 * MAX_NAMES + 1
-    assert dossier.holders["shop.c0"] == ("dict", 10 * MAX_NAMES + 1)

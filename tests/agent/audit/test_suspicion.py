@@ -10,23 +10,22 @@ from celery_memory_exporter.agent.audit.suspicion import (
     Suspicion,
     suspicion_of,
 )
-from celery_memory_exporter.agent.stats import growth
-from celery_memory_exporter.agent.stats.growth import FREE_LIST_BYTES, Growth
+from celery_memory_exporter.agent.stats.growth import FREE_LIST_BYTES, TaskProfile
 from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES
 
 
 def audited(
     blocks: list[float], native: list[float] | None = None, first_run: int = AGES[FIRST_AGE]
-) -> Growth:
+) -> TaskProfile:
     """The runs from this one on, each audited."""
-    grown = Growth()
+    grown = TaskProfile()
     grown.runs = first_run
     for at, each in enumerate(blocks):
         grown.add_audit(grown.begin(), each, native[at] if native else 0.0)
     return grown
 
 
-def suspected(grown: Growth) -> Suspicion:
+def suspected(grown: TaskProfile) -> Suspicion:
     return suspicion_of(grown.row)
 
 
@@ -72,7 +71,7 @@ def test_descriptors_threads_processes_and_shared_memory_are_suspect(
 ) -> None:
     grown = audited([0.0] * 10)
     for _ in range(10):
-        grown.add_kernel(FIRST_AGE * growth.WIDTH, *figures)
+        grown.add_kernel(FIRST_AGE, *figures)
     assert suspected(grown) == Suspicion(0.0, kernel=True)
 
 
@@ -89,7 +88,7 @@ def test_a_large_leak_in_few_runs_is_told_by_the_runs_between_audits() -> None:
 def test_garbage_that_audits_find_speaks_against_the_runs_between() -> None:
     grown = audited([0.0] * 20)
     for _ in range(20):
-        grown.add_garbage(FIRST_AGE * growth.WIDTH, 0.0, 2.0 * FREE_LIST_BYTES)
+        grown.add_garbage(FIRST_AGE, 0.0, 2.0 * FREE_LIST_BYTES)
     for _ in range(200):
         grown.add_sample(grown.begin(), 0.0, 2.0 * FREE_LIST_BYTES, only_large=True)
     assert not suspected(grown)

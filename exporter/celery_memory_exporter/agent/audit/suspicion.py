@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from celery_memory_exporter.agent.stats import growth
-from celery_memory_exporter.agent.stats.tally import Row
+from celery_memory_exporter.agent.stats.profile import Column, ProfileRow
 from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES
 
 #: Ages that count: what the first runs leave behind is start-up.
@@ -38,38 +37,38 @@ class Suspicion:
         return self.bytes > 0 or self.kernel
 
 
-def suspicion_of(row: Row) -> Suspicion:
+def suspicion_of(row: ProfileRow) -> Suspicion:
     """By the runs that are past start-up."""
-    total = growth.totals(row, FIRST_AGE)
-    audited = total[growth.AUDITED]
+    total = row.sums(FIRST_AGE)
+    audited = total[Column.AUDITED]
     if audited < LEAST_AUDITS:
         return Suspicion()
     per_run = [value / audited for value in total]
     kernel = (
-        max(per_run[growth.FDS], per_run[growth.THREADS], per_run[growth.CHILDREN]) >= LEAST_PER_RUN
+        max(per_run[Column.FDS], per_run[Column.THREADS], per_run[Column.CHILDREN]) >= LEAST_PER_RUN
     )
-    kernel = kernel or per_run[growth.SHARED] >= LEAST_SHARED_BYTES
+    kernel = kernel or per_run[Column.SHARED] >= LEAST_SHARED_BYTES
     return Suspicion(max(_audited_bytes(total), _all_bytes(total)), kernel)
 
 
 def _audited_bytes(total: list[float]) -> float:
-    audited = total[growth.AUDITED]
-    mean = (total[growth.BLOCKS] * MEAN_BLOCK_BYTES + total[growth.NATIVE]) / audited
-    error = math.sqrt(max(0.0, total[growth.SQUARES] / audited - mean * mean) / audited)
+    audited = total[Column.AUDITED]
+    mean = (total[Column.BLOCKS] * MEAN_BLOCK_BYTES + total[Column.NATIVE]) / audited
+    error = math.sqrt(max(0.0, total[Column.SQUARES] / audited - mean * mean) / audited)
     steps = (
-        mean * mean * audited / total[growth.SQUARES] * audited if total[growth.SQUARES] else 0.0
+        mean * mean * audited / total[Column.SQUARES] * audited if total[Column.SQUARES] else 0.0
     )
     # The C heap's own caches come and go by some hundred bytes in some runs.
-    told = total[growth.BLOCKS] >= audited / 4 or mean >= LEAST_NATIVE_BYTES or steps >= audited / 2
+    told = total[Column.BLOCKS] >= audited / 4 or mean >= LEAST_NATIVE_BYTES or steps >= audited / 2
     return mean if told and mean >= LEAST_BYTES and mean > 2 * error else 0.0
 
 
 def _all_bytes(total: list[float]) -> float:
-    runs = total[growth.AUDITED] + total[growth.SAMPLED]
+    runs = total[Column.AUDITED] + total[Column.SAMPLED]
     garbage = (
-        total[growth.GARBAGE_BLOCKS] * MEAN_BLOCK_BYTES + total[growth.GARBAGE_NATIVE]
-    ) / total[growth.AUDITED]
-    size = total[growth.LARGE] + total[growth.SAMPLED_BYTES] - garbage * total[growth.SAMPLED]
+        total[Column.GARBAGE_BLOCKS] * MEAN_BLOCK_BYTES + total[Column.GARBAGE_NATIVE]
+    ) / total[Column.AUDITED]
+    size = total[Column.LARGE] + total[Column.SAMPLED_BYTES] - garbage * total[Column.SAMPLED]
     return (
         size / runs if size >= LEAST_SAMPLED_TOTAL and size / runs >= LEAST_SAMPLED_BYTES else 0.0
     )

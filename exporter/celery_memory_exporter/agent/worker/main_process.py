@@ -23,6 +23,7 @@ from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import tally
+from celery_memory_exporter.agent.stats.profile import Retained
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.worker import evidence
 from celery_memory_exporter.agent.worker.channel import Channel
@@ -305,7 +306,7 @@ class WorkerAgent:
                 tally.to_report(
                     key,
                     row,
-                    retained=retained.get(key, (0.0, 0.0, 0.0)),
+                    retained=retained.get(key, Retained()),
                     evidence=self._evidence(key, words[key], overlapping, tmpfs)
                     if key in words
                     else None,

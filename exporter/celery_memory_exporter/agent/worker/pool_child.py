@@ -209,7 +209,7 @@ class ChildAgent:
         for key in list(self._owed):
             self._owed.discard(key)
             if not self._channel.send(
-                ("row", self._pid, *key, self.meter.books.rows[key].tobytes())
+                ("row", self._pid, *key, self.meter.books.rows[key].to_bytes())
             ):
                 self._owed.add(key)
                 return

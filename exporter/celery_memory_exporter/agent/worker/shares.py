@@ -20,7 +20,6 @@ from collections.abc import Iterable
 
 from celery_memory_exporter.agent.heap.containers import ContainerRow, Probe
 from celery_memory_exporter.agent.meter.meter import Meter
-from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.worker.ledger import Account
 from celery_memory_exporter.common.least_squares import Intervals
@@ -147,7 +146,7 @@ class Shares:
         runs: dict[str, int] = {}
         for account in accounts:
             for (name, _), row in list(account.rows.items()):
-                runs[name] = runs.get(name, 0) + tally.runs_of(row)
+                runs[name] = runs.get(name, 0) + row.runs
         # A child that is gone took its runs along: what it ran last is not known to this interval.
         ran = {
             name: count - self._runs.get(name, 0)

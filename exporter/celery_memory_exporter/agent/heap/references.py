@@ -2,7 +2,8 @@
 
 objgraph searches backwards, breadth first. Each object that it looks behind costs one pass over the
 whole heap (20 to 40 ms at a million objects), and it collects garbage first: the time is looked at
-between passes, so the search ends late by at most one pass, or by that collection.
+between passes, so the search ends late by at most one pass, or by that collection. It is the
+thread's own time: by the clock's, nothing would be found on a crowded machine.
 
 Namespaces of modules and classes are where a search ends: to go on from there would look behind
 every function of the module and every instance of the class. The agent's own references, and
@@ -52,7 +53,7 @@ def path_to_module(candidates: Sequence[object], seconds: float) -> str | None:
         from objgraph import find_backref_chain
     except ImportError:
         return None
-    deadline = time.perf_counter() + seconds
+    deadline = time.thread_time() + seconds
     roots = _namespaces()
     with contextlib.suppress(_OutOfTime):
         for candidate in candidates:
@@ -72,7 +73,7 @@ def _path(
     """One candidate's path; around the agent, as often as it takes."""
 
     def is_root(target: Any) -> bool:
-        if time.perf_counter() >= deadline:
+        if time.thread_time() >= deadline:
             raise _OutOfTime
         return target is not start and (
             id(target) in roots or (is_class(target) and not is_own(module_of(target)))

@@ -21,17 +21,18 @@ from typing import Any
 from celery.app.task import Task
 from celery.local import PromiseProxy
 
-from celery_memory_exporter.agent.heap.addresses import HEAP_TYPE, MISSING, flags, resolve
-from celery_memory_exporter.agent.heap.shapes import (
-    SEPARATOR,
+from celery_memory_exporter.agent.heap.addresses import MISSING, resolve
+from celery_memory_exporter.agent.heap.foreign import (
+    HEAP_TYPE,
     bases_of,
     class_dict,
+    flags,
     is_class,
     items_of,
     mro,
     namespace_of,
-    target_of,
 )
+from celery_memory_exporter.agent.heap.parts import SEPARATOR, target_of
 
 #: Steps of an address that name something in code: attributes, also of thread-locals, default
 #: arguments, closures.

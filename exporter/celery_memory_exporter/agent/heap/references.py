@@ -20,16 +20,16 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from celery_memory_exporter.agent.heap.addresses import STEPS, TRANSPARENT, shape_of, shortened
+from celery_memory_exporter.agent.heap.addresses import shortened, written
 from celery_memory_exporter.agent.heap.census import type_name
-from celery_memory_exporter.agent.heap.shapes import (
+from celery_memory_exporter.agent.heap.foreign import (
     is_class,
     is_own,
     items_of,
-    known_shape,
     module_of,
     namespace_of,
 )
+from celery_memory_exporter.agent.heap.shapes import known_shape, shape_of
 
 #: What is further away from a module than this is not explained by it.
 MAX_STEPS = 20
@@ -140,7 +140,7 @@ def _step(above: Any, holder: Any, held: Any, roots: dict[int, str]) -> str:
         return ""
     if type(above) is types.FunctionType and _is_part(above, holder):
         return (
-            _attribute_step("<" + _variable(above, held))
+            written("<" + _variable(above, held))
             if type(held) is types.CellType
             else _named(above, held)
         )
@@ -166,7 +166,7 @@ def _named(holder: Any, held: Any) -> str:
     for parts in shape_of(type(holder)).parts:
         for step, value in parts(holder):
             if value is held:
-                return _attribute_step(step)
+                return written(step)
     return f" -> {type_name(type(held))}"
 
 
@@ -175,10 +175,6 @@ def _is_part(function: types.FunctionType, held: Any) -> bool:
         held is part
         for part in (function.__closure__, function.__defaults__, function.__kwdefaults__)
     )
-
-
-def _attribute_step(step: str) -> str:
-    return "" if step in TRANSPARENT else STEPS[step[0]][0].format(step[1:])
 
 
 def _variable(function: types.FunctionType, cell: types.CellType) -> str:

@@ -101,6 +101,33 @@ def test_what_is_no_module_in_sys_modules_is_no_error(
     rows_after(lambda: None)
 
 
+# --- how much a container can hold --------------------------------------------------------------
+
+
+@pytest.fixture
+def full(define: Define) -> Any:
+    """A container that its code bounds at ten, followed by a probe."""
+    shop = define(
+        "HELD = []\ndef put(value):\n    if len(HELD) > 10 or len(HELD) > 20:\n        del HELD[:5]"
+    )
+    probe = Probe()
+    probe.work(FOREVER)
+    shop.HELD.append(0)
+    probe.work(FOREVER)
+    return shop.HELD, lambda: next(row.limit for row in probe.rows() if row.path == "shop.HELD")
+
+
+def test_a_capacity_that_the_container_has_grown_past_is_none(full: Any) -> None:
+    held, limit = full
+    assert limit() == 10
+    held[:] = range(10)
+    assert limit() == 10
+    held.append(10)
+    assert limit() == 20
+    held[:] = range(21)
+    assert limit() is None
+
+
 # --- nothing is kept ----------------------------------------------------------------------------
 
 

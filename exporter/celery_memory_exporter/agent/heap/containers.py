@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from celery_memory_exporter.agent.heap.addresses import readable, resolve
-from celery_memory_exporter.agent.heap.capacity import limits_of
+from celery_memory_exporter.agent.heap.capacity import capacities_of
 from celery_memory_exporter.agent.heap.shapes import known_shape, measure
 from celery_memory_exporter.agent.heap.walk import Grown, Rank, Walk
 
@@ -45,9 +45,9 @@ class Probe:
         self._walk: Walk | None = None
         self._first: dict[int, int] = {}
         self._grown: dict[str, Grown] = {}
-        #: By address: path and size when first seen, and what may limit it.
+        #: By address: path and size when first seen, and what may be its capacity.
         self._followed: dict[str, tuple[str, int]] = {}
-        self._limits: dict[str, tuple[int, ...]] = {}
+        self._capacities: dict[str, tuple[int, ...]] = {}
 
     def work(self, seconds: float) -> bool:
         """Goes on with the walk for about so long; true if that completed it. The next call begins
@@ -69,10 +69,10 @@ class Probe:
             walk.release()
         best = self._best(walk)
         for address in best:
-            if address not in self._limits:
+            if address not in self._capacities:
                 # In place before the search: if that fails once, it fails each time.
-                self._limits[address] = ()
-                self._limits[address] = limits_of(address)
+                self._capacities[address] = ()
+                self._capacities[address] = capacities_of(address)
                 if time.thread_time() >= deadline:
                     return False
         self._complete(walk, best)
@@ -96,7 +96,9 @@ class Probe:
                 if shape.capacity is not None:
                     limit = shape.capacity(found)
                 else:
-                    limit = next((most for most in self._limits[address] if most >= items), None)
+                    limit = next(
+                        (most for most in self._capacities[address] if most >= items), None
+                    )
                 rows.append(ContainerRow(path, shape.kind, items, items - first, limit))
         return sorted(rows, key=lambda row: -row.growth)
 
@@ -118,7 +120,7 @@ class Probe:
         self._followed = {
             address: (readable(address), walk.grown[address].first) for address in best
         }
-        self._limits = {address: self._limits[address] for address in best}
+        self._capacities = {address: self._capacities[address] for address in best}
         # A quick walk says nothing of the other modules; a full one forgets what is gone.
         self._first = self._first | walk.sizes if self.walks <= self._quick_walks else walk.sizes
         self._grown = walk.grown

@@ -185,6 +185,7 @@ def test_of_a_long_path_beginning_and_end_are_shown() -> None:
     assert shortened(path).startswith("shop.first.")
     assert shortened(path).endswith(".last")
     assert "…" in shortened(path)
+    assert len(shortened(path)) == MAX_PATH_LENGTH
 
 
 def test_a_module_is_found_by_its_name_whatever_is_in_its_place(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.heap.census import Census, changed, type_name
-from celery_memory_exporter.agent.heap.containers import ContainerRow
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats.profile import ProfileRow
@@ -218,8 +218,8 @@ def test_the_containers_of_living_processes_are_summed_and_the_fastest_growing_c
         )
     ledger.close_account(3, "tasks", None)
     assert ledger.containers() == [
-        ContainerRow("shop.b", "list", 20, 6, 100),
-        ContainerRow("shop.a", "dict", 10, 2, None),
+        GrowingContainer("shop.b", "list", 20, 6, 100),
+        GrowingContainer("shop.a", "dict", 10, 2, None),
     ]
 
 
@@ -386,12 +386,12 @@ def test_growth_is_the_true_number() -> None:
     kept = [Entry() for _ in range(123)]
     counting.take(warm=True)
     name = f"{__name__}.Entry"
-    assert counting.rows()[name] == (123, 123, 0), (
+    assert counting.types()[name] == (123, 123, 0), (
         "what came before the end of the warm-up is growth, but ranks nobody"
     )
     kept += [Entry() for _ in range(7)]
     counting.take(warm=True)
-    assert counting.rows()[name] == (130, 130, 7)
+    assert counting.types()[name] == (130, 130, 7)
 
 
 def test_a_census_keeps_nothing_alive() -> None:
@@ -479,7 +479,7 @@ def test_a_census_that_is_off_counts_nothing() -> None:
     counting = Census(15.0, pause_seconds=60.0, enabled=False)
     counting.take(warm=True)
     assert not counting.due(1e9, idle=True)
-    assert (counting.objects, counting.rows()) == (None, {})
+    assert (counting.objects, counting.types()) == (None, {})
 
 
 def test_endless_new_types_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

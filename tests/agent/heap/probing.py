@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from celery_memory_exporter.agent.heap.containers import ContainerRow, Probe
+from celery_memory_exporter.agent.heap.containers import GrowingContainer, Probe
 
 #: No walk takes so long.
 FOREVER = 3600.0
 
 
-def rows_after(grow: Callable[[], object], times: int = 3) -> dict[str, ContainerRow]:
-    """Rows by path after one walk before and one after ``grow`` was called so often."""
+def grown_after(grow: Callable[[], object], times: int = 3) -> dict[str, GrowingContainer]:
+    """Containers by path after one walk before and one after ``grow`` was called so often."""
     probe = Probe(size=200)
     assert probe.work(FOREVER)
     for _ in range(times):
         grow()
     assert probe.work(FOREVER)
-    return {row.path: row for row in probe.rows()}
+    return {each.path: each for each in probe.containers()}
 
 
 def counter() -> Callable[[], str]:

@@ -12,7 +12,7 @@ import pytest
 
 from celery_memory_exporter.agent.heap.containers import Probe
 from tests.agent.conftest import Define
-from tests.agent.heap.probing import FOREVER, counter, rows_after
+from tests.agent.heap.probing import FOREVER, counter, grown_after
 
 # --- growth -------------------------------------------------------------------------------------
 
@@ -26,7 +26,9 @@ def test_growth_counts_from_when_a_container_was_first_seen(define: Define) -> N
     shop.NEW.append(1)
     shop.OLD.append(1)
     probe.work(FOREVER)
-    assert {row.path: row.growth for row in probe.rows() if row.path.startswith("shop.")} == {
+    assert {
+        each.path: each.growth for each in probe.containers() if each.path.startswith("shop.")
+    } == {
         "shop.OLD": 1,
         "shop.NEW": 1,
     }
@@ -36,11 +38,11 @@ def test_only_what_grew_is_followed_and_the_greatest_growth_comes_first(define: 
     shop = define(STILL=[1] * 1000, SMALL=[], LARGE=[])
     probe = Probe()
     probe.work(FOREVER)
-    assert (probe.walks, probe.sizes(), probe.rows()) == (1, {}, [])
+    assert (probe.walks, probe.sizes(), probe.containers()) == (1, {}, [])
     shop.SMALL.append(1)
     shop.LARGE.extend(range(10**6))
     probe.work(FOREVER)
-    shown = [row.path for row in probe.rows()]
+    shown = [each.path for each in probe.containers()]
     assert shown[0] == "shop.LARGE"
     assert "shop.SMALL" in shown
     assert "shop.STILL" not in shown
@@ -89,7 +91,7 @@ def test_a_module_deleted_between_walks_is_no_error(define: Define) -> None:
     probe.work(FOREVER)
     del sys.modules["shop"]
     assert "shop.HELD" not in probe.sizes()
-    assert "shop.HELD" not in {row.path for row in probe.rows()}
+    assert "shop.HELD" not in {each.path for each in probe.containers()}
     assert probe.work(FOREVER)
 
 
@@ -98,7 +100,7 @@ def test_what_is_no_module_in_sys_modules_is_no_error(
     monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, "shop", module)
-    rows_after(lambda: None)
+    grown_after(lambda: None)
 
 
 # --- how much a container can hold --------------------------------------------------------------
@@ -114,18 +116,20 @@ def full(define: Define) -> Any:
     probe.work(FOREVER)
     shop.HELD.append(0)
     probe.work(FOREVER)
-    return shop.HELD, lambda: next(row.limit for row in probe.rows() if row.path == "shop.HELD")
+    return shop.HELD, lambda: next(
+        each.capacity for each in probe.containers() if each.path == "shop.HELD"
+    )
 
 
 def test_a_capacity_that_the_container_has_grown_past_is_none(full: Any) -> None:
-    held, limit = full
-    assert limit() == 10
+    held, capacity = full
+    assert capacity() == 10
     held[:] = range(10)
-    assert limit() == 10
+    assert capacity() == 10
     held.append(10)
-    assert limit() == 20
+    assert capacity() == 20
     held[:] = range(21)
-    assert limit() is None
+    assert capacity() is None
 
 
 # --- nothing is kept ----------------------------------------------------------------------------
@@ -144,7 +148,7 @@ def test_nothing_is_kept_alive(define: Define) -> None:
         probe.work(0.0)
     probe.work(FOREVER)
     probe.sizes()
-    probe.rows()
+    probe.containers()
     references = [
         weakref.ref(shop.STORE),
         weakref.ref(shop.HELD["a"]),
@@ -166,9 +170,9 @@ def test_the_agents_own_containers_are_left_out(define: Define) -> None:
         define(name=name())
     probe.work(FOREVER)
     assert not [
-        row
-        for row in probe.rows()
-        if "probe" in row.path or row.path.startswith(("celery_memory_exporter.", "shop."))
+        each
+        for each in probe.containers()
+        if "probe" in each.path or each.path.startswith(("celery_memory_exporter.", "shop."))
     ]
 
 
@@ -195,4 +199,4 @@ def test_the_number_of_followed_containers_has_a_cap(define: Define) -> None:
     for number in range(100):
         lists[f"a{number}"].append(1)
     probe.work(FOREVER)
-    assert len(probe.rows()) == len(probe.sizes()) == 5
+    assert len(probe.containers()) == len(probe.sizes()) == 5

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from celery_memory_exporter.agent.heap.containers import ContainerRow
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from tests.agent.conftest import Define
-from tests.agent.heap.probing import rows_after
+from tests.agent.heap.probing import grown_after
 
 
 class HostileMeta(type):
@@ -61,16 +61,16 @@ def test_a_subclasss_own_code_is_not_run(
         grow(held)
         nested.append(1)
 
-    rows = rows_after(both)
-    assert rows["shop.HELD"] == ContainerRow("shop.HELD", base.__name__, 3, 3, None)
-    assert rows["shop.HELD.nested"].growth == 3
+    grown = grown_after(both)
+    assert grown["shop.HELD"] == GrowingContainer("shop.HELD", base.__name__, 3, 3, None)
+    assert grown["shop.HELD.nested"].growth == 3
 
 
 def test_a_lazy_proxy_stays_lazy(define: Define) -> None:
     proxy = HostileMeta.__new__(HostileMeta, "Proxy", (), {**HOSTILE, "__slots__": ("wrapped",)})()
     object.__setattr__(proxy, "wrapped", touched)
     define(PROXY=proxy, HELD=[proxy], KEYED={"a": proxy}, NUMBERED={1: proxy})
-    rows_after(lambda: None)
+    grown_after(lambda: None)
 
 
 def test_keys_are_not_compared(define: Define) -> None:
@@ -90,7 +90,7 @@ def test_keys_are_not_compared(define: Define) -> None:
 
     held = define(HELD={Key("a"): []}).HELD
     Key.armed = True
-    assert "shop.HELD['a']" not in rows_after(lambda: [value.append(1) for value in held.values()])
+    assert "shop.HELD['a']" not in grown_after(lambda: [value.append(1) for value in held.values()])
 
 
 def test_a_property_and_a_descriptor_are_not_asked(define: Define) -> None:
@@ -101,4 +101,4 @@ def test_a_property_and_a_descriptor_are_not_asked(define: Define) -> None:
         "    def __getattr__(self, name): raise AssertionError\nstore = "
         "Store()\nstore.__dict__['held'] = []"
     )
-    rows_after(lambda: None)
+    grown_after(lambda: None)

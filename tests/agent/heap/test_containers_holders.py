@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from celery_memory_exporter.agent.heap.containers import ContainerRow
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from tests.agent.conftest import Define
-from tests.agent.heap.probing import counter, rows_after
+from tests.agent.heap.probing import counter, grown_after
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def test_a_container_of_a_module_grows(
     define: Define, value: Any, grow: Callable[[Any], None], kind: str
 ) -> None:
     define(HELD=value)
-    assert rows_after(lambda: grow(value))["shop.HELD"] == ContainerRow(
+    assert grown_after(lambda: grow(value))["shop.HELD"] == GrowingContainer(
         "shop.HELD", kind, 3, 3, None
     )
 
 
 def test_a_buffer_grows_by_what_it_allocates(define: Define) -> None:
     buffer = define(BUFFER=io.BytesIO()).BUFFER
-    assert rows_after(lambda: buffer.write(b"v" * 1000))["shop.BUFFER"].growth >= 3000
+    assert grown_after(lambda: buffer.write(b"v" * 1000))["shop.BUFFER"].growth >= 3000
 
 
 def test_a_closed_buffer_is_no_error(define: Define) -> None:
     shop = define(BYTES=io.BytesIO(), TEXT=io.StringIO())
     shop.BYTES.close()
     shop.TEXT.close()
-    assert not {"shop.BYTES", "shop.TEXT"} & rows_after(lambda: None).keys()
+    assert not {"shop.BYTES", "shop.TEXT"} & grown_after(lambda: None).keys()
 
 
 @pytest.mark.parametrize("piece", ["line\n" * 100, b"line\n" * 100, ("line",) * 500])
@@ -63,17 +63,17 @@ def test_a_text_that_is_added_to_grows(define: Define, piece: Any) -> None:
     def grow() -> None:
         shop.LOG += piece
 
-    assert rows_after(grow)["shop.LOG"] == ContainerRow(
+    assert grown_after(grow)["shop.LOG"] == GrowingContainer(
         "shop.LOG", type(piece).__name__, 2000, 1500, None
     )
 
 
 def test_a_class_attribute_grows(define: Define) -> None:
     shop = define("class Registry:\n    items = []\n    class Inner:\n        seen = set()")
-    assert rows_after(lambda: shop.Registry.items.append(1))["shop.Registry.items"].growth == 3
+    assert grown_after(lambda: shop.Registry.items.append(1))["shop.Registry.items"].growth == 3
     add = counter()
     assert (
-        rows_after(lambda: shop.Registry.Inner.seen.add(add()))["shop.Registry.Inner.seen"].growth
+        grown_after(lambda: shop.Registry.Inner.seen.add(add()))["shop.Registry.Inner.seen"].growth
         == 3
     )
 
@@ -81,8 +81,8 @@ def test_a_class_attribute_grows(define: Define) -> None:
 def test_a_class_of_another_module_is_named_by_its_own(define: Define) -> None:
     shop = define("class Registry:\n    items = []", name="zz_origin")
     define(name="aa_importer", Registry=shop.Registry)
-    rows = rows_after(lambda: shop.Registry.items.append(1))
-    assert [path for path in rows if path.endswith(".items")] == ["zz_origin.Registry.items"]
+    grown = grown_after(lambda: shop.Registry.items.append(1))
+    assert [path for path in grown if path.endswith(".items")] == ["zz_origin.Registry.items"]
 
 
 def test_a_slot_of_another_class_is_no_error(define: Define) -> None:
@@ -97,7 +97,7 @@ WISH = Wish()
 WISH.held = []
 """
     )
-    assert rows_after(lambda: shop.WISH.held.append(1))["shop.WISH.held"].growth == 3
+    assert grown_after(lambda: shop.WISH.held.append(1))["shop.WISH.held"].growth == 3
 
 
 def test_instances_are_looked_into_four_attributes_deep(define: Define) -> None:
@@ -109,8 +109,8 @@ def test_instances_are_looked_into_four_attributes_deep(define: Define) -> None:
     for _ in range(6):
         shop.root = shop.Node(shop.root)
         lists.append(shop.root.items)
-    rows = rows_after(lambda: [items.append(1) for items in lists])
-    found = {path for path in rows if path.startswith("shop.")}
+    grown = grown_after(lambda: [items.append(1) for items in lists])
+    found = {path for path in grown if path.startswith("shop.")}
     assert found == {"shop.root" + ".below" * depth + ".items" for depth in range(4)}
 
 
@@ -119,20 +119,20 @@ def test_slots_are_looked_into(define: Define) -> None:
         "class Store:\n    __slots__ = ('items', 'empty')\n    def __init__(self): self.items = "
         "[]\nstore = Store()"
     )
-    assert rows_after(lambda: shop.store.items.append(1))["shop.store.items"].growth == 3
+    assert grown_after(lambda: shop.store.items.append(1))["shop.store.items"].growth == 3
 
 
 def test_an_instance_that_gets_ever_more_attributes_grows(define: Define) -> None:
     shop = define("class Store: pass\nstore = Store()")
     vars(shop.store).update({f"a{number}": [] for number in range(100)})
     name = counter()
-    assert rows_after(lambda: setattr(shop.store, name(), 1))["shop.store.__dict__"].growth == 3
+    assert grown_after(lambda: setattr(shop.store, name(), 1))["shop.store.__dict__"].growth == 3
 
 
 def test_a_thread_local_grows(define: Define) -> None:
     local = define(LOCAL=threading.local()).LOCAL
     local.items = []
-    assert rows_after(lambda: local.items.append(1))["shop.LOCAL.items"].growth == 3
+    assert grown_after(lambda: local.items.append(1))["shop.LOCAL.items"].growth == 3
 
 
 def test_a_thread_local_that_would_run_its_own_code_is_left_alone(define: Define) -> None:
@@ -145,7 +145,7 @@ def test_a_thread_local_that_would_run_its_own_code_is_left_alone(define: Define
     thread.start()
     thread.join()
     shop.LOCAL = made.pop()
-    rows_after(lambda: None)
+    grown_after(lambda: None)
     assert shop.runs == [1]
 
 
@@ -154,16 +154,16 @@ def test_a_context_variables_value_grows(define: Define) -> None:
         VARIABLE=contextvars.ContextVar("VARIABLE")
     ).VARIABLE
     variable.set([])
-    assert rows_after(lambda: variable.get().append(1))["shop.VARIABLE.get()"].growth == 3
+    assert grown_after(lambda: variable.get().append(1))["shop.VARIABLE.get()"].growth == 3
 
 
 def test_handlers_are_named_by_their_logger(define: Define) -> None:
     logger = logging.getLogger("shop.orders")
     define(logger=logger)
     try:
-        rows = rows_after(lambda: logger.addHandler(logging.NullHandler()))
-        assert rows["logging.getLogger('shop.orders').handlers"].growth == 3
-        assert "shop.logger.handlers" not in rows
+        grown = grown_after(lambda: logger.addHandler(logging.NullHandler()))
+        assert grown["logging.getLogger('shop.orders').handlers"].growth == 3
+        assert "shop.logger.handlers" not in grown
     finally:
         logger.handlers.clear()
 
@@ -177,12 +177,12 @@ def test_receivers_of_a_signal_grow(define: Define) -> None:
     def connect() -> None:
         signal.connect(lambda **_: None, weak=False, dispatch_uid=next(numbers))
 
-    assert rows_after(connect)["shop.ordered.receivers"].growth == 3
+    assert grown_after(connect)["shop.ordered.receivers"].growth == 3
 
 
 def test_a_queue_grows(define: Define) -> None:
     waiting = define(WAITING=queue.Queue()).WAITING
-    assert rows_after(lambda: waiting.put(1))["shop.WAITING.queue"].growth == 3
+    assert grown_after(lambda: waiting.put(1))["shop.WAITING.queue"].growth == 3
 
 
 def test_a_weak_dictionary_grows(define: Define) -> None:
@@ -194,13 +194,15 @@ def test_a_weak_dictionary_grows(define: Define) -> None:
         number = next(left)
         known[number] = alive[number]
 
-    assert rows_after(grow)["shop.KNOWN.data"].growth == 3
+    assert grown_after(grow)["shop.KNOWN.data"].growth == 3
 
 
 def test_a_container_in_a_small_container_grows(define: Define) -> None:
     held = define(REGISTRY={"a": [], 7: {"b": []}, "t": ([],)}).REGISTRY
-    rows = rows_after(lambda: [held["a"].append(1), held[7]["b"].append(1), held["t"][0].append(1)])
-    assert {path for path in rows if path.startswith("shop.")} == {
+    grown = grown_after(
+        lambda: [held["a"].append(1), held[7]["b"].append(1), held["t"][0].append(1)]
+    )
+    assert {path for path in grown if path.startswith("shop.")} == {
         "shop.REGISTRY['a']",
         "shop.REGISTRY[7]['b']",
         "shop.REGISTRY['t'][0]",
@@ -209,23 +211,23 @@ def test_a_container_in_a_small_container_grows(define: Define) -> None:
 
 def test_the_values_of_a_large_container_are_not_looked_into(define: Define) -> None:
     held = define(REGISTRY={str(number): [] for number in range(100)}).REGISTRY
-    assert "shop.REGISTRY['1']" not in rows_after(lambda: held["1"].append(1))
+    assert "shop.REGISTRY['1']" not in grown_after(lambda: held["1"].append(1))
 
 
 def test_a_deque_tells_its_limit(define: Define) -> None:
     held = define(LATEST=deque(maxlen=9000)).LATEST
-    assert rows_after(lambda: held.append(1))["shop.LATEST"] == ContainerRow(
+    assert grown_after(lambda: held.append(1))["shop.LATEST"] == GrowingContainer(
         "shop.LATEST", "deque", 3, 3, 9000
     )
 
 
 def test_modules_made_at_run_time_grow_sys_modules(define: Define) -> None:
     name = counter()
-    rows = rows_after(lambda: define(name=name()))
-    assert rows["sys.modules"].growth == 3
+    grown = grown_after(lambda: define(name=name()))
+    assert grown["sys.modules"].growth == 3
 
 
 def test_a_module_that_gets_ever_more_names_grows(define: Define) -> None:
     shop = define(**{f"a{number}": 1 for number in range(100)})
     name = counter()
-    assert rows_after(lambda: setattr(shop, name(), 1))["shop.__dict__"].growth == 3
+    assert grown_after(lambda: setattr(shop, name(), 1))["shop.__dict__"].growth == 3

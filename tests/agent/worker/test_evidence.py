@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from celery_memory_exporter.agent.audit.dossier import MAX_NAMES, Dossier
 from celery_memory_exporter.agent.audit.suspicion import FIRST_AGE
-from celery_memory_exporter.agent.heap.containers import ContainerRow
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.stats.growth import MAX_TYPES, TaskProfile
 from celery_memory_exporter.agent.stats.profile import WIDTH, Column, Failed, ProfileRow
 from celery_memory_exporter.agent.worker import evidence
@@ -45,7 +45,7 @@ def full_dossier(letter: str) -> Dossier:
 
 
 def told(
-    grown: TaskProfile, dossier: Dossier | None, rows: dict[str, ContainerRow] | None = None
+    grown: TaskProfile, dossier: Dossier | None, rows: dict[str, GrowingContainer] | None = None
 ) -> Words:
     words = Words()
     for kind, _, _, _, *rest in records(PID, ("t", "q"), grown, dossier, rows or {}):
@@ -60,7 +60,7 @@ def test_every_record_fits_the_pipe_with_the_longest_names(letter: str) -> None:
     grown.add_survivors({f"{number}" + letter * 500: 2**60 for number in range(MAX_TYPES)})
     dossier = full_dossier(letter)
     rows = {
-        path: ContainerRow(path, "SimpleQueue", 2**60, 2**60, 2**60) for path in dossier.holders
+        path: GrowingContainer(path, "SimpleQueue", 2**60, 2**60, 2**60) for path in dossier.holders
     }
     key = short_name(letter * 500), short_name(letter * 500)
     channel = Channel()
@@ -87,7 +87,9 @@ def test_what_is_told_is_what_was_found() -> None:
     dossier.add_holder("shop.CARTS", "list", 2.0)
     dossier.add_holder("shop.GONE", "dict", 1.0)
     dossier.paths["shop.CARTS[...]"] = 2
-    words = told(grown, dossier, {"shop.CARTS": ContainerRow("shop.CARTS", "list", 100, 90, 1_000)})
+    words = told(
+        grown, dossier, {"shop.CARTS": GrowingContainer("shop.CARTS", "list", 100, 90, 1_000)}
+    )
     assert words.row.figures == grown.row.figures
     assert words.survivors == {"shop.Cart": 7}
     assert (words.deep_audits, words.sites, words.paths) == (
@@ -147,10 +149,10 @@ def test_a_container_that_has_outgrown_its_limit_in_one_process_has_none() -> No
     held = Dossier(audits=1)
     held.add_holder("shop.HELD", "list", 1.0)
     young = told(
-        TaskProfile(), held, {"shop.HELD": ContainerRow("shop.HELD", "list", 300, 300, 500)}
+        TaskProfile(), held, {"shop.HELD": GrowingContainer("shop.HELD", "list", 300, 300, 500)}
     )
     old = told(
-        TaskProfile(), held, {"shop.HELD": ContainerRow("shop.HELD", "list", 900, 900, None)}
+        TaskProfile(), held, {"shop.HELD": GrowingContainer("shop.HELD", "list", 900, 900, None)}
     )
     unknown = told(TaskProfile(), held, {})
     for parts in ([young, old], [old, young], [young, faded(together([old]))], [old, unknown]):

@@ -211,10 +211,10 @@ class DeepAuditor:
     def _grown(self, dossier: Dossier) -> bool:
         """Books the containers that this run made grow."""
         grown = False
-        for row in self.probe.rows():
-            more = row.items - self._sizes.get(row.path, row.items)
+        for container in self.probe.containers():
+            more = container.items - self._sizes.get(container.path, container.items)
             if more > 0:
-                dossier.add_holder(row.path, row.kind, more)
+                dossier.add_holder(container.path, container.kind, more)
                 grown = True
         self._sizes = {}
         return grown

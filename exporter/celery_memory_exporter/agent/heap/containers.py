@@ -23,15 +23,15 @@ QUICK_WALKS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerRow:
-    """A container that grows. ``growth``: items more than when first seen; ``limit``: most items it
-    can ever have (``limits``)."""
+class GrowingContainer:
+    """A container that grows. ``growth``: items more than when first seen; ``capacity``: most items
+    it can ever have, as far as its type or code tells."""
 
     path: str
     kind: str
     items: int
     growth: int
-    limit: int | None
+    capacity: int | None
 
 
 class Probe:
@@ -85,22 +85,21 @@ class Probe:
         )
         return {path: items for path, items in measured if items is not None}
 
-    def rows(self) -> list[ContainerRow]:
+    def containers(self) -> list[GrowingContainer]:
         """The containers followed that still exist, the greatest growth first."""
-        rows = []
+        growing = []
         for address, (path, first) in self._followed.items():
             found = resolve(address)
             items = measure(found)
             if items is not None:
                 shape = known_shape(found)
                 if shape.capacity is not None:
-                    limit = shape.capacity(found)
+                    capacity = shape.capacity(found)
                 else:
-                    limit = next(
-                        (most for most in self._capacities[address] if most >= items), None
-                    )
-                rows.append(ContainerRow(path, shape.kind, items, items - first, limit))
-        return sorted(rows, key=lambda row: -row.growth)
+                    numbers = self._capacities[address]
+                    capacity = next((number for number in numbers if number >= items), None)
+                growing.append(GrowingContainer(path, shape.kind, items, items - first, capacity))
+        return sorted(growing, key=lambda container: -container.growth)
 
     def _best(self, walk: Walk) -> list[str]:
         """First what was followed and still grows, then what still grows, then what has grown

@@ -14,7 +14,7 @@ from typing import Any
 
 from celery_memory_exporter.agent.audit.dossier import Dossier
 from celery_memory_exporter.agent.audit.suspicion import FIRST_AGE, LEAST_PER_RUN
-from celery_memory_exporter.agent.heap.containers import ContainerRow
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.profile import Column, ProfileRow
 from celery_memory_exporter.agent.stats.row import sum_of
@@ -95,7 +95,7 @@ def records(
     key: TaskKey,
     grown: TaskProfile,
     dossier: Dossier | None,
-    rows: dict[str, ContainerRow],
+    rows: dict[str, GrowingContainer],
 ) -> Iterator[tuple[Any, ...]]:
     """One process's words, in portions that each fit the pipe."""
     yield ("growth", pid, *key, grown.row.to_bytes())
@@ -117,7 +117,7 @@ def records(
         row, name = rows.get(path), cut(path)
         _, items, grew, limit = held.get(name, ("", 0, 0.0, None))
         if row is not None:
-            limit = UNBOUNDED if row.limit is None else row.limit
+            limit = UNBOUNDED if row.capacity is None else row.capacity
         held[name] = (
             dossier.holders[path][0],
             items + (row.items if row else 0),

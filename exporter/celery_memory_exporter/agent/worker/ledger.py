@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from celery_memory_exporter.agent.heap import census
-from celery_memory_exporter.agent.heap.census import TypeRow
-from celery_memory_exporter.agent.heap.containers import ContainerRow
+from celery_memory_exporter.agent.heap.census import TypeCount
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.stats import profile, tally
 from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained
 from celery_memory_exporter.agent.stats.row import sum_of
@@ -50,10 +50,10 @@ class Account:
     since: float = field(default_factory=time.monotonic)
     rows: dict[TaskKey, TaskTotals] = field(default_factory=dict)
     words: dict[TaskKey, Words] = field(default_factory=dict)
-    containers: list[ContainerRow] = field(default_factory=list)
+    containers: list[GrowingContainer] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     history: History = field(default_factory=History)
-    types: dict[str, TypeRow] = field(default_factory=dict)
+    types: dict[str, TypeCount] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
     #: Told by a child that ends by itself.
     exit_code: int | None = None
@@ -101,7 +101,7 @@ class Ledger:
             name, queue, *told = rest
             evidence.apply(account.words.setdefault((name, queue), Words()), kind, told)
         elif kind == "containers":
-            account.containers = [ContainerRow(*row) for row in rest[0]]
+            account.containers = [GrowingContainer(*row) for row in rest[0]]
         elif kind == "bye":
             account.exit_code, account.peak_bytes = rest
 
@@ -149,19 +149,21 @@ class Ledger:
                 rows.setdefault(self._key(key), []).append(words.row)
         return {key: profile.retained(parts) for key, parts in rows.items()}
 
-    def containers(self, extra: Iterable[Account] = ()) -> list[ContainerRow]:
+    def containers(self, extra: Iterable[Account] = ()) -> list[GrowingContainer]:
         """Growing containers by path, summed over living processes, the fastest growing first."""
-        by_path: dict[str, ContainerRow] = {}
+        by_path: dict[str, GrowingContainer] = {}
         for account in [*self.children.values(), *extra]:
             for row in account.containers:
-                before = by_path.get(row.path, ContainerRow(row.path, row.kind, 0, 0, row.limit))
+                before = by_path.get(
+                    row.path, GrowingContainer(row.path, row.kind, 0, 0, row.capacity)
+                )
                 by_path[row.path] = replace(
                     row, items=row.items + before.items, growth=row.growth + before.growth
                 )
         return sorted(by_path.values(), key=lambda row: -row.growth)
 
-    def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeRow]:
-        summed: dict[str, TypeRow] = {}
+    def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeCount]:
+        summed: dict[str, TypeCount] = {}
         for account in [*self.children.values(), *extra]:
             for name, (count, grown, recent) in account.types.items():
                 before = summed.get(name, (0, 0, 0))
@@ -189,7 +191,7 @@ class TopTypes:
         self._size = size
         self._members: set[str] = set()
 
-    def choose(self, types: dict[str, TypeRow]) -> list[str]:
+    def choose(self, types: dict[str, TypeCount]) -> list[str]:
         ranked = sorted(types, key=lambda name: (-types[name][2], -types[name][1], name))
         best = set(ranked[: (self._size + 1) // 2])
         self._members = best | (self._members & set(ranked[: self._size]))

@@ -236,7 +236,7 @@ class WorkerAgent:
     @guarded
     def _take_census(self, *, warm: bool) -> None:
         self._census.take(warm=warm)
-        self._self.types = self._census.rows()
+        self._self.types = self._census.types()
 
     def _measure_self(self) -> None:
         now = time.monotonic()
@@ -251,7 +251,7 @@ class WorkerAgent:
 
     def _tell_self(self, meter: Meter) -> None:
         """What children tell through the pipe."""
-        self._self.containers = meter.deep.probe.rows() or self._shares.containers()
+        self._self.containers = meter.deep.probe.containers() or self._shares.containers()
         rows = {row.path: row for row in self._self.containers}
         for key, grown in list(meter.books.growth.items()):
             words = self._self.words.setdefault(key, Words())
@@ -359,7 +359,7 @@ class WorkerAgent:
 
     def _containers(self, accounts: list[Account]) -> list[Container]:
         rows = self.ledger.containers(accounts)[: evidence.NAMES - 1]
-        return [Container(row.path, row.kind, row.items, row.growth, row.limit) for row in rows]
+        return [Container(row.path, row.kind, row.items, row.growth, row.capacity) for row in rows]
 
     def _seconds_of(self, key: tally.TaskKey) -> float:
         """For which the type has been running: since the report before the first one that told of

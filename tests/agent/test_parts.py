@@ -8,7 +8,6 @@ import marshal
 import os
 import sys
 import threading
-from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,68 +20,17 @@ from hypothesis import strategies as st
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.heap.census import Census, changed, type_name
-from celery_memory_exporter.agent.heap.containers import ContainerRow
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.settings import Settings
-from celery_memory_exporter.agent.stats import growth, tally
+from celery_memory_exporter.agent.stats.profile import ProfileRow
 from celery_memory_exporter.agent.stats.readings import KeptFile, Readings
+from celery_memory_exporter.agent.stats.tally import TaskTotals
 from celery_memory_exporter.agent.worker.channel import PIPE_BUF, STATES_PER_SLOT, Channel
 from celery_memory_exporter.agent.worker.evidence import FADE
 from celery_memory_exporter.agent.worker.ledger import Ledger, TopTypes
 from celery_memory_exporter.agent.worker.pool_child import ChildAgent, parts_of
-
-# --- tally ---------------------------------------------------------------------------------------
-
-
-def test_observations_land_in_their_buckets() -> None:
-    row = tally.new_row()
-    for size in (-1.0, 0.0, 1.0, 1e12):
-        tally.observe_delta(row, size)
-    report = tally.to_report(
-        ("t", "q"), row, retained=(1.5, 2.5, 3.0), evidence=None, native=True, peak=True
-    )
-    bounds = tally.DELTA_BYTES
-    assert report.delta.counts[bounds.index(0.0)] == 2
-    assert report.delta.counts[bounds.index(0.0) + 1] == 1
-    assert report.delta.counts[-1] == 1
-    assert (report.growth_bytes, report.release_bytes, report.delta.sum) == (1e12 + 1, 1.0, 1e12)
-    assert (report.retained_blocks, report.retained_native_bytes, report.retained_runs) == (
-        1.5,
-        2.5,
-        3,
-    )
-
-
-def test_what_the_system_cannot_measure_is_absent() -> None:
-    report = tally.to_report(
-        ("t", "q"),
-        tally.new_row(),
-        retained=(0.0, 0.0, 0.0),
-        evidence=None,
-        native=False,
-        peak=False,
-    )
-    assert (report.retained_native_bytes, report.peak) == (None, None)
-
-
-@given(
-    st.lists(
-        st.lists(st.integers(0, 2**30), min_size=tally.WIDTH, max_size=tally.WIDTH),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_totals_are_the_sums_in_any_order(rows: list[list[int]]) -> None:
-    arrays = [array("d", row) for row in rows]
-    assert tally.total(arrays) == tally.total(reversed(arrays))
-    assert list(tally.total(arrays)) == [sum(column) for column in zip(*rows, strict=True)]
-
-
-def test_a_row_fits_the_pipe_with_the_longest_names() -> None:
-    channel = Channel()
-    assert channel.send(("row", 2**31, "n" * 120, "q" * 120, tally.new_row().tobytes()))
-    channel.close()
-
+from tests.agent.profiles import profile_row
 
 # --- channel ------------------------------------------------------------------------------------
 
@@ -190,23 +138,16 @@ def test_a_slot_beyond_the_last_is_none(slot: int) -> None:
 # --- ledger -------------------------------------------------------------------------------------
 
 
-def row_of(**columns: float) -> bytes:
-    row = tally.new_row()
-    for name, value in columns.items():
-        row[getattr(tally, name) if name.isupper() else 0] = value
-    return row.tobytes()
+def row_of(succeeded: int) -> bytes:
+    totals = TaskTotals()
+    for _ in range(succeeded):
+        totals.add_run(0, 0.0)
+    return totals.to_bytes()
 
 
 def grown(*, runs: int, audits: int, blocks: float) -> bytes:
     """A growth row of a process past its first run, each audit with so many blocks."""
-    row = growth.new_row()
-    start = growth.WIDTH
-    row[start + growth.RUNS], row[start + growth.AUDITED], row[start + growth.BLOCKS] = (
-        runs,
-        audits,
-        audits * blocks,
-    )
-    return row.tobytes()
+    return profile_row(1, runs=runs, audited=audits, blocks=audits * blocks).to_bytes()
 
 
 def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
@@ -219,7 +160,7 @@ def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
     ledger.apply(("hello", 8, 0, 80))
     ledger.apply(("row", 8, "t", "q", row_of(succeeded=3)))
     ledger.apply(("growth", 8, "t", "q", grown(runs=4, audits=2, blocks=10)))
-    assert ledger.rows()["t", "q"][0] == 8
+    assert ledger.rows()["t", "q"].runs == 8
     assert ledger.retained() == {("t", "q"): (40, 0, 4)}, "the living child's mean for all its runs"
     assert (ledger.started, dict(ledger.exited), ledger.lost) == (2, {"tasks": 1}, {})
     assert (ledger.costs.seconds, ledger.costs.errors, ledger.costs.tasks_folded) == (0.5, 1, 2)
@@ -263,7 +204,9 @@ def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
         3 + 3 * FADE,
         1 + FADE,
     )
-    assert list(words.row) == [value + value * FADE for value in array("d", told)]
+    assert list(words.row.figures) == [
+        value + value * FADE for value in ProfileRow.from_bytes(told).figures
+    ]
 
 
 def test_the_containers_of_living_processes_are_summed_and_the_fastest_growing_come_first() -> None:
@@ -275,8 +218,8 @@ def test_the_containers_of_living_processes_are_summed_and_the_fastest_growing_c
         )
     ledger.close_account(3, "tasks", None)
     assert ledger.containers() == [
-        ContainerRow("shop.b", "list", 20, 6, 100),
-        ContainerRow("shop.a", "dict", 10, 2, None),
+        GrowingContainer("shop.b", "list", 20, 6, 100),
+        GrowingContainer("shop.a", "dict", 10, 2, None),
     ]
 
 
@@ -285,7 +228,7 @@ def test_a_repeated_row_replaces_the_earlier_one() -> None:
     ledger.open_account(7, 0, 70)
     for runs in (1, 2, 2, 3):
         ledger.apply(("row", 7, "t", "q", row_of(succeeded=runs)))
-    assert ledger.rows()["t", "q"][0] == 3
+    assert ledger.rows()["t", "q"].runs == 3
 
 
 def test_a_child_whose_hello_was_lost_is_opened_once_by_the_pool() -> None:
@@ -295,7 +238,7 @@ def test_a_child_whose_hello_was_lost_is_opened_once_by_the_pool() -> None:
     ledger.open_account(7, 0, 70)
     ledger.apply(("hello", 7, 0, 70))
     ledger.apply(("row", 7, "t", "q", row_of(succeeded=2)))
-    assert (ledger.started, ledger.rows()["t", "q"][0]) == (1, 2)
+    assert (ledger.started, ledger.rows()["t", "q"].runs) == (1, 2)
 
 
 def test_the_task_that_a_killed_child_was_in_is_lost() -> None:
@@ -311,11 +254,11 @@ def test_the_cap_on_task_types_holds_for_the_worker() -> None:
     for pid in range(4):
         ledger.open_account(pid, pid, None)
         ledger.apply(("row", pid, f"t{pid}", "", row_of(succeeded=1)))
-    assert sum(row[0] for row in ledger.rows().values()) == 4
+    assert sum(row.runs for row in ledger.rows().values()) == 4
     assert len(ledger.rows()) == 3
     for pid in range(4):
         ledger.close_account(pid, "tasks", None)
-    assert sum(row[0] for row in ledger.rows().values()) == 4
+    assert sum(row.runs for row in ledger.rows().values()) == 4
     assert len(ledger.rows()) == 3
 
 
@@ -325,9 +268,9 @@ def test_a_type_once_told_apart_stays_so_when_children_end() -> None:
         ledger.open_account(pid, pid, None)
         for name in names:
             ledger.apply(("row", pid, name, "", row_of(succeeded=5)))
-    before = {key: row[0] for key, row in ledger.rows().items()}
+    before = {key: row.runs for key, row in ledger.rows().items()}
     ledger.close_account(2, "tasks", None)
-    assert {key: row[0] for key, row in ledger.rows().items()} == before
+    assert {key: row.runs for key, row in ledger.rows().items()} == before
 
 
 def test_types_are_summed_over_processes() -> None:
@@ -386,7 +329,7 @@ def run_once(child: ChildAgent) -> None:
 
 
 def runs_told(pipe: Pipe) -> list[float]:
-    return [array("d", record[-1])[0] for record in pipe.sent if record[0] == "row"]
+    return [TaskTotals.from_bytes(record[-1]).runs for record in pipe.sent if record[0] == "row"]
 
 
 def test_a_run_that_ends_while_its_row_is_sent_is_told_later() -> None:
@@ -443,12 +386,12 @@ def test_growth_is_the_true_number() -> None:
     kept = [Entry() for _ in range(123)]
     counting.take(warm=True)
     name = f"{__name__}.Entry"
-    assert counting.rows()[name] == (123, 123, 0), (
+    assert counting.types()[name] == (123, 123, 0), (
         "what came before the end of the warm-up is growth, but ranks nobody"
     )
     kept += [Entry() for _ in range(7)]
     counting.take(warm=True)
-    assert counting.rows()[name] == (130, 130, 7)
+    assert counting.types()[name] == (130, 130, 7)
 
 
 def test_a_census_keeps_nothing_alive() -> None:
@@ -536,7 +479,7 @@ def test_a_census_that_is_off_counts_nothing() -> None:
     counting = Census(15.0, pause_seconds=60.0, enabled=False)
     counting.take(warm=True)
     assert not counting.due(1e9, idle=True)
-    assert (counting.objects, counting.rows()) == (None, {})
+    assert (counting.objects, counting.types()) == (None, {})
 
 
 def test_endless_new_types_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

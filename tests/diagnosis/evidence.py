@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from celery_memory_exporter.agent.stats.growth import Growth
+from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Estimate, Evidence, Fill, Holder
 from celery_memory_exporter.common.kernel import CgroupMemory
@@ -32,7 +32,7 @@ class Process:
     """Runs of one task type in one process, as its agent books them."""
 
     def __init__(self) -> None:
-        self.booked = Growth()
+        self.booked = TaskProfile()
 
     def audit(
         self, blocks: float = 0.0, native: float = 0.0, *, garbage: float = 0.0, **kernel: float

@@ -18,10 +18,13 @@ from celery.app.trace import TraceInfo, trace_ok_t
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter.meter import CALIBRATION_RUNS, Meter
 from celery_memory_exporter.agent.meter.tracer import measured
-from celery_memory_exporter.agent.stats import growth, tally
+from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.growth import LARGE_NATIVE_BYTES
+from celery_memory_exporter.agent.stats.profile import Column
+from celery_memory_exporter.agent.stats.profile import retained as retained_by
 from celery_memory_exporter.agent.stats.readings import Readings
+from celery_memory_exporter.agent.stats.tally import TaskTotals
 from celery_memory_exporter.common.evidence import WARM_RUNS
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
@@ -59,23 +62,21 @@ def run(
     name: str = "t",
     times: int = 1,
     queue: str | None = "celery",
-) -> list[float]:
-    """The task's row after so many runs; a successful run's value is what ``body`` returns."""
+) -> TaskTotals:
+    """The task's totals after so many runs; a successful run's value is what ``body`` returns."""
     request = {"delivery_info": {"routing_key": queue}}
     trace = measured(meter, name, lambda *_: answer(value=body()))
     for _ in range(times):
         trace("uuid", (), {}, request)
-    return list(meter.books.rows[name, queue or ""])
+    return meter.books.rows[name, queue or ""]
 
 
 def retained(meter: Meter, name: str = "t", queue: str = "celery") -> tuple[float, float, float]:
     """Blocks and native bytes per run, and how many runs were measured, without the first one."""
     row = meter.books.growth[name, queue].row
-    blocks, native, runs = growth.retained([row])
-    after_the_first = row[growth.WIDTH : growth.FAILED]
-    measured_runs = sum(
-        sum(after_the_first[column :: growth.WIDTH]) for column in (growth.AUDITED, growth.SAMPLED)
-    )
+    blocks, native, runs = retained_by([row])
+    after_the_first = row.sums(1)
+    measured_runs = after_the_first[Column.AUDITED] + after_the_first[Column.SAMPLED]
     return (blocks / runs, native / runs, measured_runs) if runs else (0.0, 0.0, measured_runs)
 
 
@@ -88,7 +89,7 @@ def retained_bytes(meter: Meter) -> float:
 def test_a_run_that_keeps_nothing_retains_nothing() -> None:
     meter = make_meter()
     row = run(meter, lambda: None, times=201)
-    assert row[0] == 201
+    assert row.runs_by_outcome == {"succeeded": 201}
     blocks, _, runs = retained(meter)
     assert 190 <= runs <= 200, (
         "the first run of a process pays for start-up and is left out, as those with a collection "
@@ -170,11 +171,8 @@ def test_what_fails_after_a_run_keeps_it_from_nobody() -> None:
 def sampled(meter: Meter) -> tuple[float, float]:
     """Runs that were read without an audit, past the first, and their bytes."""
     row = meter.books.growth["t", "celery"].row
-    columns = (growth.SAMPLED, growth.SAMPLED_BYTES)
-    count, size = (
-        sum(row[growth.WIDTH + column : growth.FAILED : growth.WIDTH]) for column in columns
-    )
-    return count, size
+    sums = row.sums(1)
+    return sums[Column.SAMPLED], sums[Column.SAMPLED_BYTES]
 
 
 @pytest.mark.parametrize(
@@ -222,8 +220,7 @@ def test_a_failed_run_is_counted_and_retains_nothing() -> None:
     trace = measured(meter, "t", lambda *_: failed)
     assert trace("uuid", (), {}, {}) is failed
     assert trace("uuid", (), {}, {}) is failed
-    row = meter.books.rows["t", ""]
-    assert row[1] == 2
+    assert meter.books.rows["t", ""].runs_by_outcome == {"failed": 2}
     assert retained(meter, "t", "")[2] == 0
 
 
@@ -233,8 +230,8 @@ def test_a_failed_run_is_audited_where_the_pool_pickles_it_anyway() -> None:
     for _ in range(11):
         trace("uuid", (), {}, {})
     grown = meter.books.growth["t", ""]
-    assert grown.row[growth.FAILED] == grown.audits > 5
-    assert meter.books.rows["t", ""][1] == 11
+    assert grown.row.failed_audits == grown.audits > 5
+    assert meter.books.rows["t", ""].runs_by_outcome == {"failed": 11}
 
 
 @pytest.mark.parametrize("audits", [True, False])
@@ -244,25 +241,29 @@ def test_elsewhere_a_failed_run_is_not_measured(audits: bool) -> None:
     for _ in range(3):
         trace("uuid", (), {}, {})
     assert retained(meter, "t", "")[2] == 0
-    assert (meter.books.growth["t", ""].audits, meter.books.growth["t", ""].row[growth.FAILED]) == (
-        0,
-        0,
-    )
+    grown = meter.books.growth["t", ""]
+    assert (grown.audits, grown.row.failed_audits) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("state", "column"), [("RETRY", 2), ("REJECTED", 3), ("IGNORED", 4), ("STRANGE", 1)]
+    ("state", "outcome"),
+    [
+        ("RETRY", "retried"),
+        ("REJECTED", "rejected"),
+        ("IGNORED", "ignored"),
+        ("STRANGE", "failed"),
+    ],
 )
-def test_other_outcomes(state: str, column: int) -> None:
+def test_other_outcomes(state: str, outcome: str) -> None:
     meter = make_meter()
     measured(meter, "t", lambda *_: answer(TraceInfo(state, None)))("uuid", (), {}, {})
-    assert meter.books.rows["t", ""][column] == 1
+    assert meter.books.rows["t", ""].runs_by_outcome == {outcome: 1}
 
 
 def test_a_redelivered_task_that_was_done_already_is_no_run() -> None:
     meter = make_meter()
     measured(meter, "t", lambda *_: trace_ok_t(None, None, None, None))("uuid", (), {}, {})
-    assert (meter.books.rows["t", ""][0], meter.books.rows["t", ""][4]) == (0, 1)
+    assert meter.books.rows["t", ""].runs_by_outcome == {"ignored": 1}
 
 
 def test_what_the_task_raises_passes_and_is_counted() -> None:
@@ -273,7 +274,7 @@ def test_what_the_task_raises_passes_and_is_counted() -> None:
 
     with pytest.raises(SystemExit):
         measured(meter, "t", trace)("uuid", (), {}, {})
-    assert meter.books.rows["t", ""][5] == 1
+    assert meter.books.rows["t", ""].runs_by_outcome == {"aborted": 1}
     assert meter.idle
 
 
@@ -281,9 +282,9 @@ def test_the_time_of_runs_is_summed_by_outcome() -> None:
     meter = make_meter()
     measured(meter, "t", lambda *_: time.sleep(0.01) or answer())("uuid", (), {}, {})
     measured(meter, "t", lambda *_: answer(TraceInfo("FAILURE", KeyError("x"))))("uuid", (), {}, {})
-    succeeded, failed, *others = meter.books.rows["t", ""][tally.SECONDS : tally.GROWTH]
-    assert succeeded >= 0.01 > failed > 0
-    assert not any(others)
+    seconds = meter.books.rows["t", ""].seconds_by_outcome
+    assert seconds.keys() == {"succeeded", "failed"}
+    assert seconds["succeeded"] >= 0.01 > seconds["failed"] > 0
 
 
 def test_runs_that_overlap_are_counted_and_left_out_of_the_memory_figures() -> None:
@@ -302,9 +303,9 @@ def test_runs_that_overlap_are_counted_and_left_out_of_the_memory_figures() -> N
     thread.join()
     for name, runs in (("long", 1), ("short", 3)):
         row = meter.books.rows[name, "celery"]
-        assert row[0] == runs
-        assert sum(row[tally.DELTA : tally.PEAK]) == 0
-        assert sum(meter.books.growth[name, "celery"].row[1:]) == runs - 1, (
+        assert row.runs_by_outcome == {"succeeded": runs}
+        assert sum(row.delta.counts) == 0
+        assert sum(meter.books.growth[name, "celery"].row.figures) == runs, (
             "runs by age and nothing else"
         )
 
@@ -315,7 +316,7 @@ def test_runs_during_the_agents_own_work_are_left_out_of_what_is_retained(audits
     with meter.housekeeping():
         run(meter, lambda: None, times=3)
     row = meter.books.rows["t", "celery"]
-    assert sum(row[tally.DELTA : tally.PEAK]) == 3
+    assert sum(row.delta.counts) == 3
     assert retained(meter)[2] == 0
     run(meter, lambda: None, times=3)
     assert retained(meter)[2] == 3
@@ -341,8 +342,8 @@ def test_a_peak_that_is_gone_at_the_end_is_seen() -> None:
     if not readings.reset_peak():
         pytest.skip("/proc/self/clear_refs may not be written here")
     row = run(make_meter(), lambda: len(bytearray(64 * 1024 * 1024)))
-    assert row[tally.PEAK_SUM] > 60 * 1024 * 1024
-    assert abs(row[tally.DELTA_SUM]) < 32 * 1024 * 1024
+    assert row.peak.sum > 60 * 1024 * 1024
+    assert abs(row.delta.sum) < 32 * 1024 * 1024
 
 
 def test_the_pools_own_memory_limit_still_sees_a_peak_above_it() -> None:
@@ -354,7 +355,7 @@ def test_the_pools_own_memory_limit_still_sees_a_peak_above_it() -> None:
     del peak  # memory is below its mark again, whatever ran in this process before
     row = run(meter, lambda: None)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >= before
-    assert sum(row[tally.PEAK :]) == 0
+    assert sum(row.peak.counts) == 0
 
 
 def test_task_types_beyond_the_cap_are_summed_as_other() -> None:
@@ -362,7 +363,7 @@ def test_task_types_beyond_the_cap_are_summed_as_other() -> None:
     for number in range(10_000):
         measured(meter, f"t{number}", lambda *_: answer())("uuid", (), {}, {})
     assert len(meter.books.rows) == 11
-    assert meter.books.rows[tally.OTHER][0] == 9_990
+    assert meter.books.rows[tally.OTHER].runs == 9_990
     assert meter.books.tasks_folded == 9_990
 
 
@@ -392,7 +393,7 @@ def test_errors_at_the_end_of_a_run_stay_with_the_agent() -> None:
     meter._on_close = fail
     run(meter, lambda: None, times=3)
     assert meter.guard.errors == 3
-    assert meter.books.rows["t", "celery"][0] == 3
+    assert meter.books.rows["t", "celery"].runs == 3
 
 
 def test_a_soft_time_limit_passes() -> None:
@@ -415,7 +416,7 @@ def test_a_soft_time_limit_that_comes_when_the_run_is_over_does_not_fail_it() ->
     meter = make_meter()
     meter._on_close = interrupted
     row = run(meter, lambda: None, times=2)
-    assert row[0] == 2
+    assert row.runs_by_outcome == {"succeeded": 2}
     assert meter.idle
 
 
@@ -426,7 +427,7 @@ def test_tracers_are_wrapped_once_however_often_it_is_asked() -> None:
     for _ in range(3):
         meter.wrap_tasks({"t": task, "never": never_traced})
     task.__trace__("uuid", (), {}, {})
-    assert meter.books.rows["t", ""][0] == 1
+    assert meter.books.rows["t", ""].runs == 1
     assert never_traced.__trace__ is None
 
 
@@ -441,7 +442,7 @@ def test_readings_have_a_share_of_the_time_and_those_taken_stand_for_the_others(
     meter.sampling.spend(1e9)
     run(meter, keep, times=100)
     assert retained(meter)[2] == 100
-    blocks, _, runs = growth.retained([meter.books.growth["t", "celery"].row])
+    blocks, _, runs = retained_by([meter.books.growth["t", "celery"].row])
     assert runs == 200
     assert blocks == pytest.approx(51 * runs, rel=0.05), "a tuple and what is in it"
 

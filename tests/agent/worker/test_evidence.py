@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.agent.audit.deep import MAX_NAMES, Dossier
+from celery_memory_exporter.agent.audit.dossier import MAX_NAMES, Dossier
 from celery_memory_exporter.agent.audit.suspicion import FIRST_AGE
-from celery_memory_exporter.agent.heap.containers import ContainerRow
-from celery_memory_exporter.agent.stats import growth
-from celery_memory_exporter.agent.stats.growth import MAX_TYPES, Growth
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
+from celery_memory_exporter.agent.stats.growth import MAX_TYPES, TaskProfile
+from celery_memory_exporter.agent.stats.profile import WIDTH, Column, Failed, ProfileRow
 from celery_memory_exporter.agent.worker import evidence
 from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.evidence import (
@@ -29,6 +29,7 @@ from celery_memory_exporter.agent.worker.evidence import (
 )
 from celery_memory_exporter.common.names import short_name
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
+from tests.agent.profiles import profile_row, set_figures
 
 PID = 2**22
 WIDEST = ("x", "é", "語", "\U0001f40d", "\ud800", "<>")
@@ -44,7 +45,7 @@ def full_dossier(letter: str) -> Dossier:
 
 
 def told(
-    grown: Growth, dossier: Dossier | None, rows: dict[str, ContainerRow] | None = None
+    grown: TaskProfile, dossier: Dossier | None, rows: dict[str, GrowingContainer] | None = None
 ) -> Words:
     words = Words()
     for kind, _, _, _, *rest in records(PID, ("t", "q"), grown, dossier, rows or {}):
@@ -54,12 +55,12 @@ def told(
 
 @pytest.mark.parametrize("letter", WIDEST)
 def test_every_record_fits_the_pipe_with_the_longest_names(letter: str) -> None:
-    grown = Growth()
-    grown.row = array("d", [math.pi] * growth.SIZE)
+    grown = TaskProfile()
+    grown.row = ProfileRow.from_bytes(array("d", [math.pi] * ProfileRow.SIZE).tobytes())
     grown.add_survivors({f"{number}" + letter * 500: 2**60 for number in range(MAX_TYPES)})
     dossier = full_dossier(letter)
     rows = {
-        path: ContainerRow(path, "SimpleQueue", 2**60, 2**60, 2**60) for path in dossier.holders
+        path: GrowingContainer(path, "SimpleQueue", 2**60, 2**60, 2**60) for path in dossier.holders
     }
     key = short_name(letter * 500), short_name(letter * 500)
     channel = Channel()
@@ -71,14 +72,14 @@ def test_every_record_fits_the_pipe_with_the_longest_names(letter: str) -> None:
 
 def test_a_process_that_was_not_looked_at_deeply_tells_no_more_than_its_runs() -> None:
     for dossier in (None, Dossier()):
-        assert [record[0] for record in records(PID, ("t", "q"), Growth(), dossier, {})] == [
+        assert [record[0] for record in records(PID, ("t", "q"), TaskProfile(), dossier, {})] == [
             "growth",
             "survivors",
         ]
 
 
 def test_what_is_told_is_what_was_found() -> None:
-    grown = Growth()
+    grown = TaskProfile()
     grown.add_audit(grown.begin(), 5, 50)
     grown.add_survivors({"shop.Cart": 7})
     dossier = Dossier(audits=3)
@@ -86,8 +87,10 @@ def test_what_is_told_is_what_was_found() -> None:
     dossier.add_holder("shop.CARTS", "list", 2.0)
     dossier.add_holder("shop.GONE", "dict", 1.0)
     dossier.paths["shop.CARTS[...]"] = 2
-    words = told(grown, dossier, {"shop.CARTS": ContainerRow("shop.CARTS", "list", 100, 90, 1_000)})
-    assert words.row == grown.row
+    words = told(
+        grown, dossier, {"shop.CARTS": GrowingContainer("shop.CARTS", "list", 100, 90, 1_000)}
+    )
+    assert words.row.figures == grown.row.figures
     assert words.survivors == {"shop.Cart": 7}
     assert (words.deep_audits, words.sites, words.paths) == (
         3,
@@ -102,7 +105,7 @@ def test_what_is_told_is_what_was_found() -> None:
 
 @given(st.dictionaries(st.text(max_size=200), st.integers(1, 2**40), max_size=MAX_TYPES))
 def test_the_most_frequent_survivors_are_told(survivors: dict[str, int]) -> None:
-    grown = Growth()
+    grown = TaskProfile()
     grown.add_survivors(survivors)
     got = told(grown, None).survivors
     assert len(got) <= NAMES
@@ -114,13 +117,13 @@ def test_the_most_frequent_survivors_are_told(survivors: dict[str, int]) -> None
 
 
 def test_names_that_are_equal_when_cut_add_up() -> None:
-    grown = Growth()
+    grown = TaskProfile()
     grown.add_survivors({"m" * NAME_BYTES + "a": 70, "m" * NAME_BYTES + "b": 30})
     assert told(grown, None).survivors == {"m" * NAME_BYTES: 100}
 
 
 def test_a_repeated_word_replaces_the_earlier_one() -> None:
-    grown = Growth()
+    grown = TaskProfile()
     words = Words()
     for _ in range(3):
         grown.add_survivors({"shop.Cart": 1})
@@ -145,9 +148,13 @@ def test_how_containers_filled_up_adds_up_age_by_age_and_goes_with_its_container
 def test_a_container_that_has_outgrown_its_limit_in_one_process_has_none() -> None:
     held = Dossier(audits=1)
     held.add_holder("shop.HELD", "list", 1.0)
-    young = told(Growth(), held, {"shop.HELD": ContainerRow("shop.HELD", "list", 300, 300, 500)})
-    old = told(Growth(), held, {"shop.HELD": ContainerRow("shop.HELD", "list", 900, 900, None)})
-    unknown = told(Growth(), held, {})
+    young = told(
+        TaskProfile(), held, {"shop.HELD": GrowingContainer("shop.HELD", "list", 300, 300, 500)}
+    )
+    old = told(
+        TaskProfile(), held, {"shop.HELD": GrowingContainer("shop.HELD", "list", 900, 900, None)}
+    )
+    unknown = told(TaskProfile(), held, {})
     for parts in ([young, old], [old, young], [young, faded(together([old]))], [old, unknown]):
         (holder,) = evidence.to_evidence(together(parts), 1.0, None, None).holders
         assert holder.limit is None
@@ -158,17 +165,17 @@ def test_a_container_that_has_outgrown_its_limit_in_one_process_has_none() -> No
 # --- several processes --------------------------------------------------------------------------
 
 FIGURES = st.integers(0, 10**6)
-ROW_OF = st.lists(st.integers(0, 1_000), min_size=growth.WIDTH, max_size=growth.WIDTH)
+ROW_OF = st.lists(st.integers(0, 1_000), min_size=WIDTH, max_size=WIDTH)
 NAME = st.sampled_from("abc")
 
 
 @st.composite
 def witnesses(draw: st.DrawFn) -> Words:
     """One process's words, of so many runs that it is a witness."""
-    row = growth.new_row()
-    start = FIRST_AGE * growth.WIDTH
-    row[start : start + growth.WIDTH] = array("d", draw(ROW_OF))
-    row[start + growth.AUDITED] += evidence.WITNESS_RUNS
+    row = ProfileRow()
+    start = FIRST_AGE * WIDTH
+    row.figures[start : start + WIDTH] = array("d", draw(ROW_OF))
+    row.figures[start + Column.AUDITED] += evidence.WITNESS_RUNS
     return Words(
         row=row,
         survivors=draw(st.dictionaries(NAME, FIGURES)),
@@ -186,7 +193,7 @@ def flat(words: Words) -> dict[object, float]:
     holders = {("items", path): each[1] for path, each in words.holders.items()}
     holders |= {("growth", path): each[2] for path, each in words.holders.items()}
     figures = {"deep": words.deep_audits, "witnesses": words.witnesses, "growing": words.growing}
-    row = {("row", at): value for at, value in enumerate(words.row)}
+    row = {("row", at): value for at, value in enumerate(words.row.figures)}
     return {
         **words.survivors,
         **words.sites,
@@ -221,10 +228,7 @@ def test_to_sum_changes_no_part(parts: list[Words]) -> None:
 
 def after(runs: int, blocks: float = 0.0) -> Words:
     """Words of a process with so many audited runs past start-up."""
-    row = growth.new_row()
-    start = FIRST_AGE * growth.WIDTH
-    row[start + growth.AUDITED], row[start + growth.BLOCKS] = runs, runs * blocks
-    return Words(row=row)
+    return Words(row=profile_row(FIRST_AGE, audited=runs, blocks=runs * blocks))
 
 
 def test_a_process_is_one_witness_and_speaks_for_a_leak_when_its_runs_left_something() -> None:
@@ -243,7 +247,7 @@ def test_young_processes_are_no_witness_together() -> None:
 
 def test_descriptors_speak_for_a_leak() -> None:
     words = after(10)
-    words.row[FIRST_AGE * growth.WIDTH + growth.FDS] = 10
+    set_figures(words.row, FIRST_AGE, fds=10)
     assert together([words]).growing == 1
 
 
@@ -288,20 +292,14 @@ def test_generations_without_end_weigh_no_more_than_twenty() -> None:
     (total,) = gone
     assert total.witnesses == pytest.approx(FADE / (1 - FADE), rel=0.01)
     assert total.growing == total.witnesses
-    start = FIRST_AGE * growth.WIDTH
-    assert total.row[start + growth.BLOCKS] / total.row[start + growth.AUDITED] == pytest.approx(
-        20.0
-    )
+    row = total.row
+    assert row[FIRST_AGE, Column.BLOCKS] / row[FIRST_AGE, Column.AUDITED] == pytest.approx(20.0)
 
 
 def test_evidence_for_the_report() -> None:
     words = together([after(100, blocks=20.0)])
-    words.row[FIRST_AGE * growth.WIDTH + growth.RUNS] = 100
-    words.row[growth.FAILED], words.row[growth.FAILED_BLOCKS], words.row[growth.FAILED_NATIVE] = (
-        2,
-        3,
-        4,
-    )
+    figures = set_figures(words.row, FIRST_AGE, runs=100).figures
+    figures[Failed.AUDITS], figures[Failed.BLOCKS], figures[Failed.NATIVE] = 2, 3, 4
     words.survivors = {"shop.Cart": 2.6}
     words.sites = {("bytes", "shop.py:1"): 64.04, ("threads", "shop.py:2"): 99.0}
     words.holders = {"shop.CARTS": ("list", 10, 2.0, None), "shop.b": ("dict", 1, 5.0, 7)}

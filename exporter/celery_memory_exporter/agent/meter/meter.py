@@ -40,8 +40,8 @@ from celery_memory_exporter.agent.meter.answers import ABORTED, SUCCEEDED
 from celery_memory_exporter.agent.meter.books import TRACEBACK_BLOCKS, Bias, Books
 from celery_memory_exporter.agent.meter.run import Run
 from celery_memory_exporter.agent.meter.tracer import MEASURED_CODE, measured
-from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.profile import WARM_AGE, Column, ProfileRow
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.stats.tally import TaskKey
 from celery_memory_exporter.common.names import short_name
@@ -134,7 +134,7 @@ class Meter:
             self._running += 1
             run.epoch, run.work = self._epoch, self._work
             run.alone = self._running == 1
-            run.start = run.growth.begin()
+            run.age = run.growth.begin()
         self._choose(run)
         run.rss = self._readings.rss()
         run.peak_reset = run.alone and self._reset_peak(run.rss or 0)
@@ -142,7 +142,7 @@ class Meter:
             self._on_open(name, run.rss)
         if run.deep:
             self.deep.begin(run.key)
-        past_start = run.alone and run.start >= growth.WARM
+        past_start = run.alone and run.age >= WARM_AGE
         run.sizes = self.containers.sizes() if self.containers is not None and past_start else None
         self.overhead_seconds += time.perf_counter() - run.begun
         if run.audited:
@@ -207,9 +207,9 @@ class Meter:
             self._book(run, answer, begun)
             if self.containers is not None and run.alone and run.sizes is not None:
                 self.containers.add_items(run.key[0], run.sizes)
-            if run.alone and self.deep.suspects:
-                self.deep.mark(run.key, run.growth, run.start)
-                self.deep.rest(self._busy())
+            if run.alone and self.deep.has_suspects:
+                self.deep.mark(run.key, run.growth, run.age)
+                self.deep.search(self._busy())
         finally:
             if self._on_close is not None:
                 self._on_close(run.key)
@@ -228,7 +228,7 @@ class Meter:
         with self._lock:
             run.alone = run.alone and self._epoch == run.epoch
             undisturbed = run.alone and run.work == self._work
-            self.books.add(run, begun - run.begun)
+            run.row.add_run(run.outcome, begun - run.begun)
             if run.alone:
                 self.last_peak = self._readings.peak()
                 self.books.add_memory(run, rss, self.last_peak)
@@ -355,10 +355,10 @@ class Meter:
         for _ in range(CALIBRATION_RUNS):
             trace("", (), {}, None)
             grown = self.books.growth["", ""]
-            if grown.row[growth.AUDITED]:
-                samples.append((grown.row[growth.BLOCKS], grown.row[growth.NATIVE]))
-            elif grown.row[growth.SAMPLED]:
-                samples.append((grown.row[growth.SAMPLED_BYTES] / MEAN_BLOCK_BYTES, 0.0))
-            grown.runs, grown.next_audit, grown.row = 0, 0, growth.new_row()
+            if grown.row[0, Column.AUDITED]:
+                samples.append((grown.row[0, Column.BLOCKS], grown.row[0, Column.NATIVE]))
+            elif grown.row[0, Column.SAMPLED]:
+                samples.append((grown.row[0, Column.SAMPLED_BYTES] / MEAN_BLOCK_BYTES, 0.0))
+            grown.runs, grown.next_audit, grown.row = 0, 0, ProfileRow()
         self.books.clear()
         return Bias(*map(statistics.median, zip(*samples, strict=True))) if samples else Bias()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from celery_memory_exporter.agent.stats.growth import Growth
-from celery_memory_exporter.agent.stats.tally import Row, TaskKey
+from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 
 
 class Run:
@@ -14,6 +14,7 @@ class Run:
     __slots__ = (
         *(
             "active",
+            "age",
             "alone",
             "audited",
             "begun",
@@ -34,7 +35,6 @@ class Run:
             "rss",
             "sampled",
             "sizes",
-            "start",
             "stashed",
             "work",
         ),
@@ -47,10 +47,10 @@ class Run:
     #: Whether it is measured: not where the agent failed.
     opened: bool
     key: TaskKey
-    row: Row
-    growth: Growth
-    #: Where the figures of this run's age start in the growth's row.
-    start: int
+    row: TaskTotals
+    growth: TaskProfile
+    #: Place among ``AGES``.
+    age: int
     begun: float
     #: The process's CPU seconds before an audited run; those of the run when it is over.
     cpu: float

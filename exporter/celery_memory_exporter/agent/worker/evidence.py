@@ -7,21 +7,20 @@ fade: what twenty generations ago was so need not be so today.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from celery_memory_exporter.agent.audit.deep import Dossier
+from celery_memory_exporter.agent.audit.dossier import Dossier
 from celery_memory_exporter.agent.audit.suspicion import steady_sums
-from celery_memory_exporter.agent.heap.containers import ContainerRow
-from celery_memory_exporter.agent.stats import growth, tally
-from celery_memory_exporter.agent.stats.growth import Growth
-from celery_memory_exporter.agent.stats.tally import Row, TaskKey
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
+from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.profile import ProfileRow
+from celery_memory_exporter.agent.stats.row import sum_of
+from celery_memory_exporter.agent.stats.tally import TaskKey
 from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder, Site
 from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: Weight of what a gone process told, each time that another one goes.
 FADE = 0.98
@@ -43,7 +42,7 @@ WITNESS_RUNS = 5
 class Words:
     """What is told of one task type: by one process, or by several together."""
 
-    row: Row = field(default_factory=growth.new_row)
+    row: ProfileRow = field(default_factory=ProfileRow)
     survivors: dict[str, float] = field(default_factory=dict)
     deep_audits: float = 0.0
     #: Those with tracemalloc, and those with a watch over lines.
@@ -84,10 +83,14 @@ def top(amounts: dict[Any, float]) -> dict[Any, float]:
 
 
 def records(
-    pid: int, key: TaskKey, grown: Growth, dossier: Dossier | None, rows: dict[str, ContainerRow]
+    pid: int,
+    key: TaskKey,
+    grown: TaskProfile,
+    dossier: Dossier | None,
+    rows: dict[str, GrowingContainer],
 ) -> Iterator[tuple[Any, ...]]:
     """One process's words, in portions that each fit the pipe."""
-    yield ("growth", pid, *key, grown.row.tobytes())
+    yield ("growth", pid, *key, grown.row.to_bytes())
     yield ("survivors", pid, *key, cut_all(top(dict(grown.survivors)), cut))
     if dossier is None or not dossier.audits:
         return
@@ -106,7 +109,7 @@ def records(
         row, name = rows.get(path), cut(path)
         _, items, grew, limit = held.get(name, ("", 0, 0.0, None))
         if row is not None:
-            limit = UNBOUNDED if row.limit is None else row.limit
+            limit = UNBOUNDED if row.capacity is None else row.capacity
         held[name] = (
             dossier.holders[path][0],
             items + (row.items if row else 0),
@@ -130,7 +133,7 @@ def records(
 def apply(words: Words, kind: str, rest: list[Any]) -> None:
     """Books one of ``records``; each replaces what the process told before."""
     if kind == "growth":
-        words.row = array("d", rest[0])
+        words.row = ProfileRow.from_bytes(rest[0])
     elif kind == "survivors":
         words.survivors = rest[0]
     elif kind == "sites":
@@ -150,7 +153,7 @@ KINDS = ("growth", "survivors", "sites", "holders", "fills")
 def together(parts: Iterable[Words]) -> Words:
     """The sum. Each part that is not a sum itself is one witness."""
     parts = list(parts)
-    total = Words(row=tally.total(part.row for part in parts), summed=True)
+    total = Words(row=sum_of(part.row for part in parts), summed=True)
     for part in parts:
         witnesses, growing = (part.witnesses, part.growing) if part.summed else _testimony(part.row)
         total.witnesses += witnesses
@@ -180,7 +183,7 @@ def faded(words: Words) -> Words:
     """What stays of a process that is gone: its containers are empty, and the rest counts a little
     less."""
     return Words(
-        row=array("d", [value * FADE for value in words.row]),
+        row=words.row.scaled(FADE),
         survivors={name: count * FADE for name, count in top(words.survivors).items()},
         deep_audits=words.deep_audits * FADE,
         traced_audits=words.traced_audits * FADE,
@@ -208,7 +211,7 @@ def _most(
     return dict(sorted(holders.items(), key=lambda item: -item[1][2])[:NAMES])
 
 
-def _testimony(row: Row) -> tuple[float, float]:
+def _testimony(row: ProfileRow) -> tuple[float, float]:
     """Whether the process is a witness, and whether it speaks for something left behind."""
     sums = steady_sums(row)
     if sums.measured < WITNESS_RUNS:
@@ -222,13 +225,11 @@ def to_evidence(
     """For the report."""
     row = words.row
     return Evidence(
-        profile=growth.to_profile(row),
+        profile=row.to_profile(),
         processes=round(words.witnesses, 2),
         growing=round(words.growing, 2),
-        failed_audits=round(row[growth.FAILED], 1),
-        failed_bytes=round(
-            row[growth.FAILED_BLOCKS] * MEAN_BLOCK_BYTES + row[growth.FAILED_NATIVE], 1
-        ),
+        failed_audits=round(row.failed_audits, 1),
+        failed_bytes=round(row.failed_bytes, 1),
         seconds=round(seconds, 1),
         survivors={name: round(count) for name, count in top(words.survivors).items()},
         sites=[

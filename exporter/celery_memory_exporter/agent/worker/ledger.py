@@ -8,17 +8,18 @@ become part of the worker's own when it is gone, without what ended with it (liv
 from __future__ import annotations
 
 import time
-from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from celery_memory_exporter.agent.heap import census
-from celery_memory_exporter.agent.heap.census import TypeRow
-from celery_memory_exporter.agent.heap.containers import ContainerRow
-from celery_memory_exporter.agent.stats import growth, tally
-from celery_memory_exporter.agent.stats.tally import Row, TaskKey
+from celery_memory_exporter.agent.heap.census import TypeCount
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
+from celery_memory_exporter.agent.stats import profile, tally
+from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained
+from celery_memory_exporter.agent.stats.row import sum_of
+from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker import evidence
 from celery_memory_exporter.agent.worker.channel import Record
 from celery_memory_exporter.agent.worker.evidence import Words
@@ -47,12 +48,12 @@ class Account:
     start_ticks: int | None
     #: Monotonic seconds at which it was first seen.
     since: float = field(default_factory=time.monotonic)
-    rows: dict[TaskKey, Row] = field(default_factory=dict)
+    rows: dict[TaskKey, TaskTotals] = field(default_factory=dict)
     words: dict[TaskKey, Words] = field(default_factory=dict)
-    containers: list[ContainerRow] = field(default_factory=list)
+    containers: list[GrowingContainer] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     history: History = field(default_factory=History)
-    types: dict[str, TypeRow] = field(default_factory=dict)
+    types: dict[str, TypeCount] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
     #: Told by a child that ends by itself.
     exit_code: int | None = None
@@ -70,7 +71,7 @@ class Ledger:
         self.costs = Costs()
         self._max_tasks = max_tasks
         self._admitted: set[TaskKey] = {tally.OTHER}
-        self._rows: dict[TaskKey, Row] = {}
+        self._rows: dict[TaskKey, TaskTotals] = {}
         self._words: dict[TaskKey, Words] = {}
 
     def open_account(self, pid: int, slot: int, start_ticks: int | None) -> None:
@@ -90,7 +91,7 @@ class Ledger:
             return
         if kind == "row":
             name, queue, data = rest
-            account.rows[name, queue] = array("d", data)
+            account.rows[name, queue] = TaskTotals.from_bytes(data)
         elif kind == "process":
             account.figures, costs = rest
             account.costs = Costs(*costs)
@@ -100,7 +101,7 @@ class Ledger:
             name, queue, *told = rest
             evidence.apply(account.words.setdefault((name, queue), Words()), kind, told)
         elif kind == "containers":
-            account.containers = [ContainerRow(*row) for row in rest[0]]
+            account.containers = [GrowingContainer(*row) for row in rest[0]]
         elif kind == "bye":
             account.exit_code, account.peak_bytes = rest
 
@@ -115,21 +116,21 @@ class Ledger:
             ] += 1
         for task, row in account.rows.items():
             kept = self._key(task)
-            self._rows[kept] = tally.total([self._rows[kept], row]) if kept in self._rows else row
+            self._rows[kept] = sum_of([self._rows[kept], row]) if kept in self._rows else row
         for task, words in account.words.items():
             kept = self._key(task)
             gone = [self._words[kept]] if kept in self._words else []
             self._words[kept] = evidence.faded(evidence.together([*gone, words]))
         self.costs.add(account.costs)
 
-    def rows(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Row]:
+    def rows(self, extra: Iterable[Account] = ()) -> dict[TaskKey, TaskTotals]:
         """Per task type the sum over the gone, the living and ``extra`` accounts."""
-        grouped: dict[TaskKey, list[Row]] = {key: [row] for key, row in self._rows.items()}
+        grouped: dict[TaskKey, list[TaskTotals]] = {key: [row] for key, row in self._rows.items()}
         for account in [*self.children.values(), *extra]:
             # A copy: in the threads pool the main process's own rows grow meanwhile.
             for key, row in list(account.rows.items()):
                 grouped.setdefault(self._key(key), []).append(row)
-        return {key: tally.total(rows) for key, rows in grouped.items()}
+        return {key: sum_of(rows) for key, rows in grouped.items()}
 
     def words(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Words]:
         """Per task type what all processes tell, gone ones included."""
@@ -139,28 +140,30 @@ class Ledger:
                 grouped.setdefault(self._key(key), []).append(words)
         return {key: evidence.together(parts) for key, parts in grouped.items()}
 
-    def retained(self, extra: Iterable[Account] = ()) -> dict[TaskKey, tuple[float, float, float]]:
+    def retained(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Retained]:
         """Per task type: blocks and native bytes that are left behind in living processes, and the
         runs behind these figures."""
-        rows: dict[TaskKey, list[Row]] = {}
+        rows: dict[TaskKey, list[ProfileRow]] = {}
         for account in [*self.children.values(), *extra]:
             for key, words in account.words.items():
                 rows.setdefault(self._key(key), []).append(words.row)
-        return {key: growth.retained(parts) for key, parts in rows.items()}
+        return {key: profile.retained(parts) for key, parts in rows.items()}
 
-    def containers(self, extra: Iterable[Account] = ()) -> list[ContainerRow]:
+    def containers(self, extra: Iterable[Account] = ()) -> list[GrowingContainer]:
         """Growing containers by path, summed over living processes, the fastest growing first."""
-        by_path: dict[str, ContainerRow] = {}
+        by_path: dict[str, GrowingContainer] = {}
         for account in [*self.children.values(), *extra]:
             for row in account.containers:
-                before = by_path.get(row.path, ContainerRow(row.path, row.kind, 0, 0, row.limit))
+                before = by_path.get(
+                    row.path, GrowingContainer(row.path, row.kind, 0, 0, row.capacity)
+                )
                 by_path[row.path] = replace(
                     row, items=row.items + before.items, growth=row.growth + before.growth
                 )
         return sorted(by_path.values(), key=lambda row: -row.growth)
 
-    def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeRow]:
-        summed: dict[str, TypeRow] = {}
+    def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeCount]:
+        summed: dict[str, TypeCount] = {}
         for account in [*self.children.values(), *extra]:
             for name, (count, grown, recent) in account.types.items():
                 before = summed.get(name, (0, 0, 0))
@@ -188,7 +191,7 @@ class TopTypes:
         self._size = size
         self._members: set[str] = set()
 
-    def choose(self, types: dict[str, TypeRow]) -> list[str]:
+    def choose(self, types: dict[str, TypeCount]) -> list[str]:
         ranked = sorted(types, key=lambda name: (-types[name][2], -types[name][1], name))
         best = set(ranked[: (self._size + 1) // 2])
         self._members = best | (self._members & set(ranked[: self._size]))

@@ -22,6 +22,7 @@ from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import tally
+from celery_memory_exporter.agent.stats.profile import Retained
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.worker import evidence
 from celery_memory_exporter.agent.worker.channel import Channel
@@ -234,7 +235,7 @@ class WorkerAgent:
     @guarded
     def _take_census(self, *, warm: bool) -> None:
         self._census.take(warm=warm)
-        self._self.types = self._census.rows()
+        self._self.types = self._census.types()
 
     def _measure_self(self) -> None:
         now = time.monotonic()
@@ -249,7 +250,7 @@ class WorkerAgent:
 
     def _tell_self(self, meter: Meter) -> None:
         """What children tell through the pipe."""
-        self._self.containers = meter.deep.probe.rows() or self._shares.containers()
+        self._self.containers = meter.deep.probe.containers() or self._shares.containers()
         rows = {row.path: row for row in self._self.containers}
         for key, grown in list(meter.books.growth.items()):
             words = self._self.words.setdefault(key, Words())
@@ -304,7 +305,7 @@ class WorkerAgent:
                 tally.to_report(
                     key,
                     row,
-                    retained=retained.get(key, (0.0, 0.0, 0.0)),
+                    retained=retained.get(key, Retained()),
                     evidence=self._evidence(key, words[key], overlapping, tmpfs)
                     if key in words
                     else None,
@@ -357,7 +358,7 @@ class WorkerAgent:
 
     def _containers(self, accounts: list[Account]) -> list[Container]:
         rows = self.ledger.containers(accounts)[: evidence.NAMES - 1]
-        return [Container(row.path, row.kind, row.items, row.growth, row.limit) for row in rows]
+        return [Container(row.path, row.kind, row.items, row.growth, row.capacity) for row in rows]
 
     def _seconds_of(self, key: tally.TaskKey) -> float:
         """For which the type has been running: since the report before the first one that told of

@@ -25,7 +25,7 @@ from typing import Any
 
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.heap import census
-from celery_memory_exporter.agent.heap.census import TypeRow
+from celery_memory_exporter.agent.heap.census import TypeCount
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats.readings import Readings
@@ -80,7 +80,7 @@ class ChildAgent:
         self._readings = Readings()
         self._memory_limit_bytes = memory_limit_bytes
         self._census = counting
-        self._sent_types: dict[str, TypeRow] = {}
+        self._sent_types: dict[str, TypeCount] = {}
         self._owed: set[TaskKey] = set()
         #: Task types of which there is more to tell than their rows.
         self._untold: set[TaskKey] = set()
@@ -209,7 +209,7 @@ class ChildAgent:
         for key in list(self._owed):
             self._owed.discard(key)
             if not self._channel.send(
-                ("row", self._pid, *key, self.meter.books.rows[key].tobytes())
+                ("row", self._pid, *key, self.meter.books.rows[key].to_bytes())
             ):
                 self._owed.add(key)
                 return
@@ -226,10 +226,10 @@ class ChildAgent:
         """What runs left behind, of the types that ran since; what the pipe does not take is told
         the next time."""
         deep = self.meter.deep
-        rows = {row.path: row for row in deep.probe.rows()}
+        rows = {row.path: row for row in deep.probe.containers()}
         if deep.probe.walks != self._sent_walks:
             told = [
-                (evidence.cut(row.path), row.kind, row.items, row.growth, row.limit)
+                (evidence.cut(row.path), row.kind, row.items, row.growth, row.capacity)
                 for row in rows.values()
             ]
             if self._channel.send(("containers", self._pid, told[: evidence.NAMES])):
@@ -254,15 +254,17 @@ class ChildAgent:
         )
         if below:
             self._readings.reset_peak()
-        for part in parts_of(census.changed(self._census.rows(), self._sent_types)):
+        for part in parts_of(census.changed(self._census.types(), self._sent_types)):
             if not self._channel.send(("types", self._pid, part)):
                 return  # what was not sent differs from what was, and goes with the next census
             self._sent_types = census.known(self._sent_types, part)
 
 
-def parts_of(types: dict[str, TypeRow], room: int = PIPE_BUF - 100) -> Iterator[dict[str, TypeRow]]:
+def parts_of(
+    types: dict[str, TypeCount], room: int = PIPE_BUF - 100
+) -> Iterator[dict[str, TypeCount]]:
     """The rows in portions that each fit one record."""
-    part: dict[str, TypeRow] = {}
+    part: dict[str, TypeCount] = {}
     taken = 0
     for name, row in types.items():
         size = len(name.encode("utf-8", "replace")) + TYPE_OVERHEAD_BYTES

@@ -18,9 +18,8 @@ import threading
 import time
 from collections.abc import Iterable
 
-from celery_memory_exporter.agent.heap.containers import ContainerRow, Probe
+from celery_memory_exporter.agent.heap.containers import GrowingContainer, Probe
 from celery_memory_exporter.agent.meter.meter import Meter
-from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.worker.ledger import Account
 from celery_memory_exporter.common.evidence import Estimate, Holder
@@ -102,8 +101,8 @@ class Shares:
         if self._meter is not None:
             self._probe.work(WALK_SECONDS)
 
-    def containers(self) -> list[ContainerRow]:
-        return self._probe.rows()
+    def containers(self) -> list[GrowingContainer]:
+        return self._probe.containers()
 
     def sizes(self) -> dict[str, int]:
         """Items of the containers that grow, to be read at both ends of a run."""
@@ -118,7 +117,7 @@ class Shares:
     def holders(self, name: str) -> list[Holder]:
         """Containers that grow with this task type's runs, the fastest first."""
         held = []
-        for row in self._probe.rows():
+        for row in self._probe.containers():
             added = self._added.get((row.path, name))
             share = added.estimate() if added is not None else None
             if share is not None and share.per_run >= max(
@@ -126,7 +125,12 @@ class Shares:
             ):
                 held.append(
                     Holder(
-                        row.path, row.kind, row.items, share.per_run * share.runs, row.limit, share
+                        row.path,
+                        row.kind,
+                        row.items,
+                        share.per_run * share.runs,
+                        row.capacity,
+                        share,
                     )
                 )
         return sorted(held, key=lambda holder: -holder.growth)
@@ -144,7 +148,7 @@ class Shares:
         runs: dict[str, int] = {}
         for account in accounts:
             for (name, _), row in list(account.rows.items()):
-                runs[name] = runs.get(name, 0) + tally.runs_of(row)
+                runs[name] = runs.get(name, 0) + row.runs
         # A child that is gone took its runs along: what it ran last is not known to this interval.
         ran = {
             name: count - self._runs.get(name, 0)

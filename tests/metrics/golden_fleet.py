@@ -22,7 +22,7 @@ BUILD = Build("0.1.0", "3.11.7", "5.7.0")
 
 
 def fixed_fleet() -> Snapshot:
-    fleet = Fleet(Rules(samples.BOOT, Limits(tasks=2)))
+    fleet = Fleet(Rules(samples.BOOT, Limits(tasks_per_worker=2)))
     tell_reports(fleet)
     tell_events(fleet)
     tell_queues(fleet)

@@ -11,7 +11,6 @@ from celery_memory_exporter.agent.audit.suspicion import (
     suspicion_of,
 )
 from celery_memory_exporter.agent.stats.growth import FREE_LIST_BYTES, TaskProfile
-from celery_memory_exporter.agent.stats.profile import to_profile
 from celery_memory_exporter.common.evidence import AGES
 from celery_memory_exporter.common.left_behind import SUSPICION
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
@@ -72,7 +71,7 @@ def test_the_sums_are_those_of_the_profile_that_is_reported() -> None:
     grown.add_kernel(FIRST_AGE, 1, 2, 3, 4096)
     grown.add_garbage(FIRST_AGE, 5.0, 6.0)
     grown.add_sample(grown.begin(), 0.0, 2.0 * FREE_LIST_BYTES, only_large=True)
-    profile = to_profile(grown.row)
+    profile = grown.row.to_profile()
     for column, total in steady_sums(grown.row)._asdict().items():
         assert total == sum(getattr(profile, column)[FIRST_AGE:]), column
 

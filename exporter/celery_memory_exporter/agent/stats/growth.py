@@ -1,6 +1,6 @@
 """What the runs of one task type left behind in one process: booked run by run, at each run's age.
 
-Adding finds its column by a name of this module, bound once (see ``row``).
+Adding finds its column by a number of this module, bound once (see ``row``).
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ LARGE_NATIVE_BYTES = 64 * 1024
 #: Object types told per task type.
 MAX_TYPES = 40
 
-_RUNS, _AUDITED, _BLOCKS, _NATIVE = Column.RUNS, Column.AUDITED, Column.BLOCKS, Column.NATIVE
-_SQUARES, _LARGE, _LARGE_SQUARES = Column.SQUARES, Column.LARGE, Column.LARGE_SQUARES
-_FDS, _THREADS, _CHILDREN = Column.FDS, Column.THREADS, Column.CHILDREN
-_SHARED, _SHARED_RISES = Column.SHARED, Column.SHARED_RISES
-_GARBAGE_BLOCKS, _GARBAGE_NATIVE = Column.GARBAGE_BLOCKS, Column.GARBAGE_NATIVE
-_SAMPLED, _SAMPLED_BYTES = Column.SAMPLED, Column.SAMPLED_BYTES
-_SAMPLED_SQUARES = Column.SAMPLED_SQUARES
+_RUNS, _AUDITED = int(Column.RUNS), int(Column.AUDITED)
+_BLOCKS, _NATIVE, _SQUARES = int(Column.BLOCKS), int(Column.NATIVE), int(Column.SQUARES)
+_LARGE, _LARGE_SQUARES = int(Column.LARGE), int(Column.LARGE_SQUARES)
+_FDS, _THREADS, _CHILDREN = int(Column.FDS), int(Column.THREADS), int(Column.CHILDREN)
+_SHARED, _SHARED_RISES = int(Column.SHARED), int(Column.SHARED_RISES)
+_GARBAGE_BLOCKS, _GARBAGE_NATIVE = int(Column.GARBAGE_BLOCKS), int(Column.GARBAGE_NATIVE)
+_SAMPLED, _SAMPLED_BYTES = int(Column.SAMPLED), int(Column.SAMPLED_BYTES)
+_SAMPLED_SQUARES = int(Column.SAMPLED_SQUARES)
 
 
 class TaskProfile:

@@ -5,8 +5,8 @@ own book-keeping does not show in the live blocks that it measures; a whole row 
 pipe as bytes; rows of several processes add up column by column.
 
 What the columns are, each kind of row says (``tally``, ``profile``). Whoever adds to a row in each
-run of a task binds the column's name once: to look a member up in its ``IntEnum`` takes some 0.1 µs
-before Python 3.12.
+run of a task binds the column's number to a name, once: to look a member up in its ``IntEnum``
+takes some 0.1 µs before Python 3.12, and to add with it is slower than with a plain number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Totals of one task type on one queue: what its runs came to, cumulative, cheap to add to and to
 send.
 
-Adding finds its column by a name of this module, bound once (see ``row``).
+Adding finds its column by a number of this module, bound once (see ``row``).
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ class Column(IntEnum):
     END = PEAK + len(PEAK_BYTES) + 1
 
 
-_RUNS, _SECONDS = Column.RUNS, Column.SECONDS
-_GROWN, _RELEASED, _AUDITED = Column.GROWN, Column.RELEASED, Column.AUDITED
-_DELTA, _DELTA_SUM, _PEAK, _PEAK_SUM = Column.DELTA, Column.DELTA_SUM, Column.PEAK, Column.PEAK_SUM
+_RUNS, _SECONDS = int(Column.RUNS), int(Column.SECONDS)
+_GROWN, _RELEASED, _AUDITED = int(Column.GROWN), int(Column.RELEASED), int(Column.AUDITED)
+_DELTA_SUM, _DELTA = int(Column.DELTA_SUM), int(Column.DELTA)
+_PEAK_SUM, _PEAK = int(Column.PEAK_SUM), int(Column.PEAK)
 
 
 class TaskTotals(Row):

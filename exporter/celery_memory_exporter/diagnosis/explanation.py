@@ -19,12 +19,13 @@ from celery_memory_exporter.diagnosis.rules import (
 )
 from celery_memory_exporter.diagnosis.verdict import Cleared, ObjectRate, SiteRate, Suspect
 
-#: What the allocator keeps is told from this on.
+#: Resident memory that stays while live memory does not: from so much on, it is worth a word.
 LEAST_KEPT_BYTES = 8 * 1024 * 1024.0
 MOST_NAMES = 5
 
 
 def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
+    """The suspect, with all that is known of what it leaves behind."""
     task, evidence = case.task, case.evidence
     first = classes[0]
     per_run = bytes_of(case, first)
@@ -102,13 +103,14 @@ def object_rates(evidence: Evidence) -> tuple[ObjectRate, ...]:
 
 def ranked(per_run: dict[str, float], least: float) -> tuple[ObjectRate, ...]:
     """The application's own types first, which say more than the lists and dicts that they are made
-    of."""
+    of; without those below ``least`` a run."""
     rates = [ObjectRate(name, round(rate, 2)) for name, rate in per_run.items()]
     rates.sort(key=lambda rate: ("." not in rate.type, -rate.per_run))
     return tuple([rate for rate in rates if rate.per_run >= least][:MOST_NAMES])
 
 
 def sites_of(case: Case) -> tuple[SiteRate, ...]:
+    """Lines of Python's memory first, without those that made next to none of it."""
     sites = sorted(case.evidence.sites, key=lambda site: (site.figure != "bytes", -site.amount))
     least = 0.02 * sum(site.amount for site in sites if site.figure == "bytes")
     return tuple(

@@ -1,13 +1,9 @@
-"""The agent's small parts, by values."""
+"""The agent's parts in the worker, by values."""
 
 from __future__ import annotations
 
-import gc
-import logging
 import marshal
 import os
-import sys
-import threading
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -18,64 +14,15 @@ from celery.app.trace import trace_ok_t
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.agent.guard import Guard, guarded
-from celery_memory_exporter.agent.heap import census
-from celery_memory_exporter.agent.heap.census import Census, changed, type_name
+from celery_memory_exporter.agent.heap.census import Census
 from celery_memory_exporter.agent.heap.containers import ContainerRow
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import growth, tally
-from celery_memory_exporter.agent.stats.readings import KeptFile, Readings
 from celery_memory_exporter.agent.worker.channel import PIPE_BUF, STATES_PER_SLOT, Channel
 from celery_memory_exporter.agent.worker.evidence import FADE
 from celery_memory_exporter.agent.worker.ledger import Ledger, TopTypes
 from celery_memory_exporter.agent.worker.pool_child import ChildAgent, parts_of
-
-# --- tally ---------------------------------------------------------------------------------------
-
-
-def test_observations_land_in_their_buckets() -> None:
-    row = tally.new_row()
-    for size in (-1.0, 0.0, 1.0, 1e12):
-        tally.observe_delta(row, size)
-    report = tally.to_report(
-        ("t", "q"), row, retained=(1.5, 2.5, 3.0), evidence=None, native=True, peak=True
-    )
-    bounds = tally.DELTA_BYTES
-    assert report.delta.counts[bounds.index(0.0)] == 2
-    assert report.delta.counts[bounds.index(0.0) + 1] == 1
-    assert report.delta.counts[-1] == 1
-    assert (report.growth_bytes, report.release_bytes, report.delta.sum) == (1e12 + 1, 1.0, 1e12)
-    assert (report.retained_blocks, report.retained_native_bytes, report.retained_runs) == (
-        1.5,
-        2.5,
-        3,
-    )
-
-
-def test_what_the_system_cannot_measure_is_absent() -> None:
-    report = tally.to_report(
-        ("t", "q"),
-        tally.new_row(),
-        retained=(0.0, 0.0, 0.0),
-        evidence=None,
-        native=False,
-        peak=False,
-    )
-    assert (report.retained_native_bytes, report.peak) == (None, None)
-
-
-@given(
-    st.lists(
-        st.lists(st.integers(0, 2**30), min_size=tally.WIDTH, max_size=tally.WIDTH),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_totals_are_the_sums_in_any_order(rows: list[list[int]]) -> None:
-    arrays = [array("d", row) for row in rows]
-    assert tally.total(arrays) == tally.total(reversed(arrays))
-    assert list(tally.total(arrays)) == [sum(column) for column in zip(*rows, strict=True)]
 
 
 def test_a_row_fits_the_pipe_with_the_longest_names() -> None:
@@ -223,20 +170,6 @@ def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
     assert ledger.retained() == {("t", "q"): (40, 0, 4)}, "the living child's mean for all its runs"
     assert (ledger.started, dict(ledger.exited), ledger.lost) == (2, {"tasks": 1}, {})
     assert (ledger.costs.seconds, ledger.costs.errors, ledger.costs.tasks_folded) == (0.5, 1, 2)
-
-
-def test_a_logging_handler_that_fails_fails_no_task() -> None:
-    class Broken(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            raise ConnectionError("the log server is gone")
-
-    logger, handler, guard = logging.getLogger("celery_memory_exporter.agent"), Broken(), Guard()
-    logger.addHandler(handler)
-    try:
-        guard.note("a test")
-    finally:
-        logger.removeHandler(handler)
-    assert guard.errors == 1
 
 
 def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
@@ -430,123 +363,6 @@ def test_the_last_words_are_all_that_is_owed_and_the_end() -> None:
     assert pipe.sent[-1][2] == 155
 
 
-# --- census -------------------------------------------------------------------------------------
-
-
-class Entry:
-    """Something to count."""
-
-
-def test_growth_is_the_true_number() -> None:
-    counting = Census(15.0, pause_seconds=60.0)
-    counting.take(warm=False)
-    kept = [Entry() for _ in range(123)]
-    counting.take(warm=True)
-    name = f"{__name__}.Entry"
-    assert counting.rows()[name] == (123, 123, 0), (
-        "what came before the end of the warm-up is growth, but ranks nobody"
-    )
-    kept += [Entry() for _ in range(7)]
-    counting.take(warm=True)
-    assert counting.rows()[name] == (130, 130, 7)
-
-
-def test_a_census_keeps_nothing_alive() -> None:
-    import weakref
-
-    class Doomed:
-        pass
-
-    counting = Census(15.0, pause_seconds=60.0)
-    held = Doomed()
-    ghost = weakref.ref(Doomed)
-    counting.take(warm=True)
-    del held, Doomed
-    gc.collect()
-    assert ghost() is None
-
-
-def test_within_a_pause_budget_every_kth_object_is_counted_and_scaled() -> None:
-    kept = [Entry() for _ in range(20_000)]
-    counting = Census(15.0, pause_seconds=0.0)
-    counting.take(warm=True)
-    assert counting.counts[f"{__name__}.Entry"] == len(kept), (
-        "the first census, before any task runs, is exact"
-    )
-    counting._cost = 1e-6
-    counting.take(warm=True)
-    assert min(counting.counts.values()) > 1
-    assert 0.8 < counting.counts[f"{__name__}.Entry"] / len(kept) < 1.2
-
-
-def test_when_a_census_is_due() -> None:
-    counting = Census(least_seconds=1000.0, pause_seconds=1.0)
-    assert counting.due(0.0, idle=False)
-    counting.take(warm=True)
-    assert not counting.due(counting._busy_due - 1, idle=False)
-    assert counting.due(counting._busy_due, idle=False)
-    assert counting._idle_due < counting._busy_due
-
-
-def test_types_are_named_past_their_own_ideas_of_a_name() -> None:
-    class Meta(type):
-        def __getattribute__(cls, name: str) -> Any:
-            raise TypeError("no name for you")
-
-    class Odd(metaclass=Meta):
-        __module__ = 5  # type: ignore[assignment]
-
-    assert type_name(Odd).endswith("Odd")
-    assert type_name(dict) == "dict"
-    assert type_name(Entry) == f"{__name__}.Entry"
-
-
-def test_lazy_proxies_are_not_executed() -> None:
-    class Proxy:
-        def __getattribute__(self, name: str) -> Any:
-            raise AssertionError("executed")
-
-        @property  # type: ignore[misc]
-        def __class__(self) -> type:
-            raise AssertionError("executed")
-
-    proxies = [Proxy() for _ in range(3)]
-    counting = Census(15.0, pause_seconds=60.0)
-    counting.take(warm=True)
-    assert counting.counts[type_name(type(proxies[0]))] == 3
-
-
-def test_classes_that_cannot_be_hashed_are_counted() -> None:
-    class Meta(type):
-        def __eq__(cls, other: object) -> bool:
-            return False
-
-        __hash__ = None  # type: ignore[assignment]
-
-    class Odd(metaclass=Meta):
-        pass
-
-    kept = [Odd() for _ in range(3)]
-    counting = Census(15.0, pause_seconds=60.0)
-    counting.take(warm=True)
-    assert counting.counts[type_name(type(kept[0]))] == 3
-
-
-def test_a_census_that_is_off_counts_nothing() -> None:
-    counting = Census(15.0, pause_seconds=60.0, enabled=False)
-    counting.take(warm=True)
-    assert not counting.due(1e9, idle=True)
-    assert (counting.objects, counting.rows()) == (None, {})
-
-
-def test_endless_new_types_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(census, "MAX_TYPES", 10)
-    counting = Census(15.0, pause_seconds=60.0)
-    counting.take(warm=True)
-    assert len(counting.counts) == 11
-    assert counting.counts["other"] > 0
-
-
 @given(
     st.dictionaries(
         st.text(max_size=200), st.tuples(st.integers(), st.integers(), st.integers()), max_size=60
@@ -560,167 +376,3 @@ def test_types_go_in_portions_that_fit_a_record(types: dict[str, tuple[int, int,
     parts = list(parts_of(bounded))  # type: ignore[arg-type]
     assert {name: row for part in parts for name, row in part.items()} == bounded
     assert all(len(marshal.dumps(("types", 2**31, part))) < PIPE_BUF for part in parts)
-
-
-ROWS = st.dictionaries(
-    st.sampled_from("abcdef"), st.tuples(st.integers(1, 9), st.integers(), st.integers())
-)
-
-
-@given(st.lists(ROWS, max_size=5))
-def test_a_receiver_of_changes_knows_all_rows(
-    censuses: list[dict[str, tuple[int, int, int]]],
-) -> None:
-    sent: dict[str, tuple[int, int, int]] = {}
-    for rows in censuses:
-        sent = census.known(sent, changed(rows, sent))
-        assert sent == rows, "and holds nothing of types that are gone"
-
-
-# --- readings -----------------------------------------------------------------------------------
-
-
-def test_readings_of_this_process() -> None:
-    readings = Readings()
-    rss = readings.rss()
-    assert rss is not None
-    kept = bytearray(32 * 1024 * 1024)
-    after = readings.rss()
-    assert after is not None
-    assert after - rss > 16 * 1024 * 1024
-    del kept
-
-
-def test_native_bytes_follow_malloc_where_glibc_tells() -> None:
-    readings = Readings()
-    before = readings.native_live()
-    if before is None:
-        pytest.skip("no mallinfo2 here: musl, an old glibc, or another allocator")
-    kept = bytearray(1_000_000)
-    after = readings.native_live()
-    assert after is not None
-    assert 990_000 < after - before < 1_100_000
-    del kept
-
-
-def test_what_cannot_be_opened_is_absent() -> None:
-    file = KeptFile("/proc/self/no-such-file", os.O_RDONLY)
-    assert (file.read(), file.write(b"x")) == (None, False)
-
-
-def test_a_kept_file_never_writes_into_somebody_elses(tmp_path: Path) -> None:
-    (tmp_path / "ours").touch()
-    file = KeptFile(str(tmp_path / "ours"), os.O_WRONLY)
-    assert file._fd is not None
-    users = os.open(tmp_path / "users-own", os.O_CREAT | os.O_RDWR)
-    os.dup2(users, file._fd)
-    os.write(users, b"1 2 3")
-    assert not file.write(b"5")
-    assert (tmp_path / "users-own").read_bytes() == b"1 2 3"
-
-
-def test_a_file_of_the_tasks_own_is_not_taken_for_a_reading(tmp_path: Path) -> None:
-    readings = Readings()
-    assert readings.rss()
-    (tmp_path / "users-own").write_bytes(b"1 2 3")
-    users = os.open(tmp_path / "users-own", os.O_RDONLY)
-    assert readings._statm._fd is not None
-    os.dup2(users, readings._statm._fd)
-    assert readings.rss() is None
-    assert readings.shared() is None
-
-
-def test_descriptors_threads_and_children_are_counted() -> None:
-    readings = Readings()
-    before = readings.fds(), readings.threads(), readings.children()
-    leave = threading.Event()
-    thread = threading.Thread(target=leave.wait)
-    thread.start()
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    after = readings.fds(), readings.threads(), readings.children()
-    leave.set()
-    thread.join()
-    os.waitpid(pid, 0)
-    os.close(read)
-    os.close(write)
-    assert [new - old for new, old in zip(after, before, strict=True)] == [2, 1, 1], (
-        "a child that nobody waited for counts"
-    )
-
-
-# --- guard and settings -------------------------------------------------------------------------
-
-
-class Part:
-    def __init__(self) -> None:
-        self.guard = Guard()
-
-    @guarded
-    def fail(self) -> int:
-        raise RuntimeError("inside the agent")
-
-    @guarded
-    def stop(self) -> None:
-        raise SystemExit
-
-
-def test_the_agents_errors_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    part = Part()
-    assert [part.fail(), part.fail(), part.fail()] == [None] * 3
-    assert part.guard.errors == 3
-    assert len(caplog.records) == 1
-
-
-def test_the_workers_own_way_to_stop_passes() -> None:
-    with pytest.raises(SystemExit):
-        Part().stop()
-
-
-def test_settings_from_the_environment() -> None:
-    settings = Settings.from_environment(
-        {
-            "CELERY_MEMORY_INTERVAL_SECONDS": "2",
-            "CELERY_MEMORY_EVENTS_URL": "redis://e",
-            "CELERY_MEMORY_ENABLED": "off",
-        }
-    )
-    assert (settings.interval_seconds, settings.events_url, settings.enabled) == (
-        2.0,
-        "redis://e",
-        False,
-    )
-
-
-def test_a_setting_that_cannot_be_read_keeps_its_default_and_is_told(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        settings = Settings.from_environment(
-            {
-                "CELERY_MEMORY_INTERVAL_SECONDS": "soon",
-                "CELERY_MEMORY_MAX_TASKS": "0",
-                "CELERY_MEMORY_ENABLED": "",
-                "CELERY_MEMORY_EVENTS_URL": "redis://:s3/cret@h/0",
-            }
-        )
-    assert settings == Settings()
-    assert len(caplog.records) == 3
-    assert "s3" not in caplog.text
-
-
-def test_the_agent_loads_the_standard_library_and_celery_only() -> None:
-    import subprocess
-
-    code = (
-        "import sys, celery_memory_exporter.autoload, "
-        "celery_memory_exporter.agent.worker.main_process;"
-        "print([name for name in ('psutil', 'prometheus_client', 'objgraph', 'uvicorn') if name in "
-        "sys.modules])"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert shown.strip() == "[]"

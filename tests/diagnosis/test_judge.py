@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import Growth
-from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
+from celery_memory_exporter.agent.worker.evidence import TaskEvidence, to_evidence, together
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import (
     AGES,
@@ -37,8 +37,8 @@ MIB = samples.MIB
 Shape = Callable[[int], float]
 
 
-def process(shape: Shape, runs: int, *, audit_every: int = 2, **kernel: float) -> Words:
-    """One process's words after so many runs; runs without an audit are read as the meter reads
+def process(shape: Shape, runs: int, *, audit_every: int = 2, **kernel: float) -> TaskEvidence:
+    """What one process knows after so many runs; runs without an audit are read as the meter reads
     them."""
     grown = Growth()
     chance = random.Random(runs)
@@ -52,12 +52,12 @@ def process(shape: Shape, runs: int, *, audit_every: int = 2, **kernel: float) -
             )
         else:
             grown.add_sample(start, size / 90, 0.0, only_large=True)
-    return Words(row=grown.row)
+    return TaskEvidence(row=grown.row)
 
 
 def evidence_of(shape: Shape, runs: int = 200, processes: int = 2, **options: Any) -> Evidence:
-    words = together([process(shape, runs, **options) for _ in range(processes)])
-    return to_evidence(words, 60.0, None, None)
+    known = together([process(shape, runs, **options) for _ in range(processes)])
+    return to_evidence(known, 60.0, None, None)
 
 
 def view(
@@ -204,8 +204,8 @@ def test_some_hundred_native_bytes_in_few_runs_are_the_c_heaps_caches() -> None:
     grown = Growth()
     for number in range(200):
         grown.add_audit(grown.begin(), 0.0, 720.0 if number % 4 == 0 else 0.0)
-    words = together([Words(row=grown.row)])
-    assert isinstance(verdict_on(to_evidence(words, 60.0, None, None)), Cleared)
+    known = together([TaskEvidence(row=grown.row)])
+    assert isinstance(verdict_on(to_evidence(known, 60.0, None, None)), Cleared)
 
 
 def test_a_container_with_a_bound_is_no_leak() -> None:
@@ -217,8 +217,8 @@ def test_a_container_with_a_bound_is_no_leak() -> None:
 
 
 def test_one_process_of_many_is_not_evidence_enough() -> None:
-    words = together([process(leak, 200), *(process(lambda _: 0.0, 200) for _ in range(3))])
-    assert isinstance(verdict_on(to_evidence(words, 60.0, None, None)), Cleared)
+    known = together([process(leak, 200), *(process(lambda _: 0.0, 200) for _ in range(3))])
+    assert isinstance(verdict_on(to_evidence(known, 60.0, None, None)), Cleared)
 
 
 def test_resident_memory_that_stays_while_live_memory_does_not_is_the_allocators() -> None:
@@ -239,7 +239,7 @@ def test_garbage_in_single_readings_is_taken_off() -> None:
         else:
             grown.add_audit(start, 0.0, 0.0)
             grown.add_garbage(start, 0.0, 1.0 * MIB)
-    verdict = verdict_on(to_evidence(together([Words(row=grown.row)]), 60.0, None, None))
+    verdict = verdict_on(to_evidence(together([TaskEvidence(row=grown.row)]), 60.0, None, None))
     assert isinstance(verdict, Cleared)
     assert verdict.growth_class == "garbage"
 
@@ -259,7 +259,7 @@ def native_evidence(**changes: Any) -> Evidence:
     for _ in range(200):
         grown.add_audit(grown.begin(), 0.0, 50_000.0)
     return dataclasses.replace(
-        to_evidence(together([Words(row=grown.row)]), 60.0, None, None), **changes
+        to_evidence(together([TaskEvidence(row=grown.row)]), 60.0, None, None), **changes
     )
 
 
@@ -347,7 +347,10 @@ def alone(size: float) -> Evidence:
     for _ in range(200):
         grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
     told = to_evidence(
-        together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None
+        together([TaskEvidence(row=grown.row)]),
+        60.0,
+        Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40),
+        None,
     )
     return dataclasses.replace(told, collections=3)
 
@@ -381,7 +384,7 @@ def test_cycles_stay_where_the_collector_is_off() -> None:
         start = grown.begin()
         grown.add_audit(start, 0.0, 0.0)
         grown.add_garbage(start, 10.0, 5000.0)
-    evidence = to_evidence(together([Words(row=grown.row)]), 60.0, None, None)
+    evidence = to_evidence(together([TaskEvidence(row=grown.row)]), 60.0, None, None)
     off = [samples.process("main", 100), samples.process("0", 101, gc_enabled=0)]
     verdict = verdict_on(evidence, processes=off)
     assert isinstance(verdict, Suspect)
@@ -396,7 +399,7 @@ def read_only(size: float) -> Evidence:
     grown = Growth()
     for _ in range(200):
         grown.add_sample(grown.begin(), size / 90, 0.0, only_large=False)
-    return to_evidence(together([Words(row=grown.row)] * 2), 60.0, None, None)
+    return to_evidence(together([TaskEvidence(row=grown.row)] * 2), 60.0, None, None)
 
 
 @pytest.mark.parametrize(("floor", "accused"), [(4.0 * MIB, True), (0.0, False)])
@@ -528,7 +531,7 @@ def test_descriptors_opened_once_are_no_leak(first: int) -> None:
         grown.add_audit(start, 0.0, 0.0)
         grown.add_kernel(start, 10.0 if number == first else 0.0, 0.0, 0.0, 0.0)
     assert isinstance(
-        verdict_on(to_evidence(together([Words(row=grown.row)]), 60.0, None, None)), Cleared
+        verdict_on(to_evidence(together([TaskEvidence(row=grown.row)]), 60.0, None, None)), Cleared
     )
 
 
@@ -539,7 +542,10 @@ def test_a_single_run_alone_does_not_outweigh_least_squares() -> None:
         if number == 50:
             grown.add_sample(start, 500.0, 0.0, only_large=False)
     evidence = to_evidence(
-        together([Words(row=grown.row)]), 60.0, Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40), None
+        together([TaskEvidence(row=grown.row)]),
+        60.0,
+        Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40),
+        None,
     )
     verdict = verdict_on(dataclasses.replace(evidence, collections=3), pool="gevent")
     assert isinstance(verdict, Suspect)
@@ -564,7 +570,8 @@ def test_a_table_that_all_objects_are_in_grows_in_steps_ever_rarer() -> None:
         step = 20 * number < (full := 2 ** (20 * number + 20).bit_length() // 2) <= 20 * number + 20
         grown.add_audit(grown.begin(), 20.0, 16.0 * full if step else 0.0)
     assert isinstance(
-        verdict_on(to_evidence(together([Words(row=grown.row)] * 2), 60.0, None, None)), Suspect
+        verdict_on(to_evidence(together([TaskEvidence(row=grown.row)] * 2), 60.0, None, None)),
+        Suspect,
     )
 
 

@@ -35,6 +35,8 @@ from celery_memory_exporter.agent.audit.audit import (
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter import answers
 from celery_memory_exporter.agent.meter.books import TRACEBACK_BLOCKS
+from celery_memory_exporter.agent.meter.calibration import calibrated_meter
+from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats import growth
@@ -71,7 +73,8 @@ def keep(count: int, kind: type = object) -> None:
 
 def make_meter(**options: Any) -> Meter:
     """One with time for each audit, and none for deep ones."""
-    meter = Meter(Guard(), Readings(), **{"max_tasks": 200, "pickles_failures": True, **options})
+    conditions = Conditions(200, **{"pickles_failures": True, **options})
+    meter = calibrated_meter(Guard(), Readings(), conditions)
     meter.auditor.budget, meter.deep.budget = Budget(0.0, 1e9), Budget(0.0, -1.0)
     return meter
 
@@ -105,7 +108,7 @@ def audits(
     found = []
     for number in range(WARM + runs):
         wrapped("uuid", args(), {}, {})
-        grown = meter.books.growth["t", ""]
+        grown = meter.totals.growth["t", ""]
         row = grown.row
         totals = {
             name: sum(row[at : growth.FAILED : growth.WIDTH])
@@ -318,8 +321,8 @@ def test_an_exception_that_does_not_pickle_is_handed_on_unchanged(error: type[Ex
     meter = make_meter()
     given = trace_ok_t(StubbornError(), TraceInfo("FAILURE", StubbornError()), None, None)
     assert measured(meter, "t", lambda *_: given)("uuid", (), {}, {}) is given
-    assert meter.books.growth["t", ""].audits == 0
-    assert meter.books.rows["t", ""][1] == 1
+    assert meter.totals.growth["t", ""].audits == 0
+    assert meter.totals.rows["t", ""][1] == 1
 
 
 def test_a_failure_that_is_too_long_to_wait_is_handed_on_unchanged() -> None:
@@ -328,14 +331,14 @@ def test_a_failure_that_is_too_long_to_wait_is_handed_on_unchanged() -> None:
         ValueError("x" * answers.ROOM), TraceInfo("FAILURE", ValueError()), None, None
     )
     assert measured(meter, "t", lambda *_: given)("uuid", (), {}, {}) is given
-    assert meter.books.growth["t", ""].audits == 0
+    assert meter.totals.growth["t", ""].audits == 0
 
 
 def test_failures_stay_as_they_are_where_the_pool_does_not_pickle() -> None:
     meter = make_meter(pickles_failures=False)
     given = failing(lambda: None)()
     assert measured(meter, "t", lambda *_: given)("uuid", (), {}, {}) is given
-    assert meter.books.growth["t", ""].audits == 0
+    assert meter.totals.growth["t", ""].audits == 0
 
 
 # --- what the worker gets -----------------------------------------------------------------------
@@ -364,7 +367,7 @@ def test_a_text_that_does_not_fit_the_stash_is_handed_on() -> None:
         0.5,
         text,
     )
-    assert meter.books.growth["t", ""].audits == 0
+    assert meter.totals.growth["t", ""].audits == 0
 
 
 # --- survivors ----------------------------------------------------------------------------------
@@ -375,7 +378,7 @@ def test_survivors_are_exactly_what_was_kept() -> None:
     trace = measured(meter, "t", returning(lambda: keep(2, Thing)))
     for _ in range(growth.WARM_RUNS_AT_LEAST + 10):
         trace("uuid", (), {}, {})
-    assert meter.books.growth["t", ""].survivors == {f"{__name__}.Thing": 20}, (
+    assert meter.totals.growth["t", ""].survivors == {f"{__name__}.Thing": 20}, (
         "what start-up leaves is not told"
     )
 
@@ -385,7 +388,7 @@ def test_survivors_of_failing_runs_are_told_without_their_exceptions() -> None:
     trace = measured(meter, "t", failing(lambda: keep(2, Thing)))
     for _ in range(growth.WARM_RUNS_AT_LEAST + 10):
         trace("uuid", (), {}, {})
-    assert meter.books.growth["t", ""].survivors == {f"{__name__}.Thing": 20}
+    assert meter.totals.growth["t", ""].survivors == {f"{__name__}.Thing": 20}
 
 
 def test_an_audit_keeps_nothing_alive() -> None:
@@ -411,7 +414,7 @@ def test_never_where_the_application_froze_its_heap() -> None:
         assert gc.get_freeze_count() == frozen
     finally:
         gc.unfreeze()
-    assert meter.books.growth["t", ""].audits == 0
+    assert meter.totals.growth["t", ""].audits == 0
     assert not meter.auditor.enabled
 
 
@@ -422,14 +425,14 @@ def test_never_where_the_collector_is_debugged() -> None:
         measured(meter, "t", returning(lambda: None))("uuid", (), {}, {})
     finally:
         gc.set_debug(0)
-    assert meter.books.growth["t", ""].audits == 0
+    assert meter.totals.growth["t", ""].audits == 0
     assert gc.garbage == []
 
 
 def test_never_where_it_is_off() -> None:
     meter = make_meter(audits=False)
     measured(meter, "t", returning(lambda: None))("uuid", (), {}, {})
-    assert meter.books.growth["t", ""].audits == 0
+    assert meter.totals.growth["t", ""].audits == 0
 
 
 def test_an_application_that_unfreezes_the_heap_ends_audits() -> None:
@@ -437,7 +440,7 @@ def test_an_application_that_unfreezes_the_heap_ends_audits() -> None:
     trace = measured(meter, "t", returning(gc.unfreeze))
     trace("uuid", (), {}, {})
     assert not meter.auditor.enabled
-    assert (meter.books.growth["t", ""].audits, meter.books.growth["t", ""].survivors) == (0, {})
+    assert (meter.totals.growth["t", ""].audits, meter.totals.growth["t", ""].survivors) == (0, {})
 
 
 # --- the heap is put back -----------------------------------------------------------------------
@@ -455,8 +458,8 @@ def test_the_heap_is_unfrozen_when_the_run_ends_by_an_exception(error: type[Base
     with pytest.raises(error):
         measured(meter, "t", trace)("uuid", (), {}, {})
     assert gc.get_freeze_count() == 0
-    assert meter.idle
-    assert meter.books.rows["t", ""][answers.ABORTED] == 1
+    assert meter.occupancy.idle
+    assert meter.totals.rows["t", ""][answers.ABORTED] == 1
 
 
 def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[str, bool]:
@@ -482,7 +485,7 @@ def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[s
                 raise SoftTimeLimitExceeded
 
     # The first run of a type is audited, and each first run makes the same calls.
-    for known in (meter.books.rows, meter.books.growth, meter.deep.dossiers):
+    for known in (meter.totals.rows, meter.totals.growth, meter.deep.dossiers):
         known.clear()  # type: ignore[attr-defined]
     sys.setprofile(arrive)
     try:
@@ -491,7 +494,7 @@ def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[s
         pass
     finally:
         sys.setprofile(None)
-    as_before = meter.idle and gc.get_freeze_count() == 0
+    as_before = meter.occupancy.idle and gc.get_freeze_count() == 0
     gc.unfreeze()
     return place, as_before
 
@@ -587,19 +590,19 @@ def test_a_process_that_a_task_forks_has_a_heap_that_is_collected() -> None:
 
 def test_a_run_in_which_somebody_forks_is_left_out() -> None:
     meter = make_meter()
-    trace = measured(meter, "t", returning(meter.disturb))
+    trace = measured(meter, "t", returning(meter.occupancy.disturb))
     for _ in range(10):
         trace("uuid", (), {}, {})
-    assert meter.books.growth["t", ""].audits == 0
-    assert meter.books.rows["t", ""][0] == 10
+    assert meter.totals.growth["t", ""].audits == 0
+    assert meter.totals.rows["t", ""][0] == 10
 
 
 def test_a_file_system_in_memory_that_is_gone_is_no_error(tmp_path: Path) -> None:
     readings = Readings([str(tmp_path), str(tmp_path / "gone")])
     assert readings.tmpfs() > 0
-    meter = Meter(Guard(), Readings([str(tmp_path / "gone")]), max_tasks=200)
+    meter = calibrated_meter(Guard(), Readings([str(tmp_path / "gone")]), Conditions(200))
     measured(meter, "t", returning(lambda: None))("uuid", (), {}, {})
-    assert (meter.guard.errors, meter.books.growth["t", ""].audits) == (0, 1)
+    assert (meter.guard.errors, meter.totals.growth["t", ""].audits) == (0, 1)
 
 
 def test_garbage_from_before_is_freed_at_last() -> None:
@@ -683,4 +686,4 @@ def test_a_run_that_frees_more_than_it_makes_is_audited_like_any_other() -> None
     meter = make_meter()
     measured(meter, "t", returning(clear))("uuid", (), {}, {})
     assert meter.auditor.enabled
-    assert meter.books.growth["t", ""].row[growth.BLOCKS] < -10_000
+    assert meter.totals.growth["t", ""].row[growth.BLOCKS] < -10_000

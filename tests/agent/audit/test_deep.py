@@ -18,6 +18,8 @@ from celery.app.trace import trace_ok_t
 from celery_memory_exporter.agent.audit.deep import ENOUGH, MAX_NAMES, PATIENCE, Dossier
 from celery_memory_exporter.agent.audit.suspicion import Suspicion
 from celery_memory_exporter.agent.guard import Guard
+from celery_memory_exporter.agent.meter.calibration import calibrated_meter
+from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
@@ -55,7 +57,7 @@ def knows(dossier: Dossier, figure: str) -> bool:
 
 
 def make_meter() -> Meter:
-    meter = Meter(Guard(), Readings(), max_tasks=200)
+    meter = calibrated_meter(Guard(), Readings(), Conditions(200))
     meter.auditor.budget, meter.deep.budget = Budget(0.0, 1e9), Budget(0.0, 1e9)
     return meter
 
@@ -102,7 +104,7 @@ def test_a_leaks_line_and_its_holder_are_named(load: Load) -> None:
     assert kind == "dict"
     assert items > 0
     assert items % 20 == 0
-    assert meter.books.growth[KEY].survivors.keys() == {"leaky.Cart"}
+    assert meter.totals.growth[KEY].survivors.keys() == {"leaky.Cart"}
 
 
 def test_where_no_container_holds_it_a_path_is_found(load: Load) -> None:
@@ -266,21 +268,21 @@ def test_plain_audits_go_on_beside_deep_ones(load: Load) -> None:
     leaky = load(LEAKS)
     meter = make_meter()
     run_until(meter, leaky.run, lambda dossier: dossier.suspicion)
-    before = meter.books.growth[KEY].audits
+    before = meter.totals.growth[KEY].audits
     run_until(meter, leaky.run, lambda dossier: dossier.audits >= 3)
-    assert meter.books.growth[KEY].audits > before
+    assert meter.totals.growth[KEY].audits > before
 
 
 def test_how_a_container_fills_up_is_told_age_by_age(load: Load) -> None:
     module = load("HELD = []\ndef leak():\n    HELD.append({})\n")
     meter = make_meter()
     dossier = run_until(meter, module.leak, lambda found: AGES.index(105) in found.sizes)
-    fill = dossier.fill("leaky.HELD", len(module.HELD), meter.books.growth[KEY].row)
+    fill = dossier.fill("leaky.HELD", len(module.HELD), meter.totals.growth[KEY].row)
     assert fill[-2] == (15, 15), "from 90 to 105"
     assert sum(gained for gained, _ in fill) == sum(runs for _, runs in fill), (
         "one item a run, from where it was followed on"
     )
-    assert dossier.fill("leaky.GONE", 7, meter.books.growth[KEY].row) == [(0.0, 0.0)] * len(fill)
+    assert dossier.fill("leaky.GONE", 7, meter.totals.growth[KEY].row) == [(0.0, 0.0)] * len(fill)
 
 
 def test_sizes_are_noted_only_as_an_age_begins(load: Load) -> None:

@@ -22,7 +22,7 @@ from celery_memory_exporter.agent.heap.containers import ContainerRow, Probe
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.readings import Readings
-from celery_memory_exporter.agent.worker.ledger import Account
+from celery_memory_exporter.agent.worker.ledger import ProcessTotals
 from celery_memory_exporter.common.least_squares import Intervals
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Estimate, Holder
 
@@ -82,21 +82,21 @@ class Shares:
         self._started: set[str] = set()
         self._last = self._read()
 
-    def look(self, accounts: Iterable[Account]) -> None:
+    def look(self, processes: Iterable[ProcessTotals]) -> None:
         """Ends the interval if it is time to. Called on the worker's timer, and after runs, by
         whichever thread comes first."""
         seconds = time.monotonic() - self._since
         if seconds < LEAST_SECONDS or (
-            self._meter is not None and not self._meter.idle and seconds < MOST_SECONDS
+            self._meter is not None and not self._meter.occupancy.idle and seconds < MOST_SECONDS
         ):
             return
         if self._looking.acquire(blocking=False):
             try:
-                self._end_interval(accounts)
+                self._end_interval(processes)
             finally:
                 self._looking.release()
 
-    def rest(self) -> None:
+    def search(self) -> None:
         """On the worker's timer: goes on looking for containers that grow."""
         if self._meter is not None:
             self._probe.work(WALK_SECONDS)
@@ -143,10 +143,10 @@ class Shares:
         task type until then."""
         return self._readings.full_collections() - self._collections
 
-    def _end_interval(self, accounts: Iterable[Account]) -> None:
+    def _end_interval(self, processes: Iterable[ProcessTotals]) -> None:
         runs: dict[str, int] = {}
-        for account in accounts:
-            for (name, _), row in list(account.rows.items()):
+        for process in processes:
+            for (name, _), row in list(process.tasks.items()):
                 runs[name] = runs.get(name, 0) + tally.runs_of(row)
         # A child that is gone took its runs along: what it ran last is not known to this interval.
         ran = {
@@ -162,7 +162,7 @@ class Shares:
                 self._memory.add(ran, now[0] - self._last[0])
             self._started = {
                 key[0]
-                for key, grown in list(self._meter.books.growth.items())
+                for key, grown in list(self._meter.measurements().growth.items())
                 if not grown.starting
             }
         self._since, self._runs, self._last = time.monotonic(), runs, now

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from celery_memory_exporter.agent.stats.growth import TaskProfile
-from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
+from celery_memory_exporter.agent.worker.evidence import TaskEvidence, to_evidence, together
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Estimate, Evidence, Fill, Holder
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import TaskReport
@@ -55,7 +55,7 @@ class Process:
 
 def told_by(*processes: Process, overlapping: Estimate | None = None) -> Evidence:
     """What the worker reports of these processes."""
-    words = together([Words(row=each.booked.row) for each in processes])
+    words = together([TaskEvidence(row=each.booked.row) for each in processes])
     return to_evidence(words, 60.0, overlapping, None)
 
 

@@ -35,7 +35,7 @@ STARTED, SUCCEEDED, FAILED = "task-started", "task-succeeded", "task-failed"
 
 
 class RequestCounter:
-    """Of one worker."""
+    """Counts what becomes of task messages, for one worker."""
 
     def __init__(self, guard: Guard, settings: Settings) -> None:
         self.guard = guard

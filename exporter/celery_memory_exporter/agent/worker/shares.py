@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from celery_memory_exporter.agent.heap.containers import GrowingContainer, Probe
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.stats.readings import Readings
-from celery_memory_exporter.agent.worker.ledger import Account
+from celery_memory_exporter.agent.worker.ledger import ProcessTotals
 from celery_memory_exporter.common.evidence import Estimate, Holder
 from celery_memory_exporter.common.intervals import Intervals
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
@@ -82,21 +82,21 @@ class Shares:
         self._started: set[str] = set()
         self._last = self._read()
 
-    def look(self, accounts: Iterable[Account]) -> None:
+    def look(self, processes: Iterable[ProcessTotals]) -> None:
         """Ends the interval if it is time to. Called on the worker's timer, and after runs, by
         whichever thread comes first."""
         seconds = time.monotonic() - self._since
         if seconds < LEAST_SECONDS or (
-            self._meter is not None and not self._meter.idle and seconds < MOST_SECONDS
+            self._meter is not None and not self._meter.occupancy.idle and seconds < MOST_SECONDS
         ):
             return
         if self._looking.acquire(blocking=False):
             try:
-                self._end_interval(accounts)
+                self._end_interval(processes)
             finally:
                 self._looking.release()
 
-    def rest(self) -> None:
+    def search(self) -> None:
         """On the worker's timer: goes on looking for containers that grow."""
         if self._meter is not None:
             self._probe.work(WALK_SECONDS)
@@ -144,10 +144,10 @@ class Shares:
         task type until then."""
         return self._readings.full_collections() - self._collections
 
-    def _end_interval(self, accounts: Iterable[Account]) -> None:
+    def _end_interval(self, processes: Iterable[ProcessTotals]) -> None:
         runs: dict[str, int] = {}
-        for account in accounts:
-            for (name, _), row in list(account.rows.items()):
+        for process in processes:
+            for (name, _), row in list(process.tasks.items()):
                 runs[name] = runs.get(name, 0) + row.runs
         # A child that is gone took its runs along: what it ran last is not known to this interval.
         ran = {
@@ -163,7 +163,7 @@ class Shares:
                 self._memory.add(ran, now[0] - self._last[0])
             self._started = {
                 key[0]
-                for key, grown in list(self._meter.books.growth.items())
+                for key, grown in list(self._meter.measurements().growth.items())
                 if not grown.starting
             }
         self._since, self._runs, self._last = time.monotonic(), runs, now

@@ -13,6 +13,8 @@ from celery.app.trace import TraceInfo, trace_ok_t
 
 from celery_memory_exporter.agent.audit.audit import INTERPRETERS_OWN
 from celery_memory_exporter.agent.guard import Guard
+from celery_memory_exporter.agent.meter.calibration import calibrated_meter
+from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
@@ -54,7 +56,8 @@ def keep(count: int, kind: Callable[[], object] = object) -> None:
 def make_meter(readings: Readings | None = None, **options: Any) -> Meter:
     """One with time for each audit, and none for deep ones."""
     options = {"max_tasks": 200, "pickles_failures": True, **options}
-    meter = Meter(Guard(), readings or Readings(), **options)
+    conditions = Conditions(**options)
+    meter = calibrated_meter(Guard(), readings or Readings(), conditions)
     meter.auditor.budget, meter.deep.budget = Budget(0.0, 1e9), Budget(0.0, -1.0)
     return meter
 
@@ -68,11 +71,11 @@ def run(meter: Meter, trace: Trace, times: int = 1) -> Any:
 
 
 def profile_of(meter: Meter) -> TaskProfile:
-    return meter.books.growth["t", ""]
+    return meter.totals.growth["t", ""]
 
 
 def totals_of(meter: Meter) -> TaskTotals:
-    return meter.books.rows["t", ""]
+    return meter.totals.rows["t", ""]
 
 
 def answer(value: Any = None) -> trace_ok_t:

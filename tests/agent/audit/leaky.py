@@ -15,6 +15,8 @@ from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.audit.dossier import Dossier
 from celery_memory_exporter.agent.guard import Guard
+from celery_memory_exporter.agent.meter.calibration import calibrated_meter
+from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
@@ -51,7 +53,7 @@ def knows(dossier: Dossier, figure: str) -> bool:
 
 
 def make_meter() -> Meter:
-    meter = Meter(Guard(), Readings(), max_tasks=200)
+    meter = calibrated_meter(Guard(), Readings(), Conditions(max_tasks=200))
     meter.auditor.budget, meter.deep.budget = Budget(0.0, 1e9), Budget(0.0, 1e9)
     return meter
 
@@ -74,7 +76,7 @@ def run_until(
 
 
 def profile_of(meter: Meter) -> TaskProfile:
-    return meter.books.growth[KEY]
+    return meter.totals.growth[KEY]
 
 
 LEAKS = """

@@ -79,7 +79,7 @@ def test_the_heap_is_unfrozen_when_the_run_ends_by_an_exception(error: type[Base
     with pytest.raises(error):
         run(meter, trace)
     assert gc.get_freeze_count() == 0
-    assert meter.idle
+    assert meter.occupancy.idle
     assert totals_of(meter).runs_by_outcome == {"aborted": 1}
 
 
@@ -140,7 +140,7 @@ def test_a_process_that_a_task_forks_has_a_heap_that_is_collected() -> None:
 
 def test_a_run_in_which_somebody_forks_is_left_out() -> None:
     meter = make_meter()
-    run(meter, returning(meter.disturb), times=10)
+    run(meter, returning(meter.occupancy.disturb), times=10)
     assert profile_of(meter).audits == 0
     assert totals_of(meter).runs == 10
 

@@ -45,7 +45,7 @@ def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[s
                 raise SoftTimeLimitExceeded
 
     # The first run of a type is audited, and each first run makes the same calls.
-    for known in (meter.books.rows, meter.books.growth, meter.deep.dossiers):
+    for known in (meter.totals.rows, meter.totals.growth, meter.deep.dossiers):
         known.clear()  # type: ignore[attr-defined]
     sys.setprofile(arrive)
     try:
@@ -54,7 +54,7 @@ def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[s
         pass
     finally:
         sys.setprofile(None)
-    as_before = meter.idle and gc.get_freeze_count() == 0
+    as_before = meter.occupancy.idle and gc.get_freeze_count() == 0
     gc.unfreeze()
     return place, as_before
 

@@ -24,12 +24,12 @@ def test_growth_is_the_true_number() -> None:
     kept = [Entry() for _ in range(123)]
     counting.take(warm=True)
     name = f"{__name__}.Entry"
-    assert counting.rows()[name] == (123, 123, 0), (
+    assert counting.types()[name] == (123, 123, 0), (
         "what came before the end of the warm-up is growth, but ranks nobody"
     )
     kept += [Entry() for _ in range(7)]
     counting.take(warm=True)
-    assert counting.rows()[name] == (130, 130, 7)
+    assert counting.types()[name] == (130, 130, 7)
 
 
 def test_a_census_keeps_nothing_alive() -> None:
@@ -116,7 +116,7 @@ def test_a_census_that_is_off_counts_nothing() -> None:
     counting = Census(15.0, pause_seconds=60.0, enabled=False)
     counting.take(warm=True)
     assert not counting.due(1e9, idle=True)
-    assert (counting.objects, counting.rows()) == (None, {})
+    assert (counting.objects, counting.types()) == (None, {})
 
 
 def test_endless_new_types_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

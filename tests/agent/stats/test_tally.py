@@ -16,7 +16,6 @@ from celery_memory_exporter.agent.stats.tally import (
     Column,
     TaskTotals,
 )
-from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.common.report import OUTCOMES, TaskReport
 
 SUCCEEDED, FAILED = OUTCOMES.index("succeeded"), OUTCOMES.index("failed")
@@ -129,12 +128,6 @@ def test_a_report_tells_all_of_it() -> None:
 def test_what_the_system_cannot_measure_is_absent() -> None:
     report = report_of(TaskTotals(), native=False, peak=False)
     assert (report.retained_native_bytes, report.peak) == (None, None)
-
-
-def test_totals_fit_the_pipe_with_the_longest_names() -> None:
-    channel = Channel()
-    assert channel.send(("row", 2**31, "n" * 120, "q" * 120, TaskTotals().to_bytes()))
-    channel.close()
 
 
 def test_the_row_ends_with_its_last_bucket() -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import celery
 from celery.worker import state
 
-from celery_memory_exporter import __version__
 from celery_memory_exporter.agent.heap.census import TypeCount
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import tally
@@ -39,6 +38,7 @@ from celery_memory_exporter.common.report import (
     TaskReport,
     WorkerReport,
 )
+from celery_memory_exporter.common.version import __version__
 
 
 class TopTypes:

@@ -96,6 +96,41 @@ def test_what_a_child_wrote_last_counts_when_it_is_gone(start: Start) -> None:
     assert [each.process for each in told.processes] == ["main"]
 
 
+class Leaving:
+    """Children one of which writes its last words while the pool is looked at, and is gone."""
+
+    def __init__(self, last_words: Callable[[], object]) -> None:
+        self._last_words = last_words
+
+    def __iter__(self) -> Iterator[Any]:
+        self._last_words()
+        return iter(())
+
+
+def test_what_a_child_writes_while_the_pool_is_looked_at_counts(start: Start) -> None:
+    agent = start("prefork", children=[process(7, 0)])
+    agent.look()
+    agent.worker.pool._pool._pool = Leaving(lambda: channel_of(agent).send(totals(7, 5)))
+    agent.look()
+    told = report(agent)
+    assert told.tasks[0].runs == {"succeeded": 5}
+    assert [each.process for each in told.processes] == ["main"]
+
+
+def test_a_child_that_ended_by_itself_has_lost_no_task(start: Start) -> None:
+    children = [process(7, 0)]
+    agent = start("prefork", children=children)
+    agent.look()
+    place = channel_of(agent).claim(0)
+    assert place is not None
+    channel_of(agent).write(place, (7, 123.5, 0, 0), "shop.exits")
+    channel_of(agent).send(Bye(7, 0, 9))
+    children.clear()
+    agent.look()
+    told = report(agent)
+    assert (told.lost, told.children_exited) == ([], {"shutdown": 1})
+
+
 def test_the_task_that_a_killed_child_was_in_is_lost(start: Start) -> None:
     children = [process(7, 0), process(8, 1)]
     agent = start("prefork", children=children)

@@ -13,6 +13,7 @@ from celery.app.trace import trace_ok_t
 from celery_memory_exporter.agent.heap.census import Census
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.settings import Settings
+from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.worker.pool_child import ChildAgent
 from celery_memory_exporter.agent.worker.records import (
     Bye,
@@ -166,12 +167,14 @@ def test_a_run_that_forks_is_left_out_and_the_next_one_begins_without_the_helper
         child.before_fork()
         seen.append(helpers())
 
+    child.meter.auditor.budget = Budget(0.0, 1e9)
     trace = measured(child.meter, "forks", lambda *_: trace_ok_t(fork(), None, 0.1, "None"))
     for _ in range(3):
         trace("uuid", (), {}, {})
     # No helper yet; then the one that came up behind the first run, which the fork ends; then none.
     assert seen == [0, 0, 1, 0, 0, 0]
     assert helpers() == 1, "and behind the last run it is there again"
+    assert child.meter.measurements().growth["forks", ""].audits == 2, "of three"
 
 
 def test_in_a_process_that_a_task_forks_the_heap_is_collected(

@@ -87,3 +87,14 @@ def test_types_go_in_portions_that_fit_a_record(counts: dict[str, Any]) -> None:
     assert {name: row for part in parts for name, row in part.items()} == counts
     assert all(len(pack(TypesRecord(2**31, part))) < PIPE_BUF for part in parts)
     assert all(parts)
+
+
+def test_a_portion_is_full_before_the_next_one_begins() -> None:
+    counts = {f"{number}" + "\U0001f40d" * 50: (1, 1, 1) for number in range(100)}
+    sizes = [len(pack(TypesRecord(2**31, part))) for part in portions(counts)]
+    assert all(PIPE_BUF * 3 / 4 < size < PIPE_BUF for size in sizes[:-1])
+    assert len(sizes) > 1
+
+
+def test_no_types_are_no_portion() -> None:
+    assert list(portions({})) == []

@@ -60,7 +60,7 @@ def test_reports_are_numbered_and_of_one_instance(ledger: Ledger) -> None:
 
 def test_the_main_process_comes_first_and_the_younger_child_has_the_slot(ledger: Ledger) -> None:
     """A successor may have been forked since the pool was looked at."""
-    for pid, slot, ticks in ((1, 1, 5), (4, 0, 4), (2, 0, 9), (3, -1, 9)):
+    for pid, slot, ticks in ((1, 1, 5), (2, 0, 9), (4, 0, 4), (3, -1, 9)):
         ledger.add_child(pid, slot, ticks)
     made = report(Reporter(sources(ledger)))
     assert [(each.process, each.pid) for each in made.processes] == [

@@ -1,46 +1,49 @@
-"""What the terminal says, and `celery-memory-exporter report` against a running server."""
+"""What the terminal says."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter import cli
-from celery_memory_exporter.common.report import Estimate, Site
-from celery_memory_exporter.diagnosis.judge import diagnose
-from celery_memory_exporter.diagnosis.text import as_text, duration, size
-from celery_memory_exporter.fleet.snapshot import Snapshot
-from celery_memory_exporter.web.server import Application, HttpServer, bind
+from celery_memory_exporter.common.evidence import Holder
+from celery_memory_exporter.diagnosis.text import amount, as_text, duration, size
+from celery_memory_exporter.diagnosis.verdict import (
+    Cleared,
+    Diagnosis,
+    ObjectRate,
+    SiteRate,
+    WorkerVerdict,
+)
 from tests import samples
-from tests.diagnosis.test_judge import evidence_of, view
-
-NOTHING = Snapshot(())
+from tests.diagnosis.evidence import diagnosis_of, evidence_of, nothing, suspect, task, view
 
 
-def snapshot(*tasks: Any, **changes: Any) -> Snapshot:
-    worker = view(None, **changes)
-    assert worker.report is not None
-    report = dataclasses.replace(worker.report, tasks=list(tasks))
-    return dataclasses.replace(NOTHING, workers=(dataclasses.replace(worker, report=report),))
+def worker(name: str = "celery@web1", *, leaking: bool = True, **changes: Any) -> WorkerVerdict:
+    figures: dict[str, Any] = {
+        "retained_bytes_per_hour": 0.0,
+        "rss_bytes": None,
+        "limit_bytes": None,
+        "seconds_to_limit": None,
+        "growth_class": "python",
+        "advice": "",
+    }
+    return WorkerVerdict(worker=name, leaking=leaking, **{**figures, **changes})
 
 
-def text(of: Snapshot) -> str:
-    return as_text(dataclasses.asdict(diagnose(of)))
+def cleared(task: str, growth_class: str = "steady", reason: str = "nothing left") -> Cleared:
+    return Cleared("celery@web1", task, growth_class, reason, 0.0, runs=10, audited_runs=5)
 
 
-def fine(name: str = "shop.fine") -> Any:
-    return samples.task(
-        name, growth_bytes=0.0, release_bytes=0.0, evidence=evidence_of(lambda _: 0.0)
-    )
+def lines_of(**changes: Any) -> list[str]:
+    """Of one suspect, without its name and its advice."""
+    shown = as_text(Diagnosis((suspect(**changes),), (), (worker(),)))
+    return shown.splitlines()[3:-1]
 
 
 def test_a_leak_with_its_holder_line_and_types() -> None:
-    lines = text(snapshot(samples.task(), fine())).splitlines()
+    tasks = [samples.task(), task(evidence_of(nothing), "shop.fine", runs={"succeeded": 10})]
+    lines = as_text(diagnosis_of(view(None, tasks=tasks))).splitlines()
     assert lines[0] == "1 leak in 1 of 1 worker"
     assert lines[2:8] == [
         "shop.leak   on celery@web1",
@@ -50,32 +53,102 @@ def test_a_leak_with_its_holder_line_and_types() -> None:
         "  held by    shop._my_app_cache (dict, 250 items)",
         "  made at    shop.py:71  900 B a run",
     ]
-    assert "  shop.fine  steady     its runs leave nothing behind (10 runs)" in lines
+    assert lines[8].startswith("  advice     shop._my_app_cache grows with each run.")
+    assert lines[9:] == [
+        "",
+        "Not leaking",
+        "  shop.fine  steady     its runs leave nothing behind (10 runs)",
+    ]
+
+
+def test_several_leaks_and_workers() -> None:
+    workers = (worker(), worker("celery@web2", leaking=False), worker("celery@web3"))
+    shown = as_text(Diagnosis((suspect(), suspect(worker="celery@web3")), (), workers))
+    assert shown.startswith("2 leaks in 2 of 3 workers\n\nshop.leak   on celery@web1\n")
+    assert "\n\nshop.leak   on celery@web3\n" in shown
 
 
 def test_no_leak() -> None:
-    assert text(snapshot(fine())).startswith("No leak found in 1 worker.\n")
+    diagnosis = Diagnosis((), (cleared("shop.fine"),), (worker(leaking=False),))
+    assert as_text(diagnosis).startswith("No leak found in 1 worker.\n")
+
+
+def test_what_is_not_judged_yet_comes_last_and_the_rest_by_name() -> None:
+    names = ("shop.z", "steady"), ("shop.a", "unsettled"), ("shop.long", "warm-up")
+    diagnosis = Diagnosis((), tuple(cleared(*each) for each in names), (worker(leaking=False),))
+    assert as_text(diagnosis).splitlines()[2:] == [
+        "Not leaking",
+        "  shop.long  warm-up    nothing left (10 runs)",
+        "  shop.z     steady     nothing left (10 runs)",
+        "  shop.a     unsettled  nothing left (10 runs)",
+    ]
 
 
 def test_no_agent_is_told_with_the_next_step() -> None:
-    assert "-I celery_memory_exporter.autoload" in text(NOTHING)
+    assert "-I celery_memory_exporter.autoload" in as_text(Diagnosis())
+
+
+def test_a_process_that_no_task_type_explains_has_no_runs() -> None:
+    found = suspect(task=None, process="main", runs=0, growth_class="main")
+    shown = as_text(Diagnosis((found,), (), (worker(),))).splitlines()
+    assert shown[2:] == [
+        "process main (no task type explains it)   on celery@web1",
+        "  retains    527.3 KiB an hour",
+        "  advice     Bound it.",
+    ]
+
+
+def test_that_only_failing_runs_leak_is_told_with_the_amount() -> None:
+    assert lines_of(outcome="failed")[0].endswith("an hour, only when it fails")
 
 
 def test_descriptors_are_counted_and_lines_told_in_their_own_unit() -> None:
-    evidence = dataclasses.replace(
-        evidence_of(lambda _: 0.0, fds=1.0),
-        sites=[Site("shop.py:9", "descriptors", 4.0)],
-        deep_audits=4,
-        watched_audits=4,
+    lines = lines_of(
+        growth_class="descriptors",
+        growth_classes=("descriptors", "native"),
+        retained_count_per_run=1.25,
+        sites=(SiteRate("shop.py:9", 1.0, "descriptors"), SiteRate("shop.py:8", 4096.0, "native")),
     )
-    shown = text(snapshot(samples.task(evidence=evidence)))
-    assert "retains    1 descriptors a run" in shown
-    assert "made at    shop.py:9  1 descriptors a run" in shown
+    assert lines[0] == "  retains    1.25 descriptors a run"
+    assert lines[1].startswith("  evidence   descriptors + native; 40 runs")
+    assert lines[2:] == [
+        "  made at    shop.py:9  1 descriptors a run",
+        "  made at    shop.py:8  4.0 KiB a run",
+    ]
 
 
-def test_time_to_the_limit() -> None:
-    shown = text(snapshot(samples.task(), child_memory_limit_bytes=100 * samples.MIB))
-    assert "Memory limit\n  celery@web1  reached in 6 days at the present rate" in shown
+def test_three_types_holders_and_lines_are_named() -> None:
+    lines = lines_of(
+        object_types=tuple(ObjectRate(f"shop.T{number}", 1.5) for number in range(4)),
+        holders=tuple(Holder(f"shop.h{number}", "list", 7, 1.0) for number in range(4)),
+        sites=tuple(SiteRate(f"shop.py:{number}", 10.0) for number in range(4)),
+        paths=("shop.path",),
+    )
+    assert lines[2:] == [
+        "  leaves     shop.T0 1.5 a run, shop.T1 1.5 a run, shop.T2 1.5 a run",
+        *(f"  held by    shop.h{number} (list, 7 items)" for number in range(3)),
+        *(f"  made at    shop.py:{number}  10 B a run" for number in range(3)),
+    ]
+
+
+def test_a_path_is_told_where_no_container_is_known() -> None:
+    assert lines_of(paths=("shop.held['key']", "shop.other"))[2:] == [
+        "  held by    shop.held['key']"
+    ]
+
+
+def test_time_to_the_limit_of_workers_that_have_one() -> None:
+    workers = (worker("celery@web1"), worker("celery@web2", seconds_to_limit=500_000.0))
+    assert as_text(Diagnosis((), (), workers)).splitlines()[1:] == [
+        "",
+        "Memory limit",
+        "  celery@web2  reached in 6 days at the present rate",
+    ]
+
+
+def test_amounts() -> None:
+    assert amount(suspect()) == "900 B a run, 527.3 KiB an hour"
+    assert amount(suspect(growth_class="threads", retained_count_per_run=2.0)) == "2 threads a run"
 
 
 @pytest.mark.parametrize(
@@ -98,58 +171,3 @@ def test_sizes(count: float, shown: str) -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
-
-
-@pytest.fixture
-def serve() -> Any:
-    servers: list[HttpServer] = []
-
-    def start(of: Snapshot) -> str:
-        listener = bind("127.0.0.1", 0)
-        server = HttpServer(Application(CollectorRegistry(), lambda: of, dict), listener)
-        server.start()
-        servers.append(server)
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-def test_the_exit_status_tells_whether_something_leaks(
-    serve: Callable[[Snapshot], str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["report", "--url", serve(snapshot(samples.task()))]) == 1
-    assert "held by    shop._my_app_cache" in capsys.readouterr().out
-    assert cli.main(["report", "--url", serve(snapshot(fine()))]) == 0
-
-
-def test_json_is_what_the_api_answers(
-    serve: Callable[[Snapshot], str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    overlapping = dataclasses.replace(
-        samples.evidence(), overlapping=Estimate(1.0, None, 1.0, None, 1, 1)
-    )
-    assert (
-        cli.main(["report", "--json", "--url", serve(snapshot(samples.task(evidence=overlapping)))])
-        == 1
-    )
-    assert json.loads(capsys.readouterr().out)["suspects"][0]["task"] == "shop.leak"
-
-
-def test_an_exporter_that_is_not_there_is_told_with_the_next_step(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    listener = bind("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.close()
-    assert cli.main(["report", "--url", url]) == 2
-    assert "is the exporter running there? Give its address with --url" in capsys.readouterr().err
-
-
-def test_a_server_that_is_no_exporter_is_told_as_such(
-    serve: Callable[[Snapshot], str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["report", "--url", serve(NOTHING) + "nowhere"]) == 2
-    assert "Not Found" in capsys.readouterr().err
-    assert cli.main(["report", "--url", "no-url"]) == 2

@@ -27,13 +27,14 @@ from prometheus_client import CollectorRegistry
 from celery_memory_exporter.common.report import Container
 from celery_memory_exporter.diagnosis.text import amount, duration, size
 from celery_memory_exporter.fleet.facts import QueueReading
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.web.rss_history import FIRST_STEP_SECONDS, RssHistory
 from celery_memory_exporter.web.server import Application, HttpServer, bind
 from tests import samples
-from tests.diagnosis.test_judge import evidence_of
+from tests.diagnosis.evidence import evidence_of, suspect
 from tests.integration.conftest import PATIENCE, ROOT, Stage, need, wait_for
 
 pytestmark = pytest.mark.integration
@@ -342,7 +343,7 @@ def test_a_refresh_keeps_what_the_reader_has_done(site: Site, open_page: Open) -
 
 def test_members_of_a_group_have_alike_processes(site: Site, open_page: Open) -> None:
     site.fleet = Fleet(
-        Rules(samples.BOOT, Limits(), groups=((re.compile("celery@pod-.*"), "celery@pods"),))
+        Rules(samples.BOOT, Limits(), worker_groups=((re.compile("celery@pod-.*"), "celery@pods"),))
     )
     for number in range(3):
         site.report(f"celery@pod-{number}", tasks=[fine()])
@@ -477,30 +478,22 @@ def test_sizes_and_durations_are_those_of_the_report(count: float, page_of_nothi
 
 
 @pytest.mark.parametrize(
-    "suspect",
+    "changes",
     [
-        {
-            "growth_class": "python",
-            "runs": 40,
-            "retained_bytes_per_run": 900.0,
-            "retained_bytes_per_hour": 540_000.0,
-        },
-        {
-            "growth_class": "main",
-            "runs": 0,
-            "retained_bytes_per_run": 0.0,
-            "retained_bytes_per_hour": 540_000.0,
-        },
-        {"growth_class": "descriptors", "runs": 40, "retained_count_per_run": 1.25},
-        {"growth_class": "threads", "runs": 40, "retained_count_per_run": 2.0},
+        {},
+        {"growth_class": "main", "runs": 0, "retained_bytes_per_run": 0.0},
+        {"growth_class": "descriptors", "retained_count_per_run": 1.25},
+        {"growth_class": "threads", "retained_count_per_run": 2.0},
     ],
 )
 def test_what_a_suspect_retains_is_told_as_in_the_report(
-    suspect: dict[str, Any], page_of_nothing: Page
+    changes: dict[str, Any], page_of_nothing: Page
 ) -> None:
-    assert page_of_nothing.evaluate("suspect => amounts(suspect).join(', ')", suspect) == amount(
-        suspect
+    told = suspect(**changes)
+    shown = page_of_nothing.evaluate(
+        "suspect => amounts(suspect).join(', ')", dataclasses.asdict(told)
     )
+    assert shown == amount(told)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from celery_memory_exporter.web.rss_history import (
     RssHistory,
 )
 from tests import samples
-from tests.diagnosis.test_judge import view
+from tests.diagnosis.evidence import view
 
 MIB = samples.MIB
 WEB1 = ("", "celery@web1")

@@ -81,7 +81,7 @@ def test_a_holder_explains() -> None:
 def test_a_line_of_the_task_explains_and_another_one_does_not() -> None:
     case = CASES["rare_leak"]
     for line, explained in ((max(case.lines), True), ("zoo/reported.py:1", False)):
-        sites = [{"site": f"/app/tests/{line}", "bytes_per_run": 9}]
+        sites = [{"site": f"/app/tests/{line}", "amount_per_run": 9}]
         assert judged("rare_leak", [suspect("rare_leak", sites=sites)]).explained is explained
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from celery_memory_exporter.diagnosis.text import as_text, size
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
-from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.fleet.sums import by_name
 
 BARS = "▁▂▃▄▅▆▇█"
 MIB = 1024 * 1024
@@ -147,7 +147,7 @@ def summary(history: History, diagnosis: Diagnosis) -> str:
     """Who leaks, and who does not."""
     if not history.started:
         return "\nNo report has arrived yet: let the demo run for some seconds longer."
-    return "\n" + as_text(asdict(diagnosis))
+    return "\n" + as_text(diagnosis)
 
 
 def short(name: str) -> str:

@@ -3,22 +3,14 @@ memory, garbage."""
 
 from __future__ import annotations
 
-from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill
+from celery_memory_exporter.common.left_behind import LEAST_BYTES, VERDICT, LeftBehind
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_age
 from celery_memory_exporter.diagnosis.process_growth import rise
 from celery_memory_exporter.diagnosis.profile import window
 from celery_memory_exporter.diagnosis.rules import (
-    CERTAIN,
-    COUNTED,
-    LEAST_AUDITS,
-    LEAST_BYTES,
-    LEAST_COUNT,
-    LEAST_ITEMS,
+    CLASS_OF_COUNT,
     LEAST_LATE_AUDITS,
-    LEAST_SHARED_BYTES,
-    LEAST_STEP_TOTAL,
-    OTHERS_SHARE,
-    OWN_SHARE,
     SHORT_WARM,
     Case,
     contradicted,
@@ -34,11 +26,15 @@ from celery_memory_exporter.diagnosis.rules import (
     survivors_per_run,
 )
 
+#: Items a run by least squares, from which on a container grows.
+LEAST_ITEMS = 0.02
 #: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
 LEAST_SURVIVORS = 0.5
 #: Of what a run leaves behind, where lines took more from the C heap than Python allocated: then it
 #: is the heap that grows.
 MOST = 0.75
+#: Shared memory rises in so many of the type's own audited runs, and in so few of another type's.
+OWN_SHARE, OTHERS_SHARE = 0.5, 0.25
 #: The class that tells most comes first.
 ORDER = ("threads", "processes", "descriptors", "shared", "python", "native", "garbage")
 
@@ -47,18 +43,12 @@ def classes_of(case: Case) -> tuple[str, ...]:
     """All classes of growth that apply, the one that tells most first; empty when there is no
     leak."""
     found = set()
-    steady = case.steady
-    if case.overlapping is not None:
-        if stands(case.overlapping, LEAST_BYTES) and garbage_aside(case) and not contradicted(case):
-            found.add("python" if is_python(case) else "native")
-        elif any(stands(holder.share, LEAST_ITEMS) for holder in case.evidence.holders):
-            found.add("python")
-    elif leaves_memory(case):
+    if leaves_memory(case):
         found.add("python" if is_python(case) else "native")
-    for column, growth_class in COUNTED.items():
-        enough = steady.sum("audited") >= LEAST_AUDITS and steady.per_audit(column) >= LEAST_COUNT
-        if enough and counts_go_on(steady, column):
-            found.add(growth_class)
+    elif case.overlapping is not None and fills_a_container(case):
+        found.add("python")
+    counts = LeftBehind(case.steady.sums, VERDICT).counts
+    found |= {CLASS_OF_COUNT[each] for each in counts if counts_go_on(case.steady, each)}
     if leaves_shared_memory(case):
         found.add("shared")
     if not found and collects_nothing(case):
@@ -67,7 +57,11 @@ def classes_of(case: Case) -> tuple[str, ...]:
 
 
 def leaves_memory(case: Case) -> bool:
-    """By audits, or for much in few runs by all readings, or by what a container holds."""
+    """By least squares where runs share their process; else by audits, or for much in few runs by
+    all readings, or by what a container holds."""
+    if case.overlapping is not None:
+        above_zero = stands(case.overlapping, LEAST_BYTES)
+        return above_zero and garbage_aside(case) and not contradicted(case)
     steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
     fills = fills_of(case)
     filling = [fill for fill in fills if keeps_filling(fill)]
@@ -82,9 +76,14 @@ def leaves_memory(case: Case) -> bool:
     in_steps = (
         leaks_in_steps(whole)
         and steps_go_on(whole)
-        and (whole.sum("audited") > 0 or grows_for_good(case))
+        and (whole.sums.audited > 0 or grows_for_good(case))
     )
     return steadily or in_steps
+
+
+def fills_a_container(case: Case) -> bool:
+    """Whether a container grows with the type's runs, by least squares."""
+    return any(stands(holder.share, LEAST_ITEMS) for holder in case.evidence.holders)
 
 
 def goes_on_since(case: Case, full: Fill) -> bool:
@@ -95,22 +94,23 @@ def goes_on_since(case: Case, full: Fill) -> bool:
         if newest is not None
         else case.steady
     )
-    return since.sum("audited") >= LEAST_LATE_AUDITS and since.mean().certainty >= CERTAIN
+    enough = since.sums.audited >= LEAST_LATE_AUDITS
+    return enough and since.sums.mean().certainty >= VERDICT.certainty
 
 
 def grows_for_good(case: Case) -> bool:
     """Whether a process's live memory rises from floor to floor: without audits, each run's garbage
     looks as if it stayed."""
     return any(
-        rise(each.figures, "live_bytes") >= LEAST_STEP_TOTAL for each in case.worker.processes
+        rise(each.figures, "live_bytes") >= VERDICT.large_total for each in case.worker.processes
     )
 
 
 def is_python(case: Case) -> bool:
     """Python's memory rather than the C heap's: containers, survivors, blocks, or what tracemalloc
     saw."""
-    evidence, steady = case.evidence, case.steady
-    if evidence.holders or not steady.sum("audited"):
+    evidence, steady = case.evidence, case.steady.sums
+    if evidence.holders or not steady.audited:
         return True
     traced, watched = (
         sum(evidence.per_run(s) for s in evidence.sites if s.figure == figure)
@@ -129,20 +129,16 @@ def is_python(case: Case) -> bool:
 def leaves_shared_memory(case: Case) -> bool:
     """Files in tmpfs, which all write to: where they rise in most audited runs of this type alone,
     or by least squares over the worker and within audited runs; shared maps by audits."""
-    per_run, tmpfs = case.steady.per_audit("shared"), case.evidence.tmpfs
-    if (
-        case.steady.sum("audited") < LEAST_AUDITS
-        or per_run < LEAST_SHARED_BYTES
-        or not counts_go_on(case.steady, "shared")
-    ):
+    per_run, tmpfs = LeftBehind(case.steady.sums, VERDICT).shared, case.evidence.tmpfs
+    if not per_run or not counts_go_on(case.steady, "shared"):
         return False
     mapped = sum(process.figures.shmem_bytes or 0 for process in case.worker.processes)
     by_squares = (
-        tmpfs is not None and stands(tmpfs, LEAST_SHARED_BYTES) and per_run >= tmpfs.per_run / 2
+        tmpfs is not None and stands(tmpfs, VERDICT.shared_bytes) and per_run >= tmpfs.per_run / 2
     )
     # A map that somebody else's runs leave is not this type's, whose own part would be all but
     # nothing of it.
-    left = per_run * case.steady.runs
+    left = per_run * case.steady.sums.runs
     return by_squares or left / 2 <= mapped <= 10 * left or rises_here(case)
 
 
@@ -151,15 +147,15 @@ def rises_here(case: Case) -> bool:
     nobody else writes all the time."""
     tasks = case.worker.report.tasks if case.worker.report else []
     others = [
-        window(task.evidence.profile, 0)
+        window(task.evidence.profile, 0).sums
         for task in tasks
         if task.name != case.task.name and task.evidence is not None
     ]
     shares = [
-        other.per_audit("shared_rises") for other in others if other.sum("audited") >= LEAST_AUDITS
+        other.per_audit("shared_rises") for other in others if other.audited >= VERDICT.audits
     ]
     return (
-        case.steady.per_audit("shared_rises") >= OWN_SHARE
+        case.steady.sums.per_audit("shared_rises") >= OWN_SHARE
         and min(shares, default=1.0) <= OTHERS_SHARE
     )
 
@@ -174,5 +170,6 @@ def collects_nothing(case: Case) -> bool:
     ]
     if all(figures.gc_enabled != 0 for figures in running):
         return False
-    garbage = case.steady.per_audit("garbage_blocks") + case.steady.per_audit("garbage_native")
-    return case.steady.sum("audited") >= LEAST_AUDITS and garbage >= 1.0
+    steady = case.steady.sums
+    garbage = steady.per_audit("garbage_blocks") + steady.per_audit("garbage_native")
+    return steady.audited >= VERDICT.audits and garbage >= 1.0

@@ -3,14 +3,12 @@ who holds it; or why not."""
 
 from __future__ import annotations
 
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Evidence
+from celery_memory_exporter.common.evidence import Evidence
+from celery_memory_exporter.common.left_behind import LEAST_BYTES, LEAST_COUNT, VERDICT
 from celery_memory_exporter.diagnosis import advice
-from celery_memory_exporter.diagnosis.profile import Window, window
+from celery_memory_exporter.diagnosis.profile import stretch, window
 from celery_memory_exporter.diagnosis.rules import (
-    COUNTED,
-    LEAST_BYTES,
-    LEAST_COUNT,
-    LEAST_SHARED_BYTES,
+    CLASS_OF_COUNT,
     SHORT_WARM,
     Case,
     garbage_aside,
@@ -21,12 +19,13 @@ from celery_memory_exporter.diagnosis.rules import (
 )
 from celery_memory_exporter.diagnosis.verdict import Cleared, ObjectRate, SiteRate, Suspect
 
-#: What the allocator keeps is told from this on.
+#: Resident memory that stays while live memory does not: from so much on, it is worth a word.
 LEAST_KEPT_BYTES = 8 * 1024 * 1024.0
 MOST_NAMES = 5
 
 
 def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
+    """The suspect, with all that is known of what it leaves behind."""
     task, evidence = case.task, case.evidence
     first = classes[0]
     per_run = bytes_of(case, first)
@@ -34,7 +33,7 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
     # A bounded one beside an unbounded one is not what leaks.
     holders = tuple(sorted(evidence.holders, key=lambda each: each.limit is not None)[:MOST_NAMES])
     outcome = "failed" if first in ("python", "native") and only_failing(case) else None
-    column = next((name for name, growth_class in COUNTED.items() if growth_class == first), "")
+    column = next((name for name, counted in CLASS_OF_COUNT.items() if counted == first), "")
     return Suspect(
         worker=case.worker.nodename,
         task=task.name,
@@ -42,7 +41,7 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
         growth_classes=classes,
         retained_bytes_per_run=round(per_run, 1),
         retained_bytes_per_hour=round(per_run * case.runs * 3600 / max(1.0, evidence.seconds), 1),
-        retained_count_per_run=round(case.steady.per_audit(column), 2) if column else 0.0,
+        retained_count_per_run=round(case.steady.sums.per_audit(column), 2) if column else 0.0,
         runs=case.runs,
         audited_runs=task.audited_runs,
         confidence=confidence(case),
@@ -60,15 +59,14 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
 
 
 def bytes_of(case: Case, growth_class: str) -> float:
+    """Bytes that a run leaves behind, of what this class counts."""
     if growth_class == "shared":
         estimate = case.evidence.tmpfs
-        return (
-            estimate.per_run
-            if estimate and stands(estimate, LEAST_SHARED_BYTES)
-            else case.steady.per_audit("shared")
-        )
+        if estimate and stands(estimate, VERDICT.shared_bytes):
+            return estimate.per_run
+        return case.steady.sums.per_audit("shared")
     if growth_class == "garbage":
-        return case.steady.garbage
+        return case.steady.sums.garbage
     return max(0.0, case.bytes_per_run)
 
 
@@ -82,10 +80,10 @@ def confidence(case: Case) -> float:
 def only_failing(case: Case) -> bool:
     """Whether successful runs leave nothing behind."""
     failed = case.evidence.failed_audits
-    whole = window(case.evidence.profile, SHORT_WARM)
-    total = whole.sum("blocks") * MEAN_BLOCK_BYTES + whole.sum("native")
-    enough = failed >= 5 and whole.sum("audited") - failed >= 5
-    return enough and total > 0 and total - case.evidence.failed_bytes < 0.1 * total
+    whole = window(case.evidence.profile, SHORT_WARM).sums
+    enough = failed >= 5 and whole.audited - failed >= 5
+    succeeded_bytes = whole.size - case.evidence.failed_bytes
+    return enough and whole.size > 0 and succeeded_bytes < 0.1 * whole.size
 
 
 def rates_of(case: Case) -> tuple[ObjectRate, ...]:
@@ -105,13 +103,14 @@ def object_rates(evidence: Evidence) -> tuple[ObjectRate, ...]:
 
 def ranked(per_run: dict[str, float], least: float) -> tuple[ObjectRate, ...]:
     """The application's own types first, which say more than the lists and dicts that they are made
-    of."""
+    of; without those below ``least`` a run."""
     rates = [ObjectRate(name, round(rate, 2)) for name, rate in per_run.items()]
     rates.sort(key=lambda rate: ("." not in rate.type, -rate.per_run))
     return tuple([rate for rate in rates if rate.per_run >= least][:MOST_NAMES])
 
 
 def sites_of(case: Case) -> tuple[SiteRate, ...]:
+    """Lines of Python's memory first, without those that made next to none of it."""
     sites = sorted(case.evidence.sites, key=lambda site: (site.figure != "bytes", -site.amount))
     least = 0.02 * sum(site.amount for site in sites if site.figure == "bytes")
     return tuple(
@@ -132,12 +131,11 @@ def clear_by_class(case: Case) -> Cleared:
             "what it leaves behind may be garbage that waits for a full collection",
         )
     task = case.task
-    first = window(case.evidence.profile, 0)
-    early = Window(first.profile, range(case.steady.ages.start)).mean()
+    early = stretch(case.evidence.profile, range(case.steady.ages.start)).sums.mean()
     kept = task.growth_bytes - task.release_bytes
     if kept >= LEAST_KEPT_BYTES and case.bytes_per_run * case.runs < kept / 4:
         return clear(case, "allocator", "resident memory rose, live memory did not")
-    if case.steady.garbage >= 1024:
+    if case.steady.sums.garbage >= 1024:
         return clear(case, "garbage", "reference cycles, freed by the collector")
     if leaks_steadily(case.steady) or leaks_in_steps(case.steady):
         return clear(case, "bounded", "it grew past start-up, and stopped")

@@ -10,17 +10,20 @@ from __future__ import annotations
 import math
 from operator import mul
 
-from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill
 
-#: Of what was left before: the least that the later half, and the last quarter, have to leave.
+#: The later half, and the last quarter, have to leave at least this share of what was left before.
 STILL_LATE, STILL_LAST = 0.6, 0.7
-#: Runs of the newest age that tell, and what they have to add of what runs did on the whole;
-#: standard errors granted to chance.
-LEAST_NEW_RUNS, STILL_NEW, CHANCE = 5.0, 0.3, 1.5
+#: Runs without which an age says nothing, and the share of the rate over all ages that the newest
+#: one has to have.
+LEAST_NEW_RUNS, STILL_NEW = 5.0, 0.3
+#: Standard errors by which gains may come earlier than runs by chance.
+CHANCE = 1.5
 
 
 def still(parts: list[tuple[float, float]]) -> bool:
-    """What was left behind first, late and last, each with what chance may have taken off."""
+    """Whether as much was left behind late, and last, as before: three means, each with what chance
+    may have taken off it."""
     (first, _), (second, spared), (third, spared_last) = parts
     return second + spared >= STILL_LATE * first and third + spared_last >= STILL_LAST * max(
         first, second
@@ -42,17 +45,18 @@ def whole_rate(fill: Fill) -> float:
 
 
 def newest_age(fill: Fill) -> int | None:
-    """The newest one that tells something, counted from the end of start-up."""
+    """The newest age with runs enough to say something, counted from the end of start-up."""
     return max((age for age, runs in enumerate(fill.runs) if runs >= LEAST_NEW_RUNS), default=None)
 
 
 def newest_rate(fill: Fill) -> float:
-    """Items a run in that age; below any rate where there is none."""
+    """Items a run in the newest age; below any rate where there is none."""
     newest = newest_age(fill)
     return -math.inf if newest is None else rate(fill, slice(newest, newest + 1))
 
 
 def rate(fill: Fill, ages: slice) -> float:
+    """Items a run in these ages."""
     return sum(fill.gains[ages]) / max(1.0, sum(fill.runs[ages]))
 
 

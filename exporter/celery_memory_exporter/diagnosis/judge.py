@@ -17,14 +17,15 @@ RSS decides nothing here: it shows what the allocator keeps, which is told as su
 
 from __future__ import annotations
 
+from celery_memory_exporter.common.evidence import Holder
 from celery_memory_exporter.common.names import OTHER
-from celery_memory_exporter.common.report import Holder, TaskReport
+from celery_memory_exporter.common.report import TaskReport
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.classes import classes_of
 from celery_memory_exporter.diagnosis.explanation import accuse, clear, clear_by_class
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_rate
 from celery_memory_exporter.diagnosis.rules import (
-    COUNTED,
+    CLASS_OF_COUNT,
     LEAST_FILL_RUNS,
     MINOR,
     Case,
@@ -33,11 +34,11 @@ from celery_memory_exporter.diagnosis.rules import (
     steady_window,
 )
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
-from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.fleet.sums import by_name
 
-#: What each process sees for itself.
-BY_PROCESS = frozenset({"python", "native", *COUNTED.values()})
+#: Classes of what each process can see for itself.
+BY_PROCESS = frozenset({"python", "native", *CLASS_OF_COUNT.values()})
 
 
 def diagnose(snapshot: Snapshot) -> Diagnosis:
@@ -78,17 +79,17 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
     classes = classes_of(case)
     if not classes:
         return clear_by_class(case)
-    full = bounded_holder(case)
-    if full is not None and set(classes) <= {"python", "native"}:
-        return clear(case, "bounded", f"{full.path} holds at most {full.limit} items")
-    if set(classes) <= BY_PROCESS and not witnessed(case):
+    holder = bounded_holder(case)
+    if holder is not None and set(classes) <= {"python", "native"}:
+        return clear(case, "bounded", f"{holder.path} holds at most {holder.limit} items")
+    if set(classes) <= BY_PROCESS and not seen_by_half(case):
         return clear(case, "unsettled", "seen in fewer than half of the processes")
     return accuse(case, classes)
 
 
-def witnessed(case: Case) -> bool:
-    """Whether half of the processes saw it, as far as each can see it for itself: a container is
-    seen by itself."""
+def seen_by_half(case: Case) -> bool:
+    """Whether at least half of the processes measured grow, where that can be asked of each. A
+    container that goes on filling is seen without asking."""
     evidence = case.evidence
     return (
         case.overlapping is not None
@@ -106,8 +107,6 @@ def bounded_holder(case: Case) -> Holder | None:
     ):
         return None
     fill = next((each for each in case.evidence.fills if each.path == holders[0].path), None)
-    return (
-        None
-        if fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS and newest_rate(fill) <= 0
-        else holders[0]
-    )
+    known = fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS
+    full = fill is not None and known and newest_rate(fill) <= 0
+    return None if full else holders[0]

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from celery_memory_exporter.common.report import HISTORY, Holder, ProcessReport
+from celery_memory_exporter.common.evidence import Holder
+from celery_memory_exporter.common.report import HISTORY, ProcessReport
 from celery_memory_exporter.diagnosis import advice
 from celery_memory_exporter.diagnosis.verdict import Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import WorkerView
 
 MIB = 1024 * 1024
 LEAST_POINTS = 8
-#: Growth of live memory that is told, and its share of what there was before.
+#: Growth of the main process's live memory: bytes, and share of what there was before.
 LEAST_MAIN_BYTES, LEAST_SHARE = 8 * MIB, 0.2
-#: A child has its tasks for an explanation; without one, it is looked at for longer.
+#: Growth of a child's, which has its tasks for an explanation: so it is looked at for longer.
 LEAST_CHILD_BYTES, LEAST_CHILD_SECONDS = 16 * MIB, 600.0
-#: Requests in the main process's memory that are many.
+#: Where Celery keeps requests that wait in the main process; so many explain its growth.
 LEAST_REQUESTS = 1_000
 REQUESTS = "celery.worker.state.requests"
 
 
 def series(process: ProcessReport, figure: str) -> list[float]:
+    """One figure of its history, oldest first."""
     column = HISTORY.index(figure)
     return [point[column] for point in process.history]
 
@@ -53,7 +56,8 @@ def rise(process: ProcessReport, figure: str) -> float:
 
 
 def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
-    """Processes that grow without a task type that explains it."""
+    """Processes that grow without a task type that explains it. ``named``: the worker's task types
+    that leak."""
     explained = any(each.growth_class in ("python", "native", "garbage") for each in named)
     found: list[Suspect] = []
     others = []
@@ -78,6 +82,8 @@ def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
 
 
 def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:
+    """The main process of a prefork pool, which runs no tasks, if it grows: from floor to floor, or
+    with requests that wait in it."""
     assert worker.report is not None
     live = series(process, "live_bytes")
     grown = live[-1] - live[0] if live else 0.0
@@ -97,6 +103,7 @@ def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:
 
 
 def lived(process: ProcessReport) -> float:
+    """Seconds that its history covers."""
     seconds = series(process, "seconds")
     return seconds[-1] - seconds[0] if seconds else 0.0
 
@@ -114,7 +121,7 @@ def suspect(
     *,
     of: int,
 ) -> Suspect:
-    """One for all processes that grow alike, ``of`` so many."""
+    """One suspect for all processes that grow, ``of`` so many."""
     return Suspect(
         worker=worker.nodename,
         task=None,
@@ -135,7 +142,7 @@ def suspect(
 
 
 def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
-    """How the worker as a whole is doing."""
+    """How the worker as a whole is doing. ``found``: all that leaks in it."""
     per_hour = sum(each.retained_bytes_per_hour for each in found)
     used, limit, of_children = headroom(worker)
     towards_limit = sum(
@@ -162,18 +169,26 @@ def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
     )
 
 
-def headroom(worker: WorkerView) -> tuple[float | None, int | None, bool]:
-    """Memory in use and its limit: the pool's for all children if there is one, and whether it is
-    that; else the cgroup's."""
+class Headroom(NamedTuple):
+    """Memory in use, its limit, and whether both are the pool's children's rather than the
+    cgroup's. Bytes."""
+
+    used: float | None
+    limit: int | None
+    of_children: bool
+
+
+def headroom(worker: WorkerView) -> Headroom:
+    """The pool's limit for all children if there is one; else the cgroup's."""
     report = worker.report
     children = [
         view.figures.rss_bytes or 0 for view in worker.processes if view.figures.process != "main"
     ]
     if report is not None and report.child_memory_limit_bytes and children:
-        return float(sum(children)), report.child_memory_limit_bytes * len(children), True
+        return Headroom(float(sum(children)), report.child_memory_limit_bytes * len(children), True)
     cgroup = worker.cgroup
     used = cgroup.working_set_bytes if cgroup.working_set_bytes is not None else cgroup.usage_bytes
-    return used, cgroup.limit_bytes, False
+    return Headroom(used, cgroup.limit_bytes, of_children=False)
 
 
 def allocator_keeps(process: ProcessReport) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celery_memory_exporter.common.report import Holder
+from celery_memory_exporter.common.evidence import Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,12 @@ class ObjectRate:
 
 @dataclass(frozen=True, slots=True)
 class SiteRate:
-    """``figure`` is ``bytes`` of Python's memory, or what a watch over the lines saw rise, in its
-    own unit."""
+    """A line, and how much of ``figure`` a deep-audited run leaves behind there: ``bytes`` of
+    Python's memory, or what a watch over the lines saw rise, in its own unit (``native`` and
+    ``shared`` in bytes)."""
 
     site: str
-    bytes_per_run: float
+    amount_per_run: float
     figure: str = "bytes"
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.stats.budget import Budget
-from celery_memory_exporter.agent.stats.growth import Growth
+from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.readings import Readings
 
 SHARE = 0.01
@@ -61,7 +61,7 @@ clear_type_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_ty
 
 #: What is read at both ends of an audited run, in an array: an object that holds a number would
 #: count as left behind.
-NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = range(6)
+NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = READINGS = range(6)
 
 
 @dataclass(slots=True)
@@ -91,25 +91,26 @@ class Auditor:
         self._readings = readings
         self._random = random.Random()  # noqa: S311  # not the application's, and no secret
         self._frozen = False
-        self._before, self._after = array("d", bytes(8 * 6)), array("d", bytes(8 * 6))
+        self._before = array("d", bytes(8 * len(READINGS)))
+        self._after = array("d", bytes(8 * len(READINGS)))
         #: Young collections that audits kept from counting towards a full one.
-        self._owed = array("d", [0.0])
+        self.owed = array("d", [0.0])
         #: What the last one that was made up for took.
         self._full_seconds = math.inf
 
-    def due(self, growth: Growth, types: int, busy_seconds: Callable[[], float]) -> bool:
+    def due(self, profile: TaskProfile, types: int, busy_seconds: Callable[[], float]) -> bool:
         """Whether the run of this type that begins now is to be audited. ``types`` is how many task
         types there are."""
-        if not self.enabled or growth.runs < growth.next_audit:
+        if not self.enabled or profile.runs < profile.next_audit:
             return False
         left = self.budget.left(busy_seconds())
-        if left <= 0 or (left < CREDIT_SECONDS / 10 and growth.audits > self.audits / types):
+        if left <= 0 or (left < CREDIT_SECONDS / 10 and profile.audits > self.audits / types):
             return False
         if not self.usable():
             return False
         # By chance, since a task may do in every second run what it undoes in the next.
-        growth.next_audit = growth.runs + self._random.randint(
-            1, 1 + 2 * (growth.audits // AUDITS_PER_STEP)
+        profile.next_audit = profile.runs + self._random.randint(
+            1, 1 + 2 * (profile.audits // AUDITS_PER_STEP)
         )
         return True
 
@@ -204,7 +205,7 @@ class Auditor:
 
     def _owe(self) -> None:
         _, young, middle = gc.get_count()
-        self._owed[0] += young + middle * gc.get_threshold()[1]
+        self.owed[0] += young + middle * gc.get_threshold()[1]
 
     def _collect_what_is_owed(self) -> None:
         """In place of automatic full collections, so not on the audits' budget."""
@@ -212,11 +213,11 @@ class Auditor:
         considered = (
             QUICK_COLLECTIONS_OWED if self._full_seconds < QUICK_SECONDS else FULL_COLLECTIONS_OWED
         )
-        if self._owed[0] > considered * second * max(1, third) and first and gc.isenabled():
+        if self.owed[0] > considered * second * max(1, third) and first and gc.isenabled():
             begun = time.perf_counter()
             gc.collect()
             self._full_seconds = time.perf_counter() - begun
-            self._owed[0] = 0.0
+            self.owed[0] = 0.0
 
 
 def _known(difference: float) -> float:

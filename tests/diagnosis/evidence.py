@@ -1,0 +1,174 @@
+"""What a worker's processes saw of one task type, and who is accused by it: for more than one test
+file."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.worker.evidence import TaskEvidence, to_evidence, together
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Estimate, Evidence, Fill, Holder
+from celery_memory_exporter.common.kernel import CgroupMemory
+from celery_memory_exporter.common.report import TaskReport
+from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.profile import Window, window
+from celery_memory_exporter.diagnosis.rules import Case, steady_window
+from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
+from celery_memory_exporter.fleet.snapshot import ProcessView, Snapshot, WorkerView
+from tests import samples
+
+MIB = samples.MIB
+#: What the run of this number (of its type, in its process) leaves behind, in bytes.
+Shape = Callable[[int], float]
+#: Least squares that are sure of 1,800 bytes a run.
+SURE = Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40)
+
+
+class Process:
+    """Runs of one task type in one process, as its agent books them."""
+
+    def __init__(self) -> None:
+        self.booked = TaskProfile()
+
+    def audit(
+        self, blocks: float = 0.0, native: float = 0.0, *, garbage: float = 0.0, **kernel: float
+    ) -> None:
+        """An audited run. ``garbage`` in bytes, ``kernel`` by the profile's columns."""
+        start = self.booked.begin()
+        self.booked.add_audit(start, blocks, native)
+        self.booked.add_garbage(start, 0.0, garbage)
+        columns = ("fds", "threads", "children", "shared")
+        self.booked.add_kernel(start, *(kernel.get(name, 0.0) for name in columns))
+
+    def read(self, size: float, *, only_large: bool = True) -> None:
+        """A run that was read before and after; all that it read, or large amounts only."""
+        self.booked.add_sample(self.booked.begin(), size / 90, 0.0, only_large=only_large)
+
+    def run(self) -> None:
+        """A run that was not measured."""
+        self.booked.begin()
+
+
+def told_by(*processes: Process, overlapping: Estimate | None = None) -> Evidence:
+    """What the worker reports of these processes."""
+    words = together([TaskEvidence(row=each.booked.row) for each in processes])
+    return to_evidence(words, 60.0, overlapping, None)
+
+
+def process(shape: Shape, runs: int, *, audit_every: int = 2, **kernel: float) -> Process:
+    """After so many runs, of which chance audits one in ``audit_every``."""
+    result = Process()
+    chance = random.Random(runs)
+    for number in range(runs):
+        size = shape(number)
+        if chance.randrange(audit_every) == 0:
+            result.audit(size / 90, **kernel)
+        else:
+            result.read(size)
+    return result
+
+
+def evidence_of(shape: Shape, runs: int = 200, processes: int = 2, **options: Any) -> Evidence:
+    return told_by(*[process(shape, runs, **options) for _ in range(processes)])
+
+
+def filled(
+    shape: Shape, runs: int, gains: Callable[[int], float], limit: int | None = None
+) -> Evidence:
+    """Two processes in which the runs of these numbers also add so many items to a container."""
+    first = AGES.index(WARM_RUNS)
+    bounds = [each for each in AGES[first:] if each < runs] + [runs]
+    spans = [range(start, end) for start, end in pairwise(bounds)]
+    fill = Fill(
+        "shop.held",
+        [2.0 * sum(map(gains, span)) for span in spans],
+        [2.0 * len(span) for span in spans],
+    )
+    held = [Holder("shop.held", "dict", 99, 20.0, limit)]
+    return dataclasses.replace(evidence_of(shape, runs), holders=held, fills=[fill])
+
+
+def leak(_: int) -> float:
+    return 1000.0
+
+
+def nothing(_: int) -> float:
+    return 0.0
+
+
+def task(evidence: Evidence | None, name: str = "shop.leak", **changes: Any) -> TaskReport:
+    """Of 400 runs that left resident memory as it was."""
+    same: dict[str, Any] = {"runs": {"succeeded": 400}, "growth_bytes": 0.0, "release_bytes": 0.0}
+    return samples.task(name, evidence=evidence, **{**same, **changes})
+
+
+def view(
+    evidence: Evidence | None, *, name: str = "shop.leak", runs: int = 400, **changes: Any
+) -> WorkerView:
+    """A worker with one task type; ``changes`` of its report, or of the view itself."""
+    figures = {"runs": {"succeeded": runs}, **changes.pop("task", {})}
+    told = ("containers", "pool", "child_memory_limit_bytes", "processes", "tasks")
+    report = samples.report(
+        **{
+            "tasks": [task(evidence, name, **figures)],
+            "containers": [],
+            "child_memory_limit_bytes": None,
+            **{name: changes.pop(name) for name in told if name in changes},
+        }
+    )
+    value = WorkerView(
+        nodename="celery@web1",
+        up=True,
+        live=True,
+        report=report,
+        processes=tuple(ProcessView(each) for each in report.processes),
+        cgroup=CgroupMemory(),
+    )
+    return dataclasses.replace(value, **changes)
+
+
+def diagnosis_of(*workers: WorkerView) -> Diagnosis:
+    return diagnose(Snapshot(workers))
+
+
+def verdict_on(evidence: Evidence, **changes: Any) -> Suspect | Cleared:
+    """On the one task type of a worker."""
+    diagnosis = diagnosis_of(view(evidence, **changes))
+    (verdict,) = [*diagnosis.suspects, *diagnosis.cleared]
+    return verdict
+
+
+def case_of(evidence: Evidence, **changes: Any) -> Case:
+    """The case that is made of this evidence."""
+    worker = view(evidence, **changes)
+    assert worker.report is not None
+    return Case(worker, worker.report.tasks[0], evidence, steady_window(evidence))
+
+
+def steady(*processes: Process) -> Window:
+    """What these processes' runs past start-up left behind."""
+    return window(told_by(*processes).profile, WARM_RUNS)
+
+
+def suspect(**changes: Any) -> Suspect:
+    """A task type that leaves 900 bytes a run behind."""
+    value = Suspect(
+        worker="celery@web1",
+        task="shop.leak",
+        growth_class="python",
+        growth_classes=("python",),
+        retained_bytes_per_run=900.0,
+        retained_bytes_per_hour=540_000.0,
+        retained_count_per_run=0.0,
+        runs=40,
+        audited_runs=20,
+        confidence=0.99,
+        processes=2,
+        growing_processes=2,
+        advice="Bound it.",
+    )
+    return dataclasses.replace(value, **changes)

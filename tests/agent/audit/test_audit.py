@@ -684,3 +684,19 @@ def test_a_run_that_frees_more_than_it_makes_is_audited_like_any_other() -> None
     measured(meter, "t", returning(clear))("uuid", (), {}, {})
     assert meter.auditor.enabled
     assert meter.books.growth["t", ""].row[growth.BLOCKS] < -10_000
+
+
+def test_an_audit_spends_nothing_while_it_waits_for_a_processor() -> None:
+    """As on a crowded machine; here a callback of the collector lets it wait."""
+    auditor, waiting = Auditor(Readings(), enabled=True), threading.Event()
+
+    def wait(phase: str, _: dict[str, int]) -> None:
+        waiting.wait(0.1 if phase == "start" else 0.0)
+
+    gc.callbacks.append(wait)
+    try:
+        auditor.begin()
+        auditor.finish(answer())
+    finally:
+        gc.callbacks.remove(wait)
+    assert 0 < auditor.budget.spent < 0.1

@@ -445,6 +445,23 @@ def test_readings_have_a_share_of_the_time_and_those_taken_stand_for_the_others(
     assert blocks == pytest.approx(51 * runs, rel=0.05), "a tuple and what is in it"
 
 
+def test_a_reading_spends_nothing_while_it_waits_for_a_processor() -> None:
+    """As on a crowded machine; here the reading itself waits."""
+
+    class Waiting(Readings):
+        seconds = 0.0
+
+        def native_live(self) -> int | None:
+            time.sleep(self.seconds)
+            return super().native_live()
+
+    readings = Waiting()
+    meter = Meter(Guard(), readings, max_tasks=200, audits=False)
+    readings.seconds = 0.1
+    run(meter, lambda: None)
+    assert 0 < meter.sampling.spent < 0.1
+
+
 def test_calibration_leaves_no_trace() -> None:
     meter = make_meter()
     assert CALIBRATION_RUNS

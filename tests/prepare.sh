@@ -37,8 +37,8 @@ venv() {
             install python3-venv
             "$python" -m venv "$directory"
         fi
-        "$directory/bin/pip" install --quiet --upgrade 'pip>=25.1'  # the first with dependency groups
     fi
+    "$directory/bin/pip" install --quiet --upgrade 'pip>=25.1'  # the first with dependency groups
 }
 
 servers() {

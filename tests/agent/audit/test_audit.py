@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import threading
@@ -53,8 +54,8 @@ def test_cycles_leave_nothing_but_their_garbage_is_told() -> None:
 
     found = audits(returning(cycles))
     assert mostly([each["blocks"] for each in found], 0)
-    assert all(200 <= each["garbage_blocks"] < 260 for each in found), (
-        "100 lists, and room for an item of each"
+    assert all(195 <= each["garbage_blocks"] < 260 for each in found), (
+        "100 lists, and room for an item of each; a few lists wait to be used again"
     )
 
 
@@ -154,6 +155,7 @@ def test_a_run_that_frees_more_than_it_makes_is_audited_like_any_other() -> None
         kept.extend([number] for number in range(2_000))
 
     meter = make_meter()
+    gc.collect()  # so that none of all objects is due in the run
     run(meter, returning(clear))
     assert meter.auditor.enabled
     assert profile_of(meter).row[0, Column.BLOCKS] < -10_000

@@ -1,19 +1,19 @@
-"""The application's heap is never touched where it must not be, and is always put back."""
+"""The application's heap and its collector are what they are without audits."""
 
 from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from celery_memory_exporter.agent.audit.audit import FULL_COLLECTIONS_OWED, Auditor
-from celery_memory_exporter.agent.stats.readings import Readings
 from tests.agent.audit.harness import (
     Thing,
-    answer,
+    collector_state,
+    keep,
     make_meter,
     profile_of,
     returning,
@@ -24,20 +24,126 @@ from tests.agent.audit.harness import (
 pytestmark = pytest.mark.usefixtures("heap_as_it_was")
 
 
-# --- where it must not --------------------------------------------------------------------------
+def cycle() -> weakref.ref[Thing]:
+    """A thing that only a collection frees."""
+    thing = Thing()
+    thing.myself = thing  # type: ignore[attr-defined]
+    return weakref.ref(thing)
 
 
-def test_never_where_the_application_froze_its_heap() -> None:
+# --- what the application sees -------------------------------------------------------------------
+
+
+def test_a_task_sees_the_heap_as_it_is() -> None:
+    things = [Thing() for _ in range(500)]
+    gc.collect()
+    seen: list[tuple[int, int, int]] = []
+
+    def look() -> None:
+        found = sum(type(each) is Thing for each in gc.get_objects())
+        holders = sum(each is things for each in gc.get_referrers(things[0]))
+        seen.append((found, holders, gc.get_freeze_count()))
+
     meter = make_meter()
+    frozen = gc.get_freeze_count()
+    run(meter, returning(look), times=20)
+    assert set(seen) == {(500, 1, frozen)}
+    assert profile_of(meter).audits == 20
+
+
+def test_a_task_that_collects_frees_what_earlier_runs_left() -> None:
+    ghosts: list[weakref.ref[Thing]] = []
+
+    def collect() -> None:
+        gc.collect()
+        assert not any(ghost() for ghost in ghosts)
+        ghosts.append(cycle())
+
+    run(make_meter(), returning(collect), times=20)
+
+
+def test_an_application_that_froze_its_heap_is_audited_and_its_heap_stays_frozen() -> None:
     gc.freeze()
     frozen = gc.get_freeze_count()
+    meter = make_meter()
     try:
-        run(meter, returning(lambda: None))
+        run(meter, returning(lambda: keep(20, Thing)), times=20)
         assert gc.get_freeze_count() == frozen
     finally:
         gc.unfreeze()
+    assert profile_of(meter).audits == 20
+    assert profile_of(meter).survivors == {f"{Thing.__module__}.Thing": 15 * 20}
+
+
+def test_where_the_application_switched_its_collector_off_no_finalizer_runs() -> None:
+    gc.disable()
+    try:
+        ghosts = [cycle() for _ in range(3)]
+        meter = make_meter()
+        run(meter, returning(lambda: ghosts.append(cycle())), times=20)
+        assert all(ghost() for ghost in ghosts)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert profile_of(meter).audits == 20
+
+
+def test_audits_start_no_full_collection() -> None:
+    before = gc.get_stats()[2]["collections"]
+    run(make_meter(), returning(lambda: None), times=300)
+    # Python may find one due on its own, after so many young ones.
+    assert gc.get_stats()[2]["collections"] - before < 300 / 10
+
+
+# --- what the application does ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("does", "undo", "reason"),
+    [
+        (gc.collect, lambda: None, "collected"),
+        (gc.freeze, gc.unfreeze, "frozen"),
+        (gc.disable, gc.enable, "switched"),
+        (lambda: gc.set_threshold(500, 7, 3), lambda: gc.set_threshold(*DEFAULT), "threshold"),
+        (lambda: gc.set_debug(gc.DEBUG_STATS), lambda: gc.set_debug(0), "debug"),
+    ],
+)
+def test_what_a_task_does_to_its_collector_stands_and_the_run_says_nothing(
+    does: Callable[[], object], undo: Callable[[], object], reason: str
+) -> None:
+    states: list[tuple[Any, ...]] = []
+
+    def task() -> None:
+        does()
+        states.append(collector_state())
+
+    meter = make_meter()
+    try:
+        run(meter, returning(task))
+        assert collector_state()[:3] == states[0][:3]
+        assert (gc.get_freeze_count() > 1_000) == (reason == "frozen")
+    finally:
+        undo()
     assert profile_of(meter).audits == 0
-    assert not meter.auditor.enabled
+    assert meter.auditor.discarded == {reason: 1}
+
+
+DEFAULT = gc.get_threshold()
+
+
+def test_runs_that_allocate_much_are_audited_with_a_quiet_collector() -> None:
+    kept: list[object] = []
+
+    def task() -> None:
+        rows = [[number] for number in range(20 * DEFAULT[0])]
+        kept.append(Thing())
+        rows.clear()
+
+    meter = make_meter()
+    run(meter, returning(task), times=20)
+    assert meter.auditor.discarded == {"collected": 1}
+    assert profile_of(meter).audits == 19
+    assert gc.get_threshold() == DEFAULT
 
 
 def test_never_where_the_collector_is_debugged() -> None:
@@ -51,90 +157,48 @@ def test_never_where_the_collector_is_debugged() -> None:
     assert gc.garbage == []
 
 
-def test_never_where_it_is_off() -> None:
+def test_never_where_audits_are_off() -> None:
     meter = make_meter(audits=False)
     run(meter, returning(lambda: None))
     assert profile_of(meter).audits == 0
 
 
-def test_an_application_that_unfreezes_the_heap_ends_audits() -> None:
-    meter = make_meter()
-    run(meter, returning(gc.unfreeze))
-    assert not meter.auditor.enabled
-    assert (profile_of(meter).audits, profile_of(meter).survivors) == (0, {})
-
-
-# --- the heap is put back -----------------------------------------------------------------------
+# --- it is put back -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "error", [ValueError, KeyboardInterrupt, SystemExit, SoftTimeLimitExceeded]
 )
-def test_the_heap_is_unfrozen_when_the_run_ends_by_an_exception(error: type[BaseException]) -> None:
+def test_the_collector_is_as_it_was_when_the_run_ends_by_an_exception(
+    error: type[BaseException],
+) -> None:
+    quiet: list[bool] = []
+
     def trace(*_: Any) -> Any:
-        assert gc.get_freeze_count() > 0, "this run is audited"
+        quiet.append(gc.get_threshold() != DEFAULT)
         raise error
 
     meter = make_meter()
+    run(meter, returning(gc.collect))  # from now on its collector is to be quiet
     with pytest.raises(error):
         run(meter, trace)
-    assert gc.get_freeze_count() == 0
+    assert quiet == [True]
+    assert gc.get_threshold() == DEFAULT
     assert meter.occupancy.idle
-    assert totals_of(meter).runs_by_outcome == {"aborted": 1}
+    assert totals_of(meter).runs_by_outcome == {"succeeded": 1, "aborted": 1}
 
 
-# --- full collections ---------------------------------------------------------------------------
-
-
-def test_full_collections_that_audits_held_up_are_made_up_for() -> None:
-    auditor = Auditor(Readings(), enabled=True)
-    first, second, third = gc.get_threshold()
-    before = gc.get_stats()[-1]["collections"]
-
-    def audit_one() -> int:
-        auditor.begin()
-        auditor.finish(answer())
-        return gc.get_stats()[-1]["collections"] - before
-
-    assert audit_one() == 2, "the audit's own"
-    auditor.owed[0] = FULL_COLLECTIONS_OWED * second * max(1, third) + 1
-    assert audit_one() == 5
-    assert audit_one() == 7, "the debt is paid"
-    gc.disable()
-    try:
-        auditor.owed[0] = FULL_COLLECTIONS_OWED * second * max(1, third) + 1
-        assert audit_one() == 9, "an application without automatic collections gets none"
-    finally:
-        gc.enable()
-    assert first
-
-
-def test_collections_that_freezing_would_forget_are_owed() -> None:
-    """``gc.freeze`` sets the counts to zero, so they are read before."""
-    auditor = Auditor(Readings(), enabled=True)
-    before = auditor.owed[0]
-    gc.collect()
-    kept: list[Any] = [[] for _ in range(3 * gc.get_threshold()[0])]
-    young = gc.get_count()[1]
-    auditor.begin()
-    auditor.abandon()
-    assert young >= 1, f"{len(kept)} lists are more than a young generation"
-    assert auditor.owed[0] >= before + young
-
-
-def test_a_process_that_a_task_forks_has_a_heap_that_is_collected() -> None:
+def test_a_process_that_a_task_forks_has_the_applications_collector() -> None:
     meter = make_meter()
-    seen: list[int] = []
+    seen: list[tuple[int, int, int]] = []
 
     def fork() -> None:
-        frozen = gc.get_freeze_count()
         meter.after_fork()  # as the hook does in the new process
-        seen.append(frozen)
-        seen.append(gc.get_freeze_count())
+        seen.append(gc.get_threshold())
 
+    run(meter, returning(gc.collect))
     run(meter, returning(fork))
-    assert seen[0] > 0
-    assert seen[1] == 0
+    assert seen == [DEFAULT]
     assert meter.guard.errors == 0
 
 
@@ -143,16 +207,3 @@ def test_a_run_in_which_somebody_forks_is_left_out() -> None:
     run(meter, returning(meter.occupancy.disturb), times=10)
     assert profile_of(meter).audits == 0
     assert totals_of(meter).runs == 10
-
-
-def test_garbage_from_before_is_freed_at_last() -> None:
-    """Audits reset the counters that automatic full collections wait for."""
-    meter = make_meter()
-    meter.auditor.owed[0] = 1e9
-    cycle = Thing()
-    cycle.myself = cycle  # type: ignore[attr-defined]
-    ghost = weakref.ref(cycle)
-    gc.collect()
-    del cycle
-    run(meter, returning(lambda: None))
-    assert ghost() is None

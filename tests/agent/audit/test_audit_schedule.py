@@ -71,15 +71,16 @@ def test_a_rare_type_is_audited_in_each_run_and_a_frequent_one_ever_more_seldom(
 
 def test_an_audit_spends_nothing_while_it_waits_for_a_processor() -> None:
     """As on a crowded machine; here a callback of the collector lets it wait."""
-    auditor, waiting = Auditor(Readings(), enabled=True), threading.Event()
+    auditor, profile = Auditor(Readings(), enabled=True), TaskProfile()
+    waiting = threading.Event()
 
     def wait(phase: str, _: dict[str, int]) -> None:
         waiting.wait(0.1 if phase == "start" else 0.0)
 
     gc.callbacks.append(wait)
     try:
-        auditor.begin()
-        auditor.finish(answer())
+        auditor.begin(profile)
+        auditor.finish(profile, answer())
     finally:
         gc.callbacks.remove(wait)
     assert 0 < auditor.budget.spent < 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 import celery_memory_exporter.agent
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
-from tests.agent.audit.harness import failing, make_meter, returning
+from tests.agent.audit.harness import collector_state, failing, make_meter, returning
 
 pytestmark = pytest.mark.usefixtures("heap_as_it_was")
 
@@ -44,6 +43,7 @@ def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[s
                 sys.setprofile(None)
                 raise SoftTimeLimitExceeded
 
+    before = collector_state()
     # The first run of a type is audited, and each first run makes the same calls.
     for known in (meter.totals.rows, meter.totals.growth, meter.deep.dossiers):
         known.clear()  # type: ignore[attr-defined]
@@ -54,8 +54,7 @@ def interrupted_at(call: int, meter: Meter, body: Callable[..., Any]) -> tuple[s
         pass
     finally:
         sys.setprofile(None)
-    as_before = meter.occupancy.idle and gc.get_freeze_count() == 0
-    gc.unfreeze()
+    as_before = meter.occupancy.idle and collector_state() == before
     return place, as_before
 
 

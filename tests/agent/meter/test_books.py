@@ -33,7 +33,7 @@ def new_run(totals: Totals, **figures: Any) -> Run:
 def finding(**figures: Any) -> Finding:
     values = {"native": 0.0, "blocks": 0.0, "fds": 0.0, "threads": 0.0, "children": 0.0}
     values |= {"shared": 0.0, "garbage_blocks": 0.0, "garbage_native": 0.0}
-    return Finding(**{**values, "types": {}, "survivors": [], **figures})
+    return Finding(**{**values, "types": {}, **figures})
 
 
 @pytest.mark.parametrize(

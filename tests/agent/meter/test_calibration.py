@@ -64,13 +64,11 @@ def test_failed_runs_are_calibrated_where_the_pool_pickles_them() -> None:
 
 
 def test_where_nothing_can_be_audited_nothing_is_taken_off_audits() -> None:
-    """As on a heap that the application froze."""
-    gc.freeze()
+    """As where the application debugs its collector."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
     try:
-        frozen = gc.get_freeze_count()
         biases = measure_biases(Guard(), Readings(), Conditions(200, pickles_failures=True))
-        assert gc.get_freeze_count() == frozen
     finally:
-        gc.unfreeze()
+        gc.set_debug(0)
     assert biases.audit == Bias()
     assert biases.failed == Bias()

@@ -19,16 +19,14 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from typing import Any
 
-from celery.app.trace import trace_ok_t
-
+from celery_memory_exporter.agent.audit import survivors
 from celery_memory_exporter.agent.audit.allocations import bytes_by_site, traces_of
-from celery_memory_exporter.agent.audit.audit import Finding, Survivors
+from celery_memory_exporter.agent.audit.audit import Finding
 from celery_memory_exporter.agent.audit.dossier import FEW_FRAMES, FRAMES, MAX_NAMES, Dossier
 from celery_memory_exporter.agent.audit.lines import LineWatch, Reading
 from celery_memory_exporter.agent.audit.suspicion import suspicion_of
-from celery_memory_exporter.agent.heap import census, references
+from celery_memory_exporter.agent.heap import references
 from celery_memory_exporter.agent.heap.containers import QUICK_WALKS, Probe
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.growth import TaskProfile
@@ -112,7 +110,8 @@ class DeepAuditor:
             tracemalloc.start(dossier.frames)
 
     def end(self, key: TaskKey, profile: TaskProfile, finding: Finding | None) -> None:
-        """After the audit's closing readings; ``finding`` still has the survivors."""
+        """After the audit's closing readings; what outlived the run still is the middle
+        generation."""
         dossier = self.dossiers[key]
         dossier.last = profile.runs
         dossier.audits += 1
@@ -131,7 +130,7 @@ class DeepAuditor:
             and self.probe.walks >= QUICK_WALKS
             and dossier.paths_tried < MAX_PATHS
         ):
-            self._find_path(dossier, finding.survivors)
+            self._find_path(dossier)
         seconds = time.process_time() - self._begun
         dossier.slowdown = max(1.0, seconds / max(1e-4, profile.cpu_per_audit))
         self.budget.spend(seconds)
@@ -219,19 +218,8 @@ class DeepAuditor:
         self._sizes = {}
         return grown
 
-    def _find_path(self, dossier: Dossier, survivors: Survivors) -> None:
+    def _find_path(self, dossier: Dossier) -> None:
         dossier.paths_tried += 1
-        path = references.path_to_module(_telling(survivors), PATH_SECONDS)
+        path = references.path_to_module(survivors.telling(), PATH_SECONDS)
         if path is not None:
             dossier.add_path(path)
-
-
-def _telling(survivors: Survivors) -> list[Any]:
-    """Some survivors to look for a holder of: instances of the application's own classes first,
-    then the last ones made."""
-    own = [
-        each
-        for each in survivors[:10_000]
-        if "." in census.type_name(type(each)) and type(each) is not trace_ok_t
-    ]
-    return (own or survivors)[-5:]

@@ -131,7 +131,7 @@ class Meter:
         self._overhead_seconds += time.perf_counter() - run.begun
         if run.audited:
             run.cpu = time.process_time()
-            self.auditor.begin()
+            self.auditor.begin(run.growth)
         elif run.sampled:
             run.native = self._readings.native_live()
             run.blocks = sys.getallocatedblocks()
@@ -202,7 +202,7 @@ class Meter:
     def _add(self, run: Run, answer: Any, begun: float) -> None:
         finding, blocks, native = None, 0, None
         if run.audited:
-            finding = self.auditor.finish(answer)
+            finding = self.auditor.finish(run.growth, answer)
             run.cpu = time.process_time() - run.cpu
         elif run.sampled:
             reading = time.thread_time()

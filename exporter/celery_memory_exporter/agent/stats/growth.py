@@ -45,6 +45,7 @@ class TaskProfile:
         "audits",
         "cpu_seconds",
         "next_audit",
+        "quiet",
         "row",
         "runs",
         "since",
@@ -59,6 +60,8 @@ class TaskProfile:
         self.cpu_seconds = 0.0
         #: The run that may be audited next.
         self.next_audit = 0
+        #: Whether its runs allocate so much that the collector must be quiet for an audit.
+        self.quiet = False
         #: Objects that outlived audited runs after start-up, by type.
         self.survivors: dict[str, int] = {}
         #: Monotonic seconds at which the type was first seen.

@@ -1,0 +1,90 @@
+"""The garbage collector around one run: the run's objects apart from all that is older.
+
+Before the run a young collection makes all objects old. After it another one frees the run's
+garbage, and what outlived the run is the middle generation. Neither looks at the old generation, so
+both cost what the run made, on a heap of any size.
+
+* The application sees its heap as it is: nothing is frozen, and its collector goes on.
+* A run in which the middle generation was collected as well, automatically or by the application,
+  cannot be told apart from what is older, and says nothing. Where runs of a type allocate so much,
+  they are opened ``quiet``: with thresholds by which only young collections run by themselves. That
+  shows in ``gc.get_threshold()`` within the run, and nowhere else.
+* What the application does to its collector in the run stands afterwards, and the run says nothing.
+* Where the application has switched its collector off, nothing is collected.
+
+Facts: ``Modules/gcmodule.c`` (CPython 3.10 to 3.12), ``Python/gc.c`` (3.13). From 3.14 on the old
+generation is looked at in portions, with each young collection: there automatic collection pauses
+for the run.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from array import array
+
+YOUNG, MIDDLE = 0, 1
+INCREMENTAL = sys.version_info >= (3, 14)
+#: No count of young collections comes this far: the largest ``int`` in C.
+NEVER = 2**31 - 1
+
+#: What the application may do to its collector, in an array: numbers above 256 are objects, which
+#: would show in the blocks that an audit counts.
+STATE = DEBUG, ENABLED, FIRST, SECOND, THIRD, COLLECTIONS = range(6)
+#: What a run is disturbed by, by the figure that tells: the gravest first.
+DISTURBANCES = ("debug", "switched", "threshold", "threshold", "threshold", "collected")
+FROZEN = "frozen"
+
+
+class Collector:
+    """For one run at a time: ``open``, the run, ``close``; or ``abandon``, whatever happened."""
+
+    def __init__(self) -> None:
+        self._before, self._opened, self._now = (array("q", bytes(8 * len(STATE))) for _ in "012")
+        self._open = False
+
+    def open(self, *, quiet: bool = False) -> None:
+        """Makes everything old, unless the application has switched its collector off."""
+        _read(self._before)
+        if self._before[ENABLED]:
+            gc.collect(MIDDLE)
+            self._open = True
+            if INCREMENTAL:
+                gc.disable()
+            elif quiet:
+                gc.set_threshold(self._before[FIRST], NEVER, NEVER)
+        _read(self._opened)
+
+    def close(self) -> tuple[str | None, int]:
+        """Frees the run's garbage: what disturbed the run, if anything did, and how many objects
+        were garbage. What outlived the run is the middle generation until the next collection."""
+        collects = self._open
+        disturbance = self._disturbance()
+        self.abandon()
+        return disturbance, gc.collect(YOUNG) if collects and disturbance is None else 0
+
+    def abandon(self) -> None:
+        """The collector is as it was, but for what the application changed meanwhile."""
+        if not self._open:
+            return
+        self._open = False
+        _read(self._now)
+        before, opened, now = self._before, self._opened, self._now
+        if now[ENABLED] == opened[ENABLED] != before[ENABLED]:
+            gc.enable()
+        if now[FIRST:COLLECTIONS] == opened[FIRST:COLLECTIONS] != before[FIRST:COLLECTIONS]:
+            gc.set_threshold(*before[FIRST:COLLECTIONS])
+
+    def _disturbance(self) -> str | None:
+        _read(self._now)
+        for figure in STATE:
+            if self._now[figure] != self._opened[figure]:
+                return DISTURBANCES[figure]
+        # The collection that opened the run is counted, until the next one of all or a freeze.
+        return FROZEN if self._open and gc.get_count()[2] == 0 else None
+
+
+def _read(state: array[int]) -> None:
+    state[DEBUG], state[ENABLED] = gc.get_debug(), gc.isenabled()
+    state[FIRST], state[SECOND], state[THIRD] = gc.get_threshold()
+    state[COLLECTIONS] = sum(each["collections"] for each in gc.get_stats()[MIDDLE:])

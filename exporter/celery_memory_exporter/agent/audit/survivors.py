@@ -1,0 +1,50 @@
+"""What outlived an audited run: the collector's middle generation, right after its closing.
+
+No list of these objects is held while another thread may run (see ``census``): types are counted,
+and the few objects that a holder is looked for are chosen, within one call into C each.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from itertools import compress
+from typing import Any
+
+from celery.app.trace import trace_ok_t
+
+from celery_memory_exporter.agent.audit.collector import MIDDLE
+from celery_memory_exporter.agent.heap import census
+
+TYPES_PER_AUDIT = 20
+#: Objects that a holder is looked for.
+FEW = 5
+#: Another thread may be making a tuple: it must not have a second reference. The answer is ours.
+UNFINISHED = (tuple, trace_ok_t)
+
+
+def by_type(answer: Any) -> dict[str, int]:
+    """The most frequent types and how many of each, without the run's answer itself."""
+    own = [type(part) for part in (answer, answer.retval, answer.info) if gc.is_tracked(part)]
+    found: dict[str, int] = {}
+    for kind, count in census.count_types(MIDDLE)[:TYPES_PER_AUDIT]:
+        left = count - sum(each is kind for each in own)
+        if left > 0:
+            name = census.type_name(kind)[: census.MAX_NAME_LENGTH]
+            found[name] = found.get(name, 0) + left
+    return found
+
+
+def telling() -> list[Any]:
+    """Some of them to look for a holder of: instances of the application's or a library's classes;
+    else of whatever is there."""
+    there = (kind for kind, _ in census.count_types(MIDDLE))
+    kinds = {id(kind): kind for kind in there if not any(kind is each for each in UNFINISHED)}
+    own = {each for each, kind in kinds.items() if "." in census.type_name(kind)}
+    return _some(own) or _some(set(kinds))
+
+
+def _some(kinds: set[int]) -> list[Any]:
+    """``kinds`` are identities: a metaclass may have a hash of its own."""
+    chosen = map(kinds.__contains__, map(id, census.kinds(MIDDLE)))
+    return list(deque(compress(census.listed(MIDDLE), chosen), maxlen=FEW))

@@ -1,0 +1,55 @@
+"""Blocks that wait to be used again do not look like memory that a run holds."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable
+
+import pytest
+
+from celery_memory_exporter.agent.stats import free_lists
+
+BLOCKS = array("q", [0, 0])
+
+
+def blocks_left(body: Callable[[], object]) -> int:
+    free_lists.fill()
+    BLOCKS[0] = sys.getallocatedblocks()
+    body()
+    free_lists.fill()
+    BLOCKS[1] = sys.getallocatedblocks()
+    return BLOCKS[1] - BLOCKS[0]
+
+
+def drain() -> list[object]:
+    """As many floats, lists and dicts as wait, and some more: what a run finds after others."""
+    return [*map(float, range(500)), *([] for _ in range(500)), *({"k": 1} for _ in range(500))]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: sum(number * 0.5 for number in range(1_000)),
+        lambda: len([[] for _ in range(1_000)]),
+        lambda: len([{"key": number} for number in range(1_000)]),
+        lambda: len(drain()),
+    ],
+)
+def test_a_run_that_frees_all_leaves_nothing(body: Callable[[], object]) -> None:
+    blocks_left(body)  # caches of its own code
+    assert blocks_left(body) == blocks_left(lambda: None)
+
+
+def test_what_is_kept_counts_though_it_was_taken_from_a_list() -> None:
+    kept: list[object] = [None] * 30
+    free_lists.fill()
+
+    def keep() -> None:
+        for at in range(10):
+            kept[at], kept[10 + at], kept[20 + at] = at + 0.25, [], {"key": at}
+
+    keep()
+    kept[:] = [None] * 30
+    # A float, a list, and a dict with its keys, ten times.
+    assert blocks_left(keep) - blocks_left(lambda: None) == 40

@@ -170,9 +170,7 @@ FAILURE_WINDOW = Threshold(
 FAILURES = Threshold(
     "5", "failures in that time", "One failure of two runs is half of them, and no news."
 )
-FAILURE_SHARE = Threshold(
-    "0.05", "share of runs that failed", "As celery-mixin's alerts have it."
-)
+FAILURE_SHARE = Threshold("0.05", "share of runs that failed", "As celery-mixin's alerts have it.")
 
 # The exporter and the agents
 REJECTED = Threshold(

@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Tests whose libraries are as large as an application: the agent's tests, which search the heap, do not share a process with them.
+TOOLING := test look deploy check
+# Tests whose libraries are as large as an application: the agent's tests, which search the heap, do
+# not share a process with them.
 APART := tests/deploy/aws tests/deploy/helm
 
 .PHONY: help demo test check golden grafana zoo bench clean
@@ -18,7 +20,7 @@ $(VENV)/.package: pyproject.toml
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.package
-	$(BIN)/pip install --quiet --editable '.[test,look,deploy,check]'
+	$(BIN)/pip install --quiet --editable . $(TOOLING:%=--group %)
 	@touch $@
 
 demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"

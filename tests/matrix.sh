@@ -26,7 +26,8 @@ run() {
     if [[ ! -e $directory/.ready ]]; then
         rm -rf "$directory"
         "$python" -m venv "$directory"
-        "$directory/bin/pip" install --quiet --editable '.[test]' "$@"
+        "$directory/bin/pip" install --quiet --upgrade 'pip>=25.1'  # the first with dependency groups
+        "$directory/bin/pip" install --quiet --editable . --group test "$@"
         touch "$directory/.ready"
     fi
     # Without those whose answer does not depend on the versions: they have had their run.

@@ -31,12 +31,14 @@ venv() {
         echo "$python is $("$python" --version 2>&1); Python 3.10 or later is needed: make PYTHON=python3.12 …" >&2
         exit 1
     fi
-    [[ -x $directory/bin/pip ]] && return
-    if ! "$python" -m venv "$directory" 2>/dev/null; then
-        rm -rf "$directory"
-        install python3-venv
-        "$python" -m venv "$directory"
+    if [[ ! -x $directory/bin/pip ]]; then
+        if ! "$python" -m venv "$directory" 2>/dev/null; then
+            rm -rf "$directory"
+            install python3-venv
+            "$python" -m venv "$directory"
+        fi
     fi
+    "$directory/bin/pip" install --quiet --upgrade 'pip>=25.1'  # the first with dependency groups
 }
 
 servers() {

@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from celery_memory_exporter.common.evidence import Evidence, Holder, Profile, Site
 from celery_memory_exporter.common.kernel import CgroupMemory, Status
 from celery_memory_exporter.common.report import (
     Bounds,
     Container,
-    Evidence,
     Histogram,
-    Holder,
     Instance,
     LostRuns,
     ObjectCount,
     ProcessReport,
-    Profile,
     Running,
-    Site,
     TaskReport,
     Traffic,
     WorkerReport,

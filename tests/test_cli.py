@@ -1,131 +1,90 @@
-"""`celery-memory-exporter report` against a running server. The commands in processes of their
-own: `integration/test_commands.py`."""
+"""The commands, in this process; as a user meets them they are in the integration tests."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable, Iterator
-from typing import Any
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter import cli
-from celery_memory_exporter.common.report import Estimate, TaskReport
-from celery_memory_exporter.diagnosis.text import as_text
-from celery_memory_exporter.fleet.snapshot import Snapshot
-from celery_memory_exporter.web.server import Application, HttpServer, bind
-from tests import samples
-from tests.diagnosis.evidence import diagnosis_of, evidence_of, nothing, task, view
-
-Serve = Callable[..., str]
+from celery_memory_exporter import __version__, cli
+from celery_memory_exporter.config.settings import Broker, Config, Listen, Processes
+from celery_memory_exporter.web.server import bind
 
 
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Answers as an exporter does whose only worker ran these task types; the result is its
-    URL."""
-    servers: list[HttpServer] = []
-
-    def start(*tasks: TaskReport) -> str:
-        listener = bind("127.0.0.1", 0)
-        snapshot = Snapshot((view(None, tasks=list(tasks)),))
-        server = HttpServer(Application(CollectorRegistry(), lambda: snapshot, dict), listener)
-        server.start()
-        servers.append(server)
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
-
-    yield start
-    for server in servers:
-        server.stop()
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "celery_memory_exporter", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"celery-memory-exporter {__version__}\n"
 
 
-@pytest.fixture
-def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
-    """Makes whatever is asked answer with this JSON."""
-
-    class Response:
-        def __init__(self, body: object) -> None:
-            self.body = body
-
-        def __enter__(self) -> Response:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def read(self) -> bytes:
-            return json.dumps(self.body).encode()
-
-    def set_answer(body: object) -> None:
-        monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Response(body))
-
-    return set_answer
+def test_a_configuration_that_holds_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config(
+        broker=Broker(url="redis://:s3cret@h/0", events_url="amqp://me:s3cret@h//"),
+        processes=Processes(interval_seconds=2.5),
+    )
+    assert cli.check_config(config, Path("c.yaml")) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "c.yaml: valid",
+        "  broker   redis://:**@h/0, events at amqp://me:**@h//",
+        "  listen   :9808",
+        "  process  every 2.5 s",
+    ]
 
 
-def report(*arguments: str) -> int:
-    return cli.main(["report", *arguments])
+def test_defaults_are_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.check_config(Config(processes=Processes(enabled=False)), None) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "defaults: valid",
+        "  broker   none, the local process table only",
+        "  listen   :9808",
+        "  process  off",
+    ]
 
 
-def test_the_exit_status_tells_whether_something_leaks(
-    serve: Serve, capsys: pytest.CaptureFixture[str]
+def test_a_mistake_in_the_configuration_is_one_line_and_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report("--url", serve(samples.task())) == 1
-    expected = as_text(diagnosis_of(view(None, tasks=[samples.task()])))
-    assert capsys.readouterr().out == f"{expected}\n"
-    assert report("--url", serve(task(evidence_of(nothing)))) == 0
-
-
-def test_json_is_what_the_api_answers(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    evidence = samples.evidence(overlapping=Estimate(1.0, None, 1.0, None, 1, 1))
-    leaking = samples.task(evidence=evidence)
-    assert report("--json", "--url", serve(leaking)) == 1
-    expected = diagnosis_of(view(None, tasks=[leaking]))
-    assert json.loads(capsys.readouterr().out) == json.loads(
-        json.dumps(dataclasses.asdict(expected))
+    file = tmp_path / "c.yaml"
+    file.write_text("listen: {port: 80}\n")
+    assert cli.main(["check-config", "--config", str(file)]) == 1
+    assert capsys.readouterr().err.startswith(
+        f"celery-memory-exporter: {file}: listen.port: unknown key"
     )
 
 
-def test_an_exporter_that_is_not_there_is_told_with_the_next_step(
-    capsys: pytest.CaptureFixture[str],
+def test_an_address_that_is_taken_is_a_failure_that_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener = bind("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    listener.close()
-    assert report("--url", url) == 2
-    assert "is the exporter running there? Give its address with --url" in capsys.readouterr().err
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with bind("127.0.0.1", 0) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert cli.serve(Config(listen=Listen(address))) == 1
+    assert capsys.readouterr().err == (
+        f"celery-memory-exporter: cannot listen on {address}: Address already in use; set another "
+        "listen.address (--listen-address)\n"
+    )
 
 
-def test_a_server_that_is_no_exporter_is_told_as_such(
-    serve: Serve, capsys: pytest.CaptureFixture[str]
+def test_once_prints_an_exposition(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert report("--url", serve() + "nowhere") == 2
-    assert "Not Found" in capsys.readouterr().err
-    assert report("--url", "no-url") == 2
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert cli.print_once(Config(), seconds=0.0) == 0
+    assert 'celery_memory_exporter_source_up{source="processes"} 1.0' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("body", [{"status": "success"}, ["suspects"], None, "suspects"])
-def test_json_that_is_no_diagnosis_is_told_as_such(
-    body: object, answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
+def test_once_fails_where_a_source_did_not_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer(body)
-    for arguments in ([], ["--json"]):
-        assert report(*arguments) == 2
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        assert "no diagnosis at http://localhost:9808/api/v1/diagnosis" in shown.err
-
-
-def test_an_answer_of_another_version_is_told_with_the_place_and_printed_as_json(
-    answer: Callable[[object], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    body: dict[str, Any] = {"suspects": [{"worker": "celery@web1"}], "cleared": [], "workers": []}
-    answer(body)
-    assert report() == 2
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    config = Config(broker=Broker(url="unheard-of://"))
+    assert cli.print_once(config, seconds=0.0) == 1
     shown = capsys.readouterr()
-    assert "diagnosis.suspects[0].task: missing" in shown.err
-    assert "another version" in shown.err
-    assert shown.out == ""
-    assert report("--json") == 1
-    assert json.loads(capsys.readouterr().out) == body
+    assert "celery_memory_exporter_build_info" in shown.out
+    assert "broker: not connected; queues: cannot be read" in shown.err

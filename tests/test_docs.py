@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from celery_memory_exporter import __version__
 from celery_memory_exporter.agent.settings import PREFIX, Settings
 from celery_memory_exporter.config.loading import ENVIRONMENT
 from celery_memory_exporter.metrics.catalogue import BY_NAME, FAMILIES
@@ -90,5 +91,10 @@ def test_every_make_target_that_is_named_exists() -> None:
         assert set(re.findall(r"`?make ([a-z]+)", (ROOT / file).read_text())) <= targets | {"sure"}
 
 
-def test_the_changelog_has_this_version_or_what_comes_next() -> None:
-    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+def test_the_changelog_begins_with_this_version_or_with_what_comes_next() -> None:
+    first, *released = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    if first != "Unreleased":
+        assert __version__ in first
+        released.insert(0, first)
+    for heading in released:
+        assert re.fullmatch(r"\[?\d+\.\d+\.\d+\]? - \d{4}-\d\d-\d\d", heading), heading

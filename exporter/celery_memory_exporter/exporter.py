@@ -6,16 +6,20 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections.abc import Iterator
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from celery_memory_exporter.common import procfs
-from celery_memory_exporter.config.settings import Config
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.config.settings import Broker, Config, Processes, Queues
+from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics import exposition
 from celery_memory_exporter.metrics.collector import FleetCollector
 from celery_memory_exporter.sources.events import EventLoop
+from celery_memory_exporter.sources.inspect import Inspector
 from celery_memory_exporter.sources.process_poller import ProcessPoller
 from celery_memory_exporter.sources.queues import QueuePoller
 from celery_memory_exporter.web.rss_history import HistoryKeeper, RssHistory
@@ -23,37 +27,58 @@ from celery_memory_exporter.web.server import Application, HttpServer
 
 logger = logging.getLogger(__name__)
 
+NO_BROKER = (
+    "no broker is configured: only workers on this machine are seen, by their processes. Set "
+    "broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the agents' reports"
+)
+
+
+class Part(Protocol):
+    """What runs in a thread of its own."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
 
 class Exporter:
     """``start`` and ``stop`` once each. Without a listening socket there is no server."""
 
     def __init__(self, settings: Config, listener: socket.socket | None = None) -> None:
         brokers = settings.all_brokers()
+        if not brokers:
+            logger.warning(NO_BROKER)
         self._fleet = Fleet(rules_of(settings), {broker.name: broker.queues for broker in brokers})
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(self.snapshot))
         ProcessCollector(registry=self._registry)
-        self._parts: list[ProcessPoller | EventLoop | QueuePoller | HistoryKeeper | HttpServer] = []
-        if settings.processes.enabled:
-            self._parts.append(self._process_poller(settings))
-        for broker in brokers:
-            self._parts.append(EventLoop(self._fleet, broker))
-            if settings.queues.enabled:
-                self._parts.append(QueuePoller(self._fleet, broker, settings.queues))
-        if not brokers:
-            logger.warning(
-                "no broker is configured: only workers on this machine are seen, by their "
-                "processes. Set broker.url (--broker-url, CELERY_MEMORY_BROKER_URL) to receive the "
-                "agents' reports"
+        self._parts: list[Part] = [
+            *self._process_table(settings.processes),
+            *(part for broker in brokers for part in self._broker(broker, settings.queues)),
+            *self._web(listener),
+        ]
+
+    def _process_table(self, processes: Processes) -> Iterator[Part]:
+        if processes.enabled:
+            yield ProcessPoller(
+                self._fleet,
+                interval=processes.interval_seconds,
+                shared_interval=processes.shared_memory_interval_seconds,
+                shared_max_rss=processes.shared_memory_max_rss_bytes,
             )
+
+    def _broker(self, broker: Broker, queues: Queues) -> Iterator[Part]:
+        yield EventLoop(self._fleet, broker)
+        if queues.enabled:
+            yield QueuePoller(self._fleet, broker, queues)
+            yield Inspector(self._fleet, broker, interval=queues.inspect_interval_seconds)
+
+    def _web(self, listener: socket.socket | None) -> Iterator[Part]:
         if listener is not None:
             history = RssHistory()
-            self._parts.append(HistoryKeeper(history, self.snapshot))
-            self._parts.append(
-                HttpServer(
-                    Application(self._registry, self.snapshot, self.unready, history), listener
-                )
-            )
+            yield HistoryKeeper(history, self.snapshot)
+            application = Application(self._registry, self.snapshot, self.unready, history)
+            yield HttpServer(application, listener)
 
     def start(self) -> None:
         for part in self._parts:
@@ -78,24 +103,16 @@ class Exporter:
             for name in down
         }
 
-    def _process_poller(self, settings: Config) -> ProcessPoller:
-        return ProcessPoller(
-            self._fleet,
-            interval=settings.processes.interval_seconds,
-            shared_interval=settings.processes.shared_memory_interval_seconds,
-            shared_max_rss=settings.processes.shared_memory_max_rss_bytes,
-        )
-
 
 def rules_of(settings: Config) -> Rules:
     return Rules(
         boot_id=procfs.boot_id(),
-        limits=settings.limits.limits(),
-        expire_after=settings.expire_after_seconds,
-        heartbeat_timeout=settings.heartbeat_timeout_seconds,
-        runtime_bounds=settings.buckets.runtime_seconds,
-        queue_wait_bounds=settings.buckets.queue_wait_seconds,
-        default_queue=settings.queues.default_name,
+        limits=settings.limits,
+        expire_after_seconds=settings.expire_after_seconds,
+        heartbeat_timeout_seconds=settings.heartbeat_timeout_seconds,
+        runtime_seconds=settings.buckets.runtime_seconds,
+        queue_wait_seconds=settings.buckets.queue_wait_seconds,
+        default_name=settings.queues.default_name,
         senders=settings.labels.senders,
-        groups=tuple((group.match, group.name) for group in settings.worker_groups),
+        worker_groups=tuple((group.match, group.name) for group in settings.worker_groups),
     )

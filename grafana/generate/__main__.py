@@ -32,8 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m grafana.generate",
         description=(
-            "Write the dashboards and the rules, with alerts that link to your Grafana and your "
-            "runbooks."
+            "Write the dashboards and the rules, "
+            "with alerts that link to your Grafana and your runbooks."
         ),
     )
     parser.add_argument(

@@ -27,15 +27,30 @@ UNUSED = f"""sum without (process) (
 )"""
 
 
+_OF_A_SUSPECT = (
+    *("cluster", "namespace", "broker", "job", "instance"),
+    *("worker", "name", "growth_class"),
+)
+#: Template: who holds what a suspect leaves behind. The series are asked for anew, since a holder
+#: is no label of the alert.
+HELD = (
+    '{{ range printf "celery_leak_suspect{'
+    + ",".join(f"{each}=%q" for each in _OF_A_SUSPECT)
+    + '}" '
+    + " ".join(f"$labels.{each}" for each in _OF_A_SUSPECT)
+    + " | query }}{{ with .Labels.holder }} Held by {{ . }}.{{ end }}{{ end }}"
+)
+
+
 def limit_alert(severity: str, expr: str) -> Alert:
     return Alert(
         "CeleryWorkerMemoryLimitSoon",
         severity,
         expr,
         "A Celery worker will reach its memory limit.",
-        "{{ $labels.worker }} reaches the memory limit of its cgroup in {{ $value | "
-        "humanizeDuration }} at the present rate; then the kernel kills its children. See which "
-        "task type leaks, and restart the worker before that.",
+        "{{ $labels.worker }} reaches the memory limit of its cgroup in "
+        "{{ $value | humanizeDuration }} at the present rate; then the kernel kills its children. "
+        "See which task type leaks, and restart the worker before that.",
         WORKER,
     )
 
@@ -46,13 +61,9 @@ ALERTS = (
         "warning",
         'max without (holder) (celery_leak_suspect{name!=""}) * celery_leak_bytes_per_hour',
         "A Celery task type leaks.",
-        "{{ $labels.name }} on {{ $labels.worker }} leaks ({{ $labels.growth_class }}){{ if $value "
-        "}}, {{ $value | humanize1024 }}B an hour{{ end }}.{{ range printf "
-        '"celery_leak_suspect{cluster=%q,namespace=%q,broker=%q,job=%q,'
-        'instance=%q,worker=%q,name=%q,growth_class=%q}" $labels.cluster $labels.namespace '
-        "$labels.broker $labels.job $labels.instance $labels.worker $labels.name "
-        "$labels.growth_class | query }}{{ with .Labels.holder }} Held by {{ . }}.{{ end }}{{ end "
-        "}} What it leaves behind and on which line is in the dashboard, or: "
+        "{{ $labels.name }} on {{ $labels.worker }} leaks ({{ $labels.growth_class }})"
+        "{{ if $value }}, {{ $value | humanize1024 }}B an hour{{ end }}."
+        f"{HELD} What it leaves behind and on which line is in the dashboard, or: "
         "celery-memory-exporter report.",
         TASK,
         ("worker", "task"),
@@ -69,10 +80,10 @@ and
 unless
   celery_agent_overhead_seconds_total""",
         "A Celery worker grows, and no task type explains it.",
-        "{{ $labels.worker }} grows by {{ $value | humanize1024 }}B an hour{{ if eq "
-        '$labels.growth_class "main" }} in its '
-        "main process, where tasks with an eta wait{{ else if not $labels.growth_class }} in each "
-        "process, by its resident memory: turn the agent on to see which task type it is{{ end }}. "
+        "{{ $labels.worker }} grows by {{ $value | humanize1024 }}B an hour"
+        '{{ if eq $labels.growth_class "main" }} in its main process, where tasks with an eta wait'
+        "{{ else if not $labels.growth_class }} in each process, by its resident memory: turn the "
+        "agent on to see which task type it is{{ end }}. "
         "See what grows in the dashboard.",
         WORKER,
     ),
@@ -83,9 +94,9 @@ unless
         "critical",
         f"increase(celery_worker_cgroup_oom_kills_total[{t.KILL_WINDOW}]) > 0",
         "The kernel killed a process of a Celery worker for lack of memory.",
-        "Processes killed for lack of memory in the cgroup of {{ $labels.worker }}: {{ $value | "
-        'printf "%.0f" }}. See what '
-        "was running (CeleryTaskLostToKill) and what grows; raise the limit or lower the "
+        "Processes killed for lack of memory in the cgroup of {{ $labels.worker }}: "
+        '{{ $value | printf "%.0f" }}. '
+        "See what was running (CeleryTaskLostToKill) and what grows; raise the limit or lower the "
         "concurrency until that is mended.",
         WORKER,
         hold=None,
@@ -95,10 +106,10 @@ unless
         "warning",
         counted('celery_task_lost_total{reason!="shutdown"}', t.KILL_WINDOW),
         "A Celery task was lost when its process died.",
-        "Runs of {{ $labels.name }} on {{ $labels.worker }} that ended with their process ({{ "
-        "$labels.reason }}): "
-        '{{ $value | printf "%.0f" }}. See its peak of memory, and whether the task has to run '
-        "again: without acks_late nothing does that.",
+        "Runs of {{ $labels.name }} on {{ $labels.worker }} that ended with their process "
+        '({{ $labels.reason }}): {{ $value | printf "%.0f" }}. '
+        "See its peak of memory, and whether the task has to run again: "
+        "without acks_late nothing does that.",
         TASK,
         ("worker", "task"),
         hold=None,
@@ -113,9 +124,8 @@ unless
   celery_worker_concurrency > {t.RECYCLES}""",
         "The pool of a Celery worker recycles its children over and over.",
         '{{ $labels.worker }} replaced each process of its pool {{ $value | printf "%.0f" }} times '
-        "in "
-        f"{t.RECYCLE_WINDOW}. See why they end: often max_memory_per_child is below what a new "
-        "child needs.",
+        f"in {t.RECYCLE_WINDOW}. "
+        "See why they end: often max_memory_per_child is below what a new child needs.",
         WORKER,
     ),
     Alert(
@@ -127,8 +137,8 @@ and
     > {t.FREE_SHARE} * sum without (process) (celery_worker_memory_rss_bytes)""",
         "A Celery worker holds much memory that it does not use.",
         "The C heap of {{ $labels.worker }} holds {{ $value | humanize1024 }}B unused: "
-        "fragmentation or an earlier peak, and no leak. Try MALLOC_ARENA_MAX=2, jemalloc, or "
-        "max_memory_per_child.",
+        "fragmentation or an earlier peak, and no leak. "
+        "Try MALLOC_ARENA_MAX=2, jemalloc, or max_memory_per_child.",
         WORKER,
     ),
     Alert(
@@ -143,8 +153,8 @@ and
 )""",
         "A Celery worker does not close its files or sockets.",
         "A process of {{ $labels.worker }} has {{ $value }} descriptors open, near its limit or "
-        "more and more. See which task type opens them, and restart the worker before open() "
-        "fails.",
+        "more and more. "
+        "See which task type opens them, and restart the worker before open() fails.",
         WORKER,
     ),
     Alert(
@@ -156,8 +166,8 @@ and
   {rising("celery_worker_threads", t.GROWTH_WINDOW, t.THREADS)}
 )""",
         "A Celery worker starts threads that do not end.",
-        "A process of {{ $labels.worker }} has {{ $value }} threads, more and more. See which task "
-        "type starts them: a client or a pool that is made in each run.",
+        "A process of {{ $labels.worker }} has {{ $value }} threads, more and more. "
+        "See which task type starts them: a client or a pool that is made in each run.",
         WORKER,
     ),
     Alert(
@@ -165,8 +175,8 @@ and
         "warning",
         f"sum without (process) (celery_worker_gc_uncollectable_objects) > {t.UNCOLLECTABLE}",
         "A Celery worker has objects that the garbage collector cannot free.",
-        "Objects in gc.garbage of {{ $labels.worker }}, which are never freed: {{ $value }}. See "
-        "their types, and break their cycles.",
+        "Objects in gc.garbage of {{ $labels.worker }}, which are never freed: {{ $value }}. "
+        "See their types, and break their cycles.",
         WORKER,
     ),
     Alert(
@@ -176,8 +186,9 @@ and
         # back.
         f"last_over_time(celery_worker_up[{t.REMEMBERED}]) == 0",
         "A Celery worker is down.",
-        "Nothing has been heard of {{ $labels.worker }}. See whether it was stopped on purpose, "
-        "was killed (CeleryWorkerOOMKilled), or lost its broker.",
+        "Nothing has been heard of {{ $labels.worker }}. "
+        "See whether it was stopped on purpose, was killed (CeleryWorkerOOMKilled), "
+        "or lost its broker.",
         FLEET,
         hold=t.GONE_FOR,
         keep=None,
@@ -203,8 +214,8 @@ and
   {FAILED} > {t.FAILURES}""",
         "A Celery task type fails often.",
         "{{ $value | humanizePercentage }} of the runs of {{ $labels.name }} failed in the last "
-        f"{t.FAILURE_WINDOW}. See with which exception and on which worker; a failing run may "
-        "leave something behind.",
+        f"{t.FAILURE_WINDOW}. "
+        "See with which exception and on which worker; a failing run may leave something behind.",
         QUEUES,
         ("task",),
         keep=None,
@@ -222,11 +233,12 @@ or
 or
   increase({REFUSED}[{t.REJECTED_WINDOW}]) > {t.REJECTED}""",
         "Reports of Celery workers do not reach the exporter.",
-        "{{ if $labels.worker }}{{ $labels.worker }} is up, and its agent no longer reports{{ else "
-        "if $labels.source }}Source {{ $labels.source }} of {{ $labels.instance }} does not work{{ "
-        "else }}{{ $labels.instance }} refused {{ "
-        '$value | printf "%.0f" }} reports ({{ $labels.reason }}){{ end }}. Until it is mended, '
-        "leaks and kills there are not seen; see the logs of both.",
+        "{{ if $labels.worker }}{{ $labels.worker }} is up, and its agent no longer reports"
+        "{{ else if $labels.source }}"
+        "Source {{ $labels.source }} of {{ $labels.instance }} does not work"
+        '{{ else }}{{ $labels.instance }} refused {{ $value | printf "%.0f" }} reports '
+        "({{ $labels.reason }}){{ end }}. "
+        "Until it is mended, leaks and kills there are not seen; see the logs of both.",
         EXPORTER,
         keep=None,
     ),
@@ -241,9 +253,9 @@ or
 unless on (cluster, namespace, job)
   up""",
         "The Celery memory exporter cannot be scraped.",
-        "{{ with $labels.instance }}{{ . }} does not answer Prometheus{{ else }}No target of job "
-        "{{ $labels.job }} is left{{ end }}: no other Celery alert can fire for it. See whether it "
-        "runs and can be reached.",
+        "{{ with $labels.instance }}{{ . }} does not answer Prometheus"
+        "{{ else }}No target of job {{ $labels.job }} is left{{ end }}: "
+        "no other Celery alert can fire for it. See whether it runs and can be reached.",
         EXPORTER,
         (),
         keep=None,
@@ -256,8 +268,8 @@ unless on (cluster, namespace, job)
     or count without (process) (celery_worker_memory_rss_bytes)) > {t.OVERHEAD_SHARE}""",
         "The agent takes much of a Celery worker's time.",
         "The agent takes {{ $value | humanizePercentage }} of the time of the pool's processes on "
-        "{{ $labels.worker }}. See whether its tasks are very short; CELERY_MEMORY_AUDITS=0 makes "
-        "it cheaper.",
+        "{{ $labels.worker }}. "
+        "See whether its tasks are very short; CELERY_MEMORY_AUDITS=0 makes it cheaper.",
         EXPORTER,
     ),
 )

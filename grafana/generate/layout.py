@@ -7,19 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from grafana.generate.panels import BLUE, DATASOURCE, ORANGE, RED, Json, expression
+from grafana.generate.fields import BLUE, ORANGE, RED
+from grafana.generate.queries import DATASOURCE, Json, expression
 
 COLUMNS = 24
 #: 39 is Grafana 10's; later ones migrate it when they load it.
 SCHEMA_VERSION = 39
 TAG = "celery"
 
-Row = tuple[int, Sequence[tuple[int, Json]]]
+#: A panel and its width.
+Cell = tuple[int, Json]
+#: Panels beside each other, and their height.
+Row = tuple[int, Sequence[Cell]]
+FIGURES_HEIGHT = 4
+
+
+def row(height: int, *panels: Json) -> Row:
+    """Panels beside each other, each as wide as the others."""
+    return height, [(COLUMNS // len(panels), each) for each in panels]
 
 
 def figures(*stats: Json) -> Row:
-    """Single numbers beside each other, each as wide as the others."""
-    return 4, [(COLUMNS // len(stats), each) for each in stats]
+    """Single numbers beside each other."""
+    return row(FIGURES_HEIGHT, *stats)
 
 
 def heading(title: str, *rows_below: Row) -> list[Row]:
@@ -35,9 +45,9 @@ def placed(rows_of_panels: Iterable[Row]) -> list[Json]:
     grid."""
     panels: list[Json] = []
     top = 0
-    for height, row in rows_of_panels:
+    for height, cells in rows_of_panels:
         left = 0
-        for width, each in row:
+        for width, each in cells:
             panels.append(
                 {
                     "id": len(panels) + 1,
@@ -47,7 +57,7 @@ def placed(rows_of_panels: Iterable[Row]) -> list[Json]:
             )
             left += width
         if left != COLUMNS:
-            raise ValueError(f"the row of {row[0][1]['title']!r} is {left} columns wide")
+            raise ValueError(f"the row of {cells[0][1]['title']!r} is {left} columns wide")
         top += height
     return panels
 
@@ -55,10 +65,21 @@ def placed(rows_of_panels: Iterable[Row]) -> list[Json]:
 def variable(
     name: str, label: str, text: str, *, multi: bool = True, may_be_absent: bool = False
 ) -> Json:
-    """Chosen from a label's values. A label that may be absent is matched by anything, which
-    includes nothing."""
-    every = {"text": "All", "value": "$__all"}
-    many = {"includeAll": True, "allValue": ".*" if may_be_absent else ".+"}
+    """Chosen from a label's values: with ``multi`` any number of them or all, at first all; without
+    it one.
+
+    A label that may be absent is matched by anything, which includes nothing.
+    """
+    chosen: Json
+    if multi:
+        all_of_them = {"selected": True, "text": ["All"], "value": ["$__all"]}
+        chosen = {
+            "current": all_of_them,
+            "includeAll": True,
+            "allValue": ".*" if may_be_absent else ".+",
+        }
+    else:
+        chosen = {"current": {}, "includeAll": False}
     return {
         "name": name,
         "label": label,
@@ -69,33 +90,21 @@ def variable(
         "sort": 1,
         "multi": multi,
         "hide": 0,
-        "current": {
-            "selected": True,
-            **({"text": ["All"], "value": ["$__all"]} if multi else every),
-        }
-        if multi
-        else {},
-        **(many if multi else {"includeAll": False}),
+        **chosen,
     }
 
 
-def target_variables(metric: str) -> list[Json]:
-    """Where the series come from. Not every Prometheus has a cluster or a namespace."""
-    within, chosen = [], []
-    for name, label in (
-        ("cluster", "Cluster"),
-        ("namespace", "Namespace"),
-        ("job", "Job"),
-        ("instance", "Instance"),
-    ):
-        optional = name in ("cluster", "namespace")
-        matchers = "{" + ",".join(within) + "}" if within else ""
-        chosen.append(
-            variable(
-                name, label, f"label_values({metric}{matchers}, {name})", may_be_absent=optional
-            )
-        )
-        within.append(f'{name}=~"${name}"')
+#: What tells targets apart, in the order in which it is chosen; not every Prometheus has the first
+#: two.
+TARGET_LABELS = ("cluster", "namespace", "job", "instance")
+OPTIONAL_LABELS = ("cluster", "namespace")
+#: Every worker has a series of this.
+OF_EVERY_WORKER = "celery_worker_up"
+
+
+def target_variables() -> list[Json]:
+    """Where the series come from; each label's values are those beside the ones chosen before
+    it."""
     source = {
         "name": "datasource",
         "label": "Data source",
@@ -104,7 +113,14 @@ def target_variables(metric: str) -> list[Json]:
         "current": {},
         "hide": 0,
     }
-    return [source, *chosen]
+    variables, within = [source], ""
+    for name in TARGET_LABELS:
+        series = OF_EVERY_WORKER + (f"{{{within}}}" if within else "")
+        text = f"label_values({series}, {name})"
+        optional = name in OPTIONAL_LABELS
+        variables.append(variable(name, name.capitalize(), text, may_be_absent=optional))
+        within += f'{"," if within else ""}{name}=~"${name}"'
+    return variables
 
 
 def label_variable(name: str, label: str, metric: str, key: str, *, multi: bool = True) -> Json:
@@ -116,7 +132,8 @@ WORKER = label_variable("worker", "Worker", "celery_worker_up{$all}", "worker")
 TASK = label_variable("task", "Task", "celery_task_received_total{$worker}", "name")
 
 
-def annotation(name: str, color: str, text: str, title: str, tags: str = "") -> Json:
+def annotation(name: str, color: str, text: str, title: str, tags: str) -> Json:
+    """A mark at each time at which the query has a value."""
     return {
         "name": name,
         "datasource": DATASOURCE,
@@ -196,6 +213,6 @@ def dashboard(
         "timepicker": {},
         "links": [link],
         "annotations": {"list": ANNOTATIONS},
-        "templating": {"list": [*target_variables("celery_worker_up"), *variables]},
+        "templating": {"list": [*target_variables(), *variables]},
         "panels": placed(content),
     }

@@ -1,8 +1,6 @@
-"""What the dashboards are made of: queries and panels.
+"""The panels that the dashboards are made of.
 
-Classic schema, which Grafana 10 to 13 read alike. A selector begins with one of the names in
-``SELECTORS``: ``{$worker}`` or ``{$task,outcome="failed"}``; so that every query follows the
-variables at the top, as Grafana's dashboard-linter wants it.
+Classic schema, which Grafana 10 to 13 read alike.
 """
 
 from __future__ import annotations
@@ -10,118 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-Json = dict[str, Any]
+from grafana.generate.fields import PLAIN, override
+from grafana.generate.queries import DATASOURCE, Json, now, query, rows
 
-DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-
-_TARGET = 'cluster=~"$cluster",namespace=~"$namespace",job=~"$job",instance=~"$instance"'
-SELECTORS = {
-    "all": _TARGET,
-    "worker": f'{_TARGET},worker=~"$worker"',
-    "task": f'{_TARGET},worker=~"$worker",name=~"$task"',
-    "queue": f'{_TARGET},queue_name=~"$queue"',
-    "traffic": f'{_TARGET},worker=~"$worker",name=~"$task",queue_name=~"$queue"',
-}
-
-GREEN, YELLOW, ORANGE, RED, BLUE, PURPLE, GREY = (
-    "green",
-    "yellow",
-    "orange",
-    "red",
-    "blue",
-    "purple",
-    "#8e8e99",
-)
-
-
-def expression(text: str) -> str:
-    """With its selectors in full; on one line."""
-    for name, matchers in SELECTORS.items():
-        text = text.replace("{$" + name, "{" + matchers)
-    return " ".join(text.split())
-
-
-#: What has to be there before a series for its first value to be what was counted since: else the
-#: exporter was started, and the worker has counted for long. New workers begin at zero, but a
-#: report comes some seconds after its exporter's start.
-OF_THE_EXPORTER = "on (cluster, namespace, job, instance) celery_memory_exporter_build_info{$all}"
-OF_THE_AGENT = (
-    "on (cluster, namespace, job, instance, broker, worker) "
-    "celery_agent_overhead_seconds_total{$worker}"
-)
-
-
-def risen(counter: str, by: str, over: str = "$__range", *, before: str = OF_THE_EXPORTER) -> str:
-    """What a counter rose by, and all of it where its series began meanwhile: the first event of
-    its kind makes the series."""
-    begun = f"{counter} unless {counter} offset {over} and {before} offset {over}"
-    return f"sum by ({by}) ({begun} or increase({counter}[{over}]))"
-
-
-LOST_LATELY = risen(
-    "celery_task_lost_total{$worker}", "name, reason", "$__rate_interval", before=OF_THE_AGENT
-)
-
-
-# --- queries ------------------------------------------------------------------------------------
-
-
-def query(text: str, legend: str = "", **more: Any) -> Json:
-    """A range query."""
-    return {
-        "datasource": DATASOURCE,
-        "expr": expression(text),
-        "legendFormat": legend,
-        "range": True,
-        "instant": False,
-        **more,
-    }
-
-
-def now(text: str, legend: str = "") -> Json:
-    """Its value at the end of the time range."""
-    return query(text, legend, range=False, instant=True)
-
-
-def rows(text: str) -> Json:
-    """The same as a table's rows: a column for each label, and one for the value."""
-    return query(text, range=False, instant=True, format="table")
-
-
-# --- panels -------------------------------------------------------------------------------------
-
-
-def steps(*pairs: tuple[float | None, str]) -> Json:
-    return {
-        "mode": "absolute",
-        "steps": [{"value": value, "color": color} for value, color in pairs],
-    }
-
-
-PLAIN = steps((None, GREEN))
 #: Of a table's column of figures, in pixels; names have the rest.
 FIGURE_WIDTH = 115
-
-
-def override(field: str, *, regex: bool = False, **properties: Any) -> Json:
-    """``custom__lineWidth=2`` sets ``custom.lineWidth``."""
-    matcher = (
-        {"id": "byRegexp", "options": f"/{field}/"} if regex else {"id": "byName", "options": field}
-    )
-    return {
-        "matcher": matcher,
-        "properties": [
-            {"id": key.replace("__", "."), "value": value} for key, value in properties.items()
-        ],
-    }
-
-
-DASHED = {"fill": "dash", "dash": [8, 6]}
-
-
-def dashed(fields: str) -> Json:
-    """Lines of the fields that the regular expression finds, beside full ones."""
-    return override(fields, regex=True, custom__lineStyle=DASHED, custom__fillOpacity=0)
+LAST_VALUE = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
 
 def panel(kind: str, title: str, doc: str, targets: Sequence[Json], unit: str, **more: Any) -> Json:
@@ -166,7 +58,7 @@ def stat(
             "colorMode": "value",
             "graphMode": "area" if spark else "none",
             "justifyMode": "center",
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            "reduceOptions": LAST_VALUE,
             "textMode": "value",
         },
     )
@@ -184,10 +76,25 @@ def series(
     bars: bool = False,
     signed: bool = False,
     overrides: Sequence[Json] = (),
-    **defaults: Any,
 ) -> Json:
-    """Lines over time; ``stack`` piles them up, ``bars`` draws what happened in each interval."""
-    custom = {
+    """Lines over time; ``stack`` piles them up, ``bars`` draws what happened in each interval.
+    Unless it is ``signed``, its axis begins at zero."""
+    from_zero = {} if signed else {"min": 0}
+    return panel(
+        "timeseries",
+        title,
+        doc,
+        targets,
+        unit,
+        defaults={**from_zero, "color": {"mode": "palette-classic"}},
+        custom=_drawn(stack=stack, bars=bars),
+        overrides=list(overrides),
+        options={"legend": _legend(legend, calcs), "tooltip": {"mode": "multi", "sort": "desc"}},
+    )
+
+
+def _drawn(*, stack: bool, bars: bool) -> Json:
+    return {
         "drawStyle": "bars" if bars else "line",
         "lineWidth": 1,
         "fillOpacity": 60 if bars else 25 if stack else 8,
@@ -195,30 +102,17 @@ def series(
         "spanNulls": False,
         "stacking": {"mode": "normal" if stack else "none", "group": "A"},
     }
-    return panel(
-        "timeseries",
-        title,
-        doc,
-        targets,
-        unit,
-        defaults={
-            **({} if signed else {"min": 0}),
-            "color": {"mode": "palette-classic"},
-            **defaults,
-        },
-        custom=custom,
-        overrides=list(overrides),
-        options={
-            "legend": {
-                "displayMode": "table" if calcs else "list",
-                "placement": legend,
-                "showLegend": True,
-                "calcs": list(calcs),
-                **({"sortBy": "Last *", "sortDesc": True} if calcs else {}),
-            },
-            "tooltip": {"mode": "multi", "sort": "desc"},
-        },
-    )
+
+
+def _legend(placement: str, calcs: Sequence[str]) -> Json:
+    """A table of each line's ``calcs``, the highest last value first; without any, the names."""
+    return {
+        "displayMode": "table" if calcs else "list",
+        "placement": placement,
+        "showLegend": True,
+        "calcs": list(calcs),
+        **({"sortBy": "Last *", "sortDesc": True} if calcs else {}),
+    }
 
 
 def bar_gauge(
@@ -237,7 +131,7 @@ def bar_gauge(
             "orientation": "horizontal",
             "showUnfilled": True,
             "valueMode": "color",
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            "reduceOptions": LAST_VALUE,
         },
     )
 
@@ -287,12 +181,6 @@ def table(
 
     Fields without a heading are left out.
     """
-    names = [name for name, _ in columns]
-    figures = [
-        override(title, custom__width=FIGURE_WIDTH)
-        for name, title in columns
-        if name.startswith("Value")
-    ]
     return panel(
         "table",
         title,
@@ -306,26 +194,37 @@ def table(
             "cellOptions": {"type": "auto"},
             "filterable": False,
         },
-        overrides=[*figures, *overrides],
+        overrides=[*_figures_narrow(columns), *overrides],
         options={
             "showHeader": True,
             "cellHeight": "sm",
             "footer": {"show": False, "reducer": ["sum"], "fields": ""},
         },
-        transformations=[
-            {"id": "merge", "options": {}},
-            {"id": "filterFieldsByName", "options": {"include": {"names": names}}},
-            {
-                "id": "organize",
-                "options": {
-                    "excludeByName": {},
-                    "indexByName": {name: place for place, name in enumerate(names)},
-                    "renameByName": dict(columns),
-                },
-            },
-            {
-                "id": "sortBy",
-                "options": {"fields": {}, "sort": [{"field": sort, "desc": not ascending}]},
-            },
-        ],
+        transformations=_one_table(columns, {"field": sort, "desc": not ascending}),
     )
+
+
+def _figures_narrow(columns: Sequence[tuple[str, str]]) -> list[Json]:
+    return [
+        override(heading, custom__width=FIGURE_WIDTH)
+        for field, heading in columns
+        if field.startswith("Value")
+    ]
+
+
+def _one_table(columns: Sequence[tuple[str, str]], sort: Json) -> list[Json]:
+    """What makes one table of the answers: these columns in this order, under their headings."""
+    fields = [field for field, _ in columns]
+    return [
+        {"id": "merge", "options": {}},
+        {"id": "filterFieldsByName", "options": {"include": {"names": fields}}},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {},
+                "indexByName": {field: place for place, field in enumerate(fields)},
+                "renameByName": dict(columns),
+            },
+        },
+        {"id": "sortBy", "options": {"fields": {}, "sort": [sort]}},
+    ]

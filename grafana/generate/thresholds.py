@@ -29,20 +29,20 @@ VERDICT_FOR = Threshold(
 STATE_FOR = Threshold(
     "5m",
     "time that a condition holds",
-    "Outlasts a deploy and lost scrapes. A worker's series go after 600 s of silence: `for` has to "
-    "be less.",
+    "Outlasts a deploy and lost scrapes. A worker's series go after 600 s of silence: "
+    "`for` has to be less.",
 )
 GONE_FOR = Threshold(
     "3m",
     "time that a worker is down",
-    "Without an agent, a worker is shown as down from 300 to 600 s of silence: `for` has to be "
-    "less than the 300 s between.",
+    "Without an agent, a worker is shown as down from 300 to 600 s of silence: "
+    "`for` has to be less than the 300 s between.",
 )
 KEEP_FIRING = Threshold(
     "15m",
     "time that the alert is held",
-    "A restarted worker has no verdict for a while: the alert does not come and go with each "
-    "restart.",
+    "A restarted worker has no verdict for a while: "
+    "the alert does not come and go with each restart.",
 )
 REMEMBERED = Threshold(
     "1h",
@@ -72,8 +72,8 @@ SOON_WINDOW = Threshold(
 SOON_SHARE = Threshold(
     "0.6",
     "share of the memory limit (warning)",
-    "In use for the whole time that is looked back on: keeps start-up and restarts out of the line "
-    "that is drawn.",
+    "In use for the whole time that is looked back on: "
+    "keeps start-up and restarts out of the line that is drawn.",
 )
 VERY_SOON = Threshold(
     "4 * 3600",
@@ -98,8 +98,8 @@ GROWTH_WINDOW = Threshold(
 GROWTH_BYTES = Threshold(
     "32 * 2^20",
     "bytes from one lowest value to the next",
-    "Resident memory that no agent explains has to rise by what caches and an allocator do not "
-    "gain in 2 hours, twice.",
+    "Resident memory that no agent explains has to rise by what caches "
+    "and an allocator do not gain in 2 hours, twice.",
 )
 FREE_BYTES = Threshold(
     "256 * 2^20", "unused bytes in the C heap", "Less is not worth anybody's time."
@@ -171,7 +171,7 @@ FAILURES = Threshold(
     "5", "failures in that time", "One failure of two runs is half of them, and no news."
 )
 FAILURE_SHARE = Threshold(
-    "0.05", "share of runs that failed", "As the best-known Celery alerts have it."
+    "0.05", "share of runs that failed", "As celery-mixin's alerts have it."
 )
 
 # The exporter and the agents
@@ -191,8 +191,8 @@ OVERHEAD_WINDOW = Threshold(
 OVERHEAD_SHARE = Threshold(
     "0.05",
     "share of the pool's time that the agent takes",
-    "Audits may take 1 % and deep ones another 1 %, and each run some 0.2 ms: more than 5 % is a "
-    "worker of very short tasks.",
+    "Audits may take 1 % and deep ones another 1 %, and each run some 0.2 ms: "
+    "more than 5 % is a worker of very short tasks.",
 )
 
 #: By alert, beside how long all of them have to hold.

@@ -16,7 +16,10 @@ from typing import Any
 from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.guard import Guard
-from celery_memory_exporter.agent.meter.meter import Meter, measured
+from celery_memory_exporter.agent.meter.calibration import calibrated_meter
+from celery_memory_exporter.agent.meter.conditions import Conditions
+from celery_memory_exporter.agent.meter.meter import Meter
+from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.readings import Readings
 from tests.bench.heap import filled, in_fresh_process
@@ -32,7 +35,8 @@ def audit_cost(runs: int) -> dict[str, list[float]]:
     # Live blocks are read in every run, which the meter would not do on a large heap: else the two
     # would differ by that too.
     plain, auditing = (
-        Meter(Guard(), Readings(), max_tasks=200, audits=audits) for audits in (False, True)
+        calibrated_meter(Guard(), Readings(), Conditions(200, audits=audits))
+        for audits in (False, True)
     )
     auditing.auditor.budget = Budget(share=0.0, credit=1e6)
 
@@ -42,7 +46,7 @@ def audit_cost(runs: int) -> dict[str, list[float]]:
     unaudited, audited = traced(plain), traced(auditing)
 
     def each_one_audited() -> None:
-        for grown in auditing.growth.values():
+        for grown in auditing.totals.growth.values():
             grown.next_audit = 0
 
     pairs = []

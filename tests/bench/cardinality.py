@@ -23,8 +23,9 @@ from typing import Any
 import psutil
 from prometheus_client import CollectorRegistry
 
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.metrics import exposition
 from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples
@@ -47,7 +48,7 @@ class Scene:
     def __init__(self, rules: Rules = RULES) -> None:
         self.fleet = Fleet(rules)
         self.now = 0.0
-        self._expire_after = rules.expire_after
+        self._expire_after_seconds = rules.expire_after_seconds
         self._identifiers = count()
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(lambda: self.fleet.snapshot(self.now)))
@@ -92,9 +93,10 @@ class Scene:
         )
 
     def expire(self) -> None:
-        """Until all that have told something are forgotten."""
-        self.now += self._expire_after + 1
-        self.fleet.snapshot(self.now)
+        """Until all that have told something are silent for too long. The next poll of the queues
+        forgets them."""
+        self.now += self._expire_after_seconds + 1
+        self.fleet.apply_queues("", [], self.now)
 
     def series(self) -> Counter[str]:
         """By family, as they are on the wire."""
@@ -188,7 +190,7 @@ def measure(options: Options) -> list[Row]:
 def large_rows() -> list[Row]:
     senders, grouped = (
         dataclasses.replace(RULES, senders=True),
-        dataclasses.replace(RULES, groups=ONE_GROUP),
+        dataclasses.replace(RULES, worker_groups=ONE_GROUP),
     )
     plain = large(Scene()).series()
     told_apart = large(Scene(senders)).series()

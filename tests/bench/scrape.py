@@ -28,8 +28,9 @@ from celery_memory_exporter.common.report import (
     WorkerReport,
 )
 from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.metrics import exposition
 from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples

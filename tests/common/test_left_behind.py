@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_memory_exporter.common.evidence import Profile
 from celery_memory_exporter.common.left_behind import (
     COUNTS,
     PROCESS,
@@ -20,7 +21,7 @@ from celery_memory_exporter.common.left_behind import (
     Sums,
     mean_of,
 )
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Profile
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 KIB = 1024.0
 STANDARDS = {"suspicion": SUSPICION, "process": PROCESS, "verdict": VERDICT}

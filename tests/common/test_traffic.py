@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
+from collections import Counter
 
-from celery_memory_exporter.common.traffic import Counts, exception_class
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_memory_exporter.common.report import Running
+from celery_memory_exporter.common.traffic import (
+    COUNTERS,
+    MAX_RUNNING,
+    Counts,
+    exception_class,
+    running_by_type,
+)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +108,44 @@ def test_observations_land_in_their_buckets() -> None:
         counts.count("task-succeeded", "t", "q", {"runtime": runtime})
     (row,) = counts.reports()
     assert (row.runtime.counts, row.runtime.sum, row.succeeded) == ([1, 1, 1], 5.3, 6)
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(sorted(COUNTERS)), st.sampled_from("ab"), st.sampled_from("qr"))
+)
+
+
+@given(EVENTS)
+def test_every_event_is_in_the_counter_of_its_kind(events: list[tuple[str, str, str]]) -> None:
+    counts = Counts(max_tasks=2)
+    for event, name, queue in events:
+        counts.count(event, name, queue, {})
+    told = Counter(event for event, _, _ in events)
+    for event, field in COUNTERS.items():
+        assert sum(getattr(each, field) for each in counts.reports()) == told[event]
+
+
+@given(EVENTS)
+def test_moving_a_queue_is_as_if_it_had_been_the_other_from_the_start(
+    events: list[tuple[str, str, str]],
+) -> None:
+    moved, direct = Counts(max_tasks=2), Counts(max_tasks=2)
+    for event, name, queue in events:
+        moved.count(event, name, queue, {"runtime": 0.1})
+        direct.count(event, name, "q", {"runtime": 0.1})
+        moved.fail(name, queue, "ValueError")
+        direct.fail(name, "q", "ValueError")
+    moved.move("r", "q")
+    for ours, theirs in zip(moved.reports(), direct.reports(), strict=True):
+        assert dataclasses.replace(ours, runtime=theirs.runtime) == theirs
+        assert ours.runtime.counts == theirs.runtime.counts
+        assert ours.runtime.sum == pytest.approx(theirs.runtime.sum)
+
+
+def test_the_longest_running_types_come_first_with_how_many_run() -> None:
+    runs = [("a", 1.0), ("b", 5.0), ("a", 3.0)]
+    assert running_by_type(runs) == [Running("b", 1, 5.0), Running("a", 2, 3.0)]
+
+
+def test_no_more_types_run_than_are_shown() -> None:
+    assert len(running_by_type((f"t{number}", 1.0) for number in range(1000))) == MAX_RUNNING

@@ -1,44 +1,13 @@
-"""Strict configuration: the example is the defaults, and each mistake has its message."""
+"""Strict configuration: each mistake has its message."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
-import yaml
 
-from celery_memory_exporter.config.checks import split_address
 from celery_memory_exporter.config.loading import ConfigError, load
 from celery_memory_exporter.config.settings import Config
-
-EXAMPLE = Path(__file__).parent.parent.parent / "config.example.yaml"
-
-
-def test_the_example_loads_to_exactly_the_defaults() -> None:
-    assert load(EXAMPLE, {}) == Config()
-
-
-def test_the_example_documents_every_key() -> None:
-    def keys(cls: object, path: str = "") -> set[str]:
-        found = set()
-        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-            value = getattr(cls, field.name)
-            found |= (
-                keys(value, f"{path}{field.name}.")
-                if dataclasses.is_dataclass(value)
-                else {f"{path}{field.name}"}
-            )
-        return found
-
-    def written(raw: dict[str, object], path: str = "") -> set[str]:
-        found = set()
-        for key, value in raw.items():
-            nested = isinstance(value, dict) and value
-            found |= written(value, f"{path}{key}.") if nested else {f"{path}{key}"}  # type: ignore[arg-type]
-        return found
-
-    assert written(yaml.safe_load(EXAMPLE.read_text())) == keys(Config())
 
 
 @pytest.mark.parametrize(
@@ -99,6 +68,15 @@ def test_the_example_documents_every_key() -> None:
         (
             "log: {level: loud}",
             "log.level: found str 'loud', allowed is one of debug, info, warning, error",
+        ),
+        (
+            "limits: {tasks: 1}",
+            "limits.tasks: unknown key; allowed here: exceptions_per_task, label_length, "
+            "object_types_per_worker, queues, senders, tasks_in_flight, tasks_per_worker, workers",
+        ),
+        (
+            "limits: 7",
+            "limits: found int, allowed is a mapping with exceptions_per_task, label_length, ",
         ),
         ("brokers: {}", "brokers: found dict, allowed is a list of mappings"),
         (
@@ -216,22 +194,3 @@ def test_a_password_never_shows() -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, {"broker.url": ("redis:/:hunter2@h/0", "--broker-url")})
     assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("address", "parts"),
-    [
-        (":9808", ("", 9808)),
-        ("127.0.0.1:0", ("127.0.0.1", 0)),
-        ("[::1]:80", ("::1", 80)),
-        ("web.local:9", ("web.local", 9)),
-    ],
-)
-def test_addresses(address: str, parts: tuple[str, int]) -> None:
-    assert split_address(address) == parts
-
-
-@pytest.mark.parametrize("address", ["9808", "::1:80", "host", "host:", "a b:80", ":65536", ""])
-def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(ValueError, match="host:port"):
-        split_address(address)

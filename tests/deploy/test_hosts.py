@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from celery_memory_exporter import cli
 from celery_memory_exporter.agent.settings import PREFIX
 from celery_memory_exporter.agent.settings import Settings as AgentSettings
+from celery_memory_exporter.config.arguments import build_parser
 from celery_memory_exporter.config.loading import ENVIRONMENT
 from celery_memory_exporter.config.settings import Listen
 from tests.conftest import IN_CI
@@ -85,7 +85,7 @@ def test_the_units_command_is_one_of_ours(drop_ins: list[str]) -> None:
     ]["ExecStart"]
     program, *arguments = shlex.split(command)
     assert Path(program).name == "celery-memory-exporter"
-    assert cli.build_parser().parse_args(arguments).command == "serve"
+    assert build_parser().parse_args(arguments).command == "serve"
 
 
 def test_every_environment_variable_that_is_named_exists() -> None:
@@ -122,7 +122,7 @@ def test_the_image_runs_as_nobody_in_particular_at_the_codes_port() -> None:
         for each in re.findall(r"^(?:ENTRYPOINT|CMD) (.+)$", DOCKERFILE, re.MULTILINE)
     )
     assert entry == ["celery-memory-exporter"]
-    assert cli.build_parser().parse_args(command).command == "serve"
+    assert build_parser().parse_args(command).command == "serve"
 
 
 def test_what_the_dockerfile_copies_is_there_and_not_ignored() -> None:

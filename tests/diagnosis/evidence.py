@@ -9,18 +9,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from celery_memory_exporter.agent.stats.growth import Growth
-from celery_memory_exporter.agent.worker.evidence import Words, to_evidence, together
+from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.worker.evidence import TaskEvidence, to_evidence, together
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Estimate, Evidence, Fill, Holder
 from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import (
-    AGES,
-    WARM_RUNS,
-    Estimate,
-    Evidence,
-    Fill,
-    Holder,
-    TaskReport,
-)
+from celery_memory_exporter.common.report import TaskReport
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.diagnosis.rules import Case, steady_window
@@ -39,7 +32,7 @@ class Process:
     """Runs of one task type in one process, as its agent books them."""
 
     def __init__(self) -> None:
-        self.booked = Growth()
+        self.booked = TaskProfile()
 
     def audit(
         self, blocks: float = 0.0, native: float = 0.0, *, garbage: float = 0.0, **kernel: float
@@ -62,7 +55,7 @@ class Process:
 
 def told_by(*processes: Process, overlapping: Estimate | None = None) -> Evidence:
     """What the worker reports of these processes."""
-    words = together([Words(row=each.booked.row) for each in processes])
+    words = together([TaskEvidence(row=each.booked.row) for each in processes])
     return to_evidence(words, 60.0, overlapping, None)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celery_memory_exporter.common.report import Estimate, Evidence, Holder, Site
+from celery_memory_exporter.common.evidence import Estimate, Evidence, Holder, Site
 from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect
 from tests import samples
 from tests.diagnosis.evidence import (

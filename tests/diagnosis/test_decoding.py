@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.report import Estimate, Holder
+from celery_memory_exporter.common.evidence import Estimate, Holder
 from celery_memory_exporter.diagnosis.decoding import DecodeError, decode
 from celery_memory_exporter.diagnosis.verdict import (
     Cleared,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from celery_memory_exporter.common.report import Estimate, Holder, ObjectCount, Site
+from celery_memory_exporter.common.evidence import Estimate, Holder, Site
+from celery_memory_exporter.common.report import ObjectCount
 from celery_memory_exporter.diagnosis.explanation import (
     confidence,
     object_rates,

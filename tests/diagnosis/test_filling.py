@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.report import Fill, Holder
+from celery_memory_exporter.common.evidence import Fill, Holder
 from celery_memory_exporter.diagnosis.filling import (
     keeps_filling,
     newest_age,

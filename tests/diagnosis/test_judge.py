@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery_memory_exporter.common.evidence import Fill, Holder
 from celery_memory_exporter.common.names import OTHER
-from celery_memory_exporter.common.report import Fill, Holder
 from celery_memory_exporter.diagnosis.rules import SETTLED
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
 from tests.diagnosis.evidence import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.report import AGES, WARM_RUNS, Profile
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
 from celery_memory_exporter.diagnosis.profile import COLUMNS, stretch, window
 from celery_memory_exporter.diagnosis.rules import SEEN, SETTLED, SETTLED_BY_CHANCE, SHORT_WARM
 from tests import samples

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from celery_memory_exporter.common.evidence import WARM_RUNS, Estimate, Fill, Holder
 from celery_memory_exporter.common.left_behind import COUNTS
-from celery_memory_exporter.common.report import WARM_RUNS, Estimate, Fill, Holder
 from celery_memory_exporter.diagnosis.profile import window
 from celery_memory_exporter.diagnosis.rules import (
     CLASS_OF_COUNT,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from celery_memory_exporter.common.report import Holder
+from celery_memory_exporter.common.evidence import Holder
 from celery_memory_exporter.diagnosis.text import amount, as_text, duration, size
 from celery_memory_exporter.diagnosis.verdict import (
     Cleared,

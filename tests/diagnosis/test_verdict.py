@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery_memory_exporter.common.report import Holder
+from celery_memory_exporter.common.evidence import Holder
 from tests.diagnosis.evidence import suspect
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.fleet.limits import Limits
-from celery_memory_exporter.fleet.task_events import Task, WorkerTasks
+from celery_memory_exporter.fleet.worker_tasks import Task, WorkerTasks
 from tests.bench.cardinality import ONE_GROUP, RULES, THEIR_TASK_TYPES, Scene, generation, large
 
 SENDERS = dataclasses.replace(RULES, senders=True)
@@ -61,7 +61,7 @@ def test_a_worker_makes_a_fixed_number_of_series_for_each_task() -> None:
 
 
 def test_tasks_beyond_the_cap_are_one() -> None:
-    rules = dataclasses.replace(RULES, limits=Limits(tasks=5))
+    rules = dataclasses.replace(RULES, limits=Limits(tasks_per_worker=5))
     found = large(Scene(rules), clients=1, types=40, workers=1).series()
     assert found["celery_task_received"] == 5 + 1
 
@@ -69,7 +69,7 @@ def test_tasks_beyond_the_cap_are_one() -> None:
 @pytest.mark.parametrize("agents", [False, True])
 def test_a_group_is_as_large_as_one_worker(agents: bool) -> None:
     def series(workers: int) -> dict[str, int]:
-        rules = dataclasses.replace(RULES, groups=ONE_GROUP)
+        rules = dataclasses.replace(RULES, worker_groups=ONE_GROUP)
         return large(
             Scene(rules), clients=workers, types=TYPES, workers=workers, agents=agents
         ).series()
@@ -121,7 +121,7 @@ def test_clients_that_come_and_go_leave_nothing_behind() -> None:
 
 
 def test_what_a_cap_has_kept_out_stays_counted_when_the_worker_goes() -> None:
-    scene = Scene(dataclasses.replace(RULES, limits=Limits(tasks=THEIR_TASK_TYPES // 2)))
+    scene = Scene(dataclasses.replace(RULES, limits=Limits(tasks_per_worker=THEIR_TASK_TYPES // 2)))
     generation(scene, 0, 2)
     dropped = scene.fleet.snapshot(scene.now).dropped["celery_task_received_total"]
     assert dropped > 0
@@ -134,7 +134,7 @@ def test_workers_that_are_gone_make_room_though_nobody_scrapes() -> None:
     for number in range(3):
         generation(scene, number, 4)
         scene.beat("celery@one-too-many")
-        scene.now += RULES.expire_after + 1
+        scene.now += RULES.expire_after_seconds + 1
     generation(scene, 3, 4)
     assert {worker.nodename for worker in scene.fleet.snapshot(scene.now).workers} == {
         f"celery@web-3-{each}" for each in range(4)

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.fleet.facts import QueueReading, WorkerFacts
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.facts import WorkerFacts
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
-from celery_memory_exporter.fleet.snapshot import WorkerView
+from celery_memory_exporter.fleet.rules import Rules
 from tests import samples
-
-
-def make_fleet(**limits: Any) -> Fleet:
-    return Fleet(Rules(samples.BOOT, Limits(**limits)))
-
-
-def only(fleet: Fleet, now: float = 0.0) -> WorkerView:
-    (worker,) = fleet.snapshot(now).workers
-    return worker
-
-
-def rss(worker: WorkerView) -> dict[str, int | None]:
-    return {each.figures.process: each.figures.rss_bytes for each in worker.processes}
-
+from tests.fleet.believed import make_fleet, only, rss, run_by_events, succeeded
 
 # --- reports ------------------------------------------------------------------------------------
 
@@ -87,7 +70,7 @@ def test_an_old_report_is_no_present_state_but_its_counters_stay_until_it_expire
     assert fleet.snapshot(601.0).workers == ()
 
 
-def test_workers_beyond_the_cap_are_refused_and_counted() -> None:
+def test_workers_beyond_the_limit_are_refused_and_counted() -> None:
     fleet = make_fleet(workers=1)
     fleet.apply_report(samples.report(), 0.0)
     assert fleet.apply_report(samples.report(worker="celery@web2"), 0.0) == "capacity"
@@ -97,13 +80,6 @@ def test_workers_beyond_the_cap_are_refused_and_counted() -> None:
 
 
 # --- worker events ------------------------------------------------------------------------------
-
-
-def test_a_heartbeat_alone_shows_a_worker_until_it_times_out() -> None:
-    fleet = make_fleet()
-    fleet.apply_worker_event("celery@far", "worker-heartbeat", 3, 0.0)
-    assert (only(fleet, 299.0).up, only(fleet, 299.0).active_tasks) == (True, 3)
-    assert (only(fleet, 301.0).up, only(fleet, 301.0).active_tasks) == (False, None)
 
 
 def test_a_worker_that_says_goodbye_is_down_at_once() -> None:
@@ -123,46 +99,6 @@ def test_without_agent_and_events_the_table_shows_the_worker() -> None:
     assert worker.up
     assert rss(worker) == {"main": 55 * samples.MIB, "0": 55 * samples.MIB, "1": 55 * samples.MIB}
     assert worker.children_started == 2
-
-
-def test_a_recycled_child_takes_the_slot_that_is_free() -> None:
-    fleet = make_fleet()
-    fleet.apply_processes([samples.table(children=(101, 102, 103))], 0.0)
-    fleet.apply_processes([samples.table(children=(101, 103, 110))], 5.0)
-    worker = only(fleet, 5.0)
-    assert {each.figures.pid: each.figures.process for each in worker.processes} == {
-        100: "main",
-        101: "0",
-        103: "2",
-        110: "1",
-    }
-    assert worker.children_started == 4
-
-
-def test_no_slot_is_shown_twice_when_the_guess_was_wrong() -> None:
-    """Two children are replaced between two looks, in the other order than their pids tell."""
-    fleet = make_fleet()
-    fleet.apply_processes([samples.table(children=(10, 11))], 0.0)
-    fleet.apply_processes([samples.table(children=(20, 30))], 5.0)
-    told = [samples.process("main", 100), samples.process("1", 20)]
-    fleet.apply_report(samples.report(processes=told), 6.0)
-    fleet.apply_processes([samples.table(children=(20, 30))], 10.0)
-    assert {each.figures.pid: each.figures.process for each in only(fleet, 10.0).processes} == {
-        100: "main",
-        20: "1",
-        30: "0",
-    }
-
-
-def test_two_workers_of_one_host_stay_apart_even_with_one_name() -> None:
-    fleet = make_fleet()
-    fleet.apply_processes(
-        [samples.table(main=100, children=()), samples.table(main=200, children=())], 0.0
-    )
-    assert [worker.nodename for worker in fleet.snapshot(0.0).workers] == [
-        "celery@web1",
-        "celery@web1#2",
-    ]
 
 
 def test_agent_and_table_of_one_worker_become_one_with_the_agents_slots_and_the_tables_memory() -> (
@@ -198,61 +134,6 @@ def test_the_order_in_which_agent_and_table_are_heard_does_not_matter() -> None:
     assert views[0] == views[1]
 
 
-def test_a_child_that_the_table_no_longer_sees_is_gone_before_the_next_report() -> None:
-    fleet = make_fleet()
-    fleet.apply_report(samples.report(), 0.0)
-    fleet.apply_processes([samples.table(children=(101,))], 1.0)
-    assert set(rss(only(fleet, 1.0))) == {"main", "0"}
-
-
-def test_a_worker_in_a_container_is_matched_by_the_pid_it_has_inside() -> None:
-    fleet = make_fleet()
-    fleet.apply_report(samples.report(worker="celery@container", instance=samples.instance(1)), 0.0)
-    table = samples.table("celery@host")
-    inside = samples.WorkerProcesses("celery@host", samples.seen(4000, inner=1), (), table.cgroup)
-    fleet.apply_processes([inside], 1.0)
-    assert only(fleet, 1.0).nodename == "celery@container"
-
-
-def test_the_same_pid_on_another_machine_is_another_process() -> None:
-    fleet = make_fleet()
-    fleet.apply_report(samples.report(instance=samples.instance(boot_id="another")), 0.0)
-    fleet.apply_processes([samples.table()], 1.0)
-    names = [worker.nodename for worker in fleet.snapshot(1.0).workers]
-    assert names == ["celery@web1", "celery@web1#2"]
-
-
-def test_a_name_guessed_from_outside_a_container_is_forgotten_when_the_agent_tells_it() -> None:
-    fleet = make_fleet()
-    cgroup = samples.table().cgroup
-    inside = [
-        samples.WorkerProcesses("celery@host", samples.seen(pid, inner=1), (), cgroup)
-        for pid in (4000, 5000)
-    ]
-    fleet.apply_processes(inside, 0.0)
-    assert [worker.nodename for worker in fleet.snapshot(0.0).workers] == [
-        "celery@host",
-        "celery@host#2",
-    ]
-    for name, seen in zip(("celery@a", "celery@b"), inside, strict=True):
-        instance = samples.instance(1, start_ticks=seen.main.identity.start_ticks)
-        fleet.apply_report(samples.report(worker=name, instance=instance, processes=[]), 1.0)
-        fleet.apply_processes(inside, 2.0)
-    assert [worker.nodename for worker in fleet.snapshot(2.0).workers] == ["celery@a", "celery@b"]
-
-
-def test_a_name_that_was_guessed_stays_where_somebody_else_has_it() -> None:
-    fleet = make_fleet()
-    fleet.apply_processes([samples.table("celery@host")], 0.0)
-    fleet.apply_worker_event("celery@host", "worker-heartbeat", 1, 0.0)
-    fleet.apply_report(samples.report(), 1.0)
-    fleet.apply_processes([samples.table("celery@host")], 2.0)
-    assert {worker.nodename: worker.up for worker in fleet.snapshot(2.0).workers} == {
-        "celery@host": True,
-        "celery@web1": True,
-    }
-
-
 def test_a_table_that_is_no_longer_read_gives_way_to_the_agent() -> None:
     fleet = make_fleet()
     fleet.apply_processes([samples.table()], 0.0)
@@ -260,48 +141,7 @@ def test_a_table_that_is_no_longer_read_gives_way_to_the_agent() -> None:
     assert rss(only(fleet, 41.0))["1"] == 70 * samples.MIB
 
 
-def test_the_cgroup_is_the_agents_where_it_tells() -> None:
-    fleet = make_fleet()
-    fleet.apply_processes([samples.table()], 0.0)
-    assert only(fleet).cgroup.limit_bytes == 1024 * samples.MIB
-    fleet.apply_report(samples.report(), 0.0)
-    assert only(fleet).cgroup.limit_bytes == 512 * samples.MIB
-
-
-# --- bounds -------------------------------------------------------------------------------------
-
-
-def test_workers_that_come_and_go_leave_nothing_behind() -> None:
-    fleet = make_fleet()
-    for number in range(500):
-        fleet.apply_report(samples.report(worker=f"celery@pod-{number}"), float(number))
-    assert len(fleet.snapshot(500.0).workers) == 500
-    assert fleet.snapshot(2_000.0).workers == ()
-
-
-def test_event_groups_are_bounded() -> None:
-    fleet = make_fleet(object_types=2)
-    for group, lag in itertools.product(("task", "worker", "evil1", "evil2"), (None, 0.5)):
-        fleet.apply_event(group, lag)
-    snapshot = fleet.snapshot(0.0)
-    assert snapshot.events_received == {"task": 2, "worker": 2, "other": 4}
-    assert snapshot.event_lag_seconds == pytest.approx(0.5)
-
-
 # --- task events --------------------------------------------------------------------------------
-
-
-def run_by_events(
-    fleet: Fleet, worker: str = "celery@bare", uuid: str = "one", now: float = 0.0, broker: str = ""
-) -> None:
-    for kind in ("task-received", "task-started", "task-succeeded"):
-        fleet.apply_task_event(
-            kind, samples.task_event(kind, hostname=worker, uuid=uuid), now, broker
-        )
-
-
-def succeeded(worker: WorkerView) -> int:
-    return sum(row.succeeded for row in worker.traffic.rows) if worker.traffic is not None else 0
 
 
 def test_a_worker_without_an_agent_is_counted_by_its_events() -> None:
@@ -327,18 +167,6 @@ def test_a_worker_that_goes_on_without_its_agent_is_counted_by_its_events_again(
     worker = only(fleet, 701.0)
     assert worker.report is None
     assert succeeded(worker) == 6
-
-
-def test_what_was_counted_before_the_workers_only_queue_was_known_is_that_queues() -> None:
-    fleet = make_fleet()
-    run_by_events(fleet, uuid="early")
-    fleet.apply_inspection("", {"celery@bare": WorkerFacts("prefork", 4, 4, ("mine",))}, 1.0)
-    run_by_events(fleet, uuid="later")
-    traffic = only(fleet).traffic
-    assert traffic is not None
-    assert [(row.queue, row.succeeded, sum(row.runtime.counts)) for row in traffic.rows] == [
-        ("mine", 2, 2)
-    ]
 
 
 def test_lost_events_are_told_by_the_workers_own_count() -> None:
@@ -370,15 +198,6 @@ def test_nothing_is_lost_while_the_agent_counts() -> None:
     assert only(fleet, 900.0).events_lost == 0
 
 
-def test_a_heartbeat_that_somebody_asked_for_has_no_figures_and_changes_none() -> None:
-    fleet = make_fleet()
-    fleet.apply_worker_event("celery@far", "worker-heartbeat", 3, 0.0)
-    fleet.apply_worker_event("celery@far", "worker-heartbeat", None, 1.0)
-    fleet.apply_worker_event("celery@far", "worker-elect", None, 400.0)
-    assert only(fleet, 2.0).active_tasks == 3
-    assert not only(fleet, 400.0).up
-
-
 def test_the_last_report_comes_after_the_goodbye() -> None:
     fleet = make_fleet()
     fleet.apply_report(samples.report(), 0.0)
@@ -388,35 +207,6 @@ def test_the_last_report_comes_after_the_goodbye() -> None:
     )
     worker = only(fleet, 2.0)
     assert (worker.up, worker.live, succeeded(worker)) == (False, False, 9)
-
-
-def test_tasks_of_clients_are_counted_by_queue_and_not_by_client() -> None:
-    fleet = make_fleet()
-    for pod in range(100):
-        event = samples.task_event("task-sent", hostname=f"gen{pod}@pod{pod}", uuid=str(pod))
-        fleet.apply_task_event("task-sent", event, 0.0)
-    (sent,) = fleet.snapshot(0.0).sent
-    assert (sent.name, sent.hostname, sent.queue, sent.count) == (
-        "shop.send",
-        "generic",
-        "slow",
-        100,
-    )
-
-
-def test_clients_told_apart_come_and_go() -> None:
-    fleet = Fleet(Rules(samples.BOOT, Limits(senders=2), senders=True))
-    for number in range(4):
-        fleet.apply_task_event(
-            "task-sent", samples.task_event("task-sent", hostname=f"gen@pod{number}"), 0.0
-        )
-    assert {sent.hostname: sent.count for sent in fleet.snapshot(0.0).sent} == {
-        "pod0": 1,
-        "pod1": 1,
-        "other": 2,
-    }
-    assert fleet.snapshot(0.0).dropped["celery_task_sent_total"] == 2
-    assert fleet.snapshot(601.0).sent == ()
 
 
 def test_what_clients_send_is_remembered_only_where_somebody_tells_its_end() -> None:
@@ -454,25 +244,7 @@ def test_workers_and_processes_of_a_queue_are_those_that_are_up() -> None:
     assert (queue.workers, queue.processes) == (1, 2)
 
 
-def test_a_queue_stays_as_long_as_something_is_in_it() -> None:
-    fleet = make_fleet()
-    fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
-    fleet.apply_queues("", [QueueReading("slow", 3)], 500.0)
-    assert fleet.queue_names("", 1_000.0) == ["slow"]
-    fleet.apply_queues("", [QueueReading("slow", 0)], 1_000.0)
-    assert fleet.queue_names("", 1_101.0) == []
-
-
-def test_a_poll_that_failed_leaves_nothing_to_see() -> None:
-    fleet = make_fleet()
-    fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
-    fleet.apply_queues("", [QueueReading("slow", 3)], 0.0)
-    fleet.apply_queues("", [], 15.0)
-    (queue,) = fleet.snapshot(15.0).queues
-    assert queue.reading == QueueReading("slow")
-
-
-def test_queues_beyond_the_cap_are_left_out_and_counted() -> None:
+def test_queues_beyond_the_limit_are_left_out_and_counted() -> None:
     fleet = make_fleet(queues=1)
     fleet.apply_report(samples.report(queues=["a"]), 0.0)
     fleet.apply_task_event("task-sent", samples.task_event("task-sent"), 0.0)
@@ -526,10 +298,3 @@ def test_the_only_broker_has_all_workers_whatever_its_name() -> None:
     fleet.apply_processes([samples.table("celery@bare", 300, ())], 0.0)
     run_by_events(fleet, broker="eu")
     assert only(fleet).broker == "eu"
-
-
-def test_a_worker_that_is_heard_at_last_is_no_longer_nowhere() -> None:
-    fleet = Fleet(Rules(samples.BOOT, Limits()), {"eu": (), "us": ()})
-    fleet.apply_processes([samples.table("celery@bare", 300, ())], 0.0)
-    run_by_events(fleet, broker="us")
-    assert only(fleet).broker == "us"

@@ -10,8 +10,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.common.report import Histogram
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
+from celery_memory_exporter.fleet.groups import Groups
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.metrics.collector import FleetCollector
 from tests import samples
 
@@ -26,7 +28,7 @@ class Watched:
     """A fleet and what it shows."""
 
     def __init__(self, **limits: Any) -> None:
-        self.fleet = Fleet(Rules(samples.BOOT, Limits(**limits), groups=GROUPS))
+        self.fleet = Fleet(Rules(samples.BOOT, Limits(**limits), worker_groups=GROUPS))
         self.now = START
         self.registry = CollectorRegistry()
         self.registry.register(FleetCollector(lambda: self.fleet.snapshot(self.now)))
@@ -216,8 +218,8 @@ def test_a_name_that_a_worker_outside_has_as_well_makes_no_series_twice(watched:
     assert watched.succeeded() == 7
 
 
-def test_the_caps_hold_for_the_group() -> None:
-    watched = Watched(tasks=1)
+def test_the_limits_hold_for_the_group() -> None:
+    watched = Watched(tasks_per_worker=1)
     watched.report("celery@db", tasks=[], lost=[])
     watched.now = LATER
     watched.report("celery@web-a", pid=1, runs=3, tasks=[], lost=[])
@@ -232,3 +234,37 @@ def test_the_caps_hold_for_the_group() -> None:
         if "name" in each.labels
     }
     assert names == {"shop.leak", "other"}
+
+
+def test_exceptions_of_members_that_restart_are_bounded() -> None:
+    watched = Watched(exceptions_per_task=2)
+    for number in range(1, 6):
+        report = samples.report(
+            worker="celery@web-a",
+            instance=samples.instance(number, started_at=float(number)),
+            sequence=1,
+            traffic=[samples.traffic(failed={f"Error{number}": 1})],
+        )
+        watched.fleet.apply_report(report, watched.now)
+    watched.now = 100.0
+    watched.fleet.apply_worker_event("celery@web-b", "worker-heartbeat", 0, watched.now)
+    watched.now = 601.0  # the last of them is silent
+    shown = {
+        each.labels["exception"]: each.value
+        for family in watched.registry.collect()
+        for each in family.samples
+        if each.name == "celery_task_failed_total"
+    }
+    assert shown == {"": 0.0, "Error1": 1.0, "Error2": 1.0, "other": 3.0}
+
+
+def test_a_worker_is_in_the_group_of_the_first_rule_that_its_whole_name_matches() -> None:
+    groups = Groups(GROUPS, Limits())
+    found = {name: groups.of("", name) for name in ("celery@web-1", "celery@mail-1", "x@web-1")}
+    assert {name: group.name if group else None for name, group in found.items()} == {
+        "celery@web-1": "celery@web",
+        "celery@mail-1": "celery@mail",
+        "x@web-1": None,
+    }
+    assert groups.of("", "celery@web-2") is found["celery@web-1"]
+    assert groups.of("eu", "celery@web-1") is not found["celery@web-1"]

@@ -55,6 +55,11 @@ def selectors(expression: str) -> list[promql.VectorSelector]:
     return found
 
 
+def metrics(expression: str) -> set[str]:
+    """Raises ``ValueError`` for what is no PromQL."""
+    return {str(selector.name) for selector in selectors(expression)}
+
+
 def targets(dashboard: Json, kinds: set[str] = WITH_TARGETS) -> Iterator[tuple[str, str]]:
     """Panel and expression."""
     for panel in panels(dashboard):

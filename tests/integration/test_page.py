@@ -27,8 +27,9 @@ from prometheus_client import CollectorRegistry
 from celery_memory_exporter.common.report import Container
 from celery_memory_exporter.diagnosis.text import amount, duration, size
 from celery_memory_exporter.fleet.facts import QueueReading
-from celery_memory_exporter.fleet.fleet import Fleet, Rules
+from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.web.rss_history import FIRST_STEP_SECONDS, RssHistory
 from celery_memory_exporter.web.server import Application, HttpServer, bind
@@ -342,7 +343,7 @@ def test_a_refresh_keeps_what_the_reader_has_done(site: Site, open_page: Open) -
 
 def test_members_of_a_group_have_alike_processes(site: Site, open_page: Open) -> None:
     site.fleet = Fleet(
-        Rules(samples.BOOT, Limits(), groups=((re.compile("celery@pod-.*"), "celery@pods"),))
+        Rules(samples.BOOT, Limits(), worker_groups=((re.compile("celery@pod-.*"), "celery@pods"),))
     )
     for number in range(3):
         site.report(f"celery@pod-{number}", tasks=[fine()])

@@ -1,5 +1,5 @@
-"""A real Prometheus scrapes the exporter: what dashboards and alerts of the best-known exporter
-ask, and what ``rate()`` makes of restarts."""
+"""A real Prometheus scrapes the exporter: what dashboards and alerts of
+danihodovic/celery-exporter ask, and what ``rate()`` makes of restarts."""
 
 from __future__ import annotations
 

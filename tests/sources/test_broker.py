@@ -214,3 +214,27 @@ def test_what_is_wrong_comes_with_what_to_do(text: str, hint: str) -> None:
 def test_no_password_in_any_words(secret: str) -> None:
     error: Any = OSError(f"cannot log in with {secret}")
     assert secret not in explain(error, "amqp://user:s3cr3t@h;amqp://user:p%40ss%2Fword@i")
+
+
+def test_a_password_that_cannot_be_found_in_the_url_is_not_shown_either() -> None:
+    error = ValueError("Port could not be cast to integer value as 's3'")
+    assert "s3" not in explain(error, "redis://:s3/cret@h/0")
+    told = explain(OSError("cannot log in with hunter2: WRONGPASS"), "amqp://me:hunter2@h//")
+    assert "hunter2" not in told
+    assert "check user and password" in told
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "check that the broker runs there"),
+        (OSError("[Errno -2] Name or service not known"), "check the host name"),
+        (ImportError("No module named boto3"), "install the transport's library"),
+        (KeyError("nosuch"), "install the transport's library"),
+        (RuntimeError("a\nb"), "check broker.url"),
+    ],
+)
+def test_each_failure_says_what_to_do_in_one_line(error: BaseException, hint: str) -> None:
+    shown = explain(error, "redis://h")
+    assert hint in shown
+    assert "\n" not in shown

@@ -78,16 +78,7 @@ def test_a_worker_with_the_agent() -> None:
     )
     history.add(Snapshot((leaking,)), 0.0)
     row = only(told(leaking, history=history)["workers"])
-    processes = row.pop("processes")
-    assert processes[0] == {
-        "process": "main",
-        "pid": 100,
-        "rss_bytes": 50 * MIB,
-        "peak_rss_bytes": 60 * MIB,
-        "open_fds": 20,
-        "threads": 2,
-    }
-    assert [each["process"] for each in processes] == ["main", "0", "1"]
+    assert [each["process"] for each in row.pop("processes")] == ["main", "0", "1"]
     assert row.pop("retained_bytes_per_hour") > 0
     assert row.pop("seconds_to_limit") > 0
     assert row == {
@@ -109,6 +100,18 @@ def test_a_worker_with_the_agent() -> None:
         "object_types": [{"type": "shop.MyCacheEntry", "count": 160, "growth": 160}],
         "containers": [],
         "running": [{"name": "shop.leak", "count": 1, "oldest_seconds": 0.75}],
+    }
+
+
+def test_a_process_of_a_worker() -> None:
+    row = only(told(worker())["workers"])
+    assert row["processes"][0] == {
+        "process": "main",
+        "pid": 100,
+        "rss_bytes": 50 * MIB,
+        "peak_rss_bytes": 60 * MIB,
+        "open_fds": 20,
+        "threads": 2,
     }
 
 

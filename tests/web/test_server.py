@@ -10,14 +10,14 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from celery_memory_exporter.web import page
 from celery_memory_exporter.web.server import Application, HttpServer, accepts_gzip, bind
-from tests.metrics.test_collector import fixed_fleet
-from tests.metrics.test_collector import registry as fleet_registry
+from tests.metrics.golden_fleet import fixed_fleet
+from tests.metrics.golden_fleet import registry as fleet_registry
 
 
 class Exporter:
@@ -190,16 +190,15 @@ def test_health_answers_while_a_scrape_is_slow() -> None:
 
 def test_a_scrape_that_fails_is_a_server_error_and_the_next_one_works() -> None:
     registry = CollectorRegistry()
-    scrapes = Counter("scrapes", "Scrapes.", registry=registry)
+    errors = [RuntimeError("first")]
 
     class Broken(Collector):
         def describe(self) -> list[GaugeMetricFamily]:
             return []
 
         def collect(self) -> list[GaugeMetricFamily]:
-            scrapes.inc()
-            if scrapes._value.get() == 1:
-                raise RuntimeError("first")
+            if errors:
+                raise errors.pop()
             return []
 
     registry.register(Broken())

@@ -11,8 +11,10 @@ or in code, before the worker starts::
     install(app)
 
 Reading order: ``install`` → ``worker.steps`` → ``worker.main_process`` → ``worker.pool_child`` →
-``meter.meter`` (one run) → ``meter.books`` (what runs add up to) → ``audit.audit`` (one run,
-exactly) → ``audit.deep`` (who holds it, and which line) → ``worker.evidence`` (what is told of it).
+``meter.tracer`` and ``meter.meter`` (one run) → ``meter.books`` (what runs add up to) →
+``audit.audit`` (one run, exactly) → ``audit.deep`` (who holds it, and which line) →
+``worker.outbox`` and ``worker.records`` (what goes through the pipe) → ``worker.ledger`` and
+``worker.evidence`` (what is known of all processes) → ``worker.reporting`` (the report).
 
 Only the standard library, Celery and ``common`` are imported here and below.
 """

@@ -14,14 +14,12 @@ import typing
 from functools import cache
 from typing import Any, TypeVar
 
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
 from celery_memory_exporter.common.names import printable
 from celery_memory_exporter.common.report import (
-    AGES,
     HISTORY,
     VERSION,
-    WARM_RUNS,
     Histogram,
-    Profile,
     TaskReport,
     WorkerReport,
 )
@@ -81,7 +79,7 @@ T = TypeVar("T")
 
 @cache
 def _shape(cls: Any) -> dict[str, tuple[Any, bool]]:
-    """Per field: its type and whether it may be left out."""
+    """For each field of a dataclass, its type and whether it may be left out."""
     hints = typing.get_type_hints(cls)
     shape = {}
     for each in dataclasses.fields(cls):
@@ -145,7 +143,8 @@ def _read_number(kind: type[int] | type[float], raw: object, path: str) -> int |
 
 
 def count_of(value: object, most: int = MAX_NUMBER) -> int | None:
-    """A count out of what came over the network; ``None`` for what is none."""
+    """The value if it is a count from 0 to ``most``, and ``None`` for anything else that came over
+    the network."""
     return (
         value
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
@@ -168,7 +167,7 @@ SIGNED = frozenset(
 
 
 def _check(report: WorkerReport) -> None:
-    """What the types alone do not say."""
+    """Raises ``DecodeError`` for what the types alone do not rule out."""
     if not 1 <= len(report.worker) <= MAX_NODENAME_LENGTH:
         raise DecodeError("malformed", f"report.worker: {len(report.worker)} characters")
     for name in ("runtime_seconds", "queue_wait_seconds", "delta_bytes", "peak_bytes"):

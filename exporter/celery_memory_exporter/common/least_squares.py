@@ -27,26 +27,19 @@ intervals, in-flight memory from nothing to spikes of 10 MB; and event-driven po
 * **What always runs together cannot be told apart**, and neither can what runs equally often in all
   intervals from the background: the error is infinite then, never a confident wrong answer.
 
-Pure: no clock, no I/O. Numbers and names only; memory is bounded by ``max_intervals`` and
-``MAX_NAMES``.
+Pure: no clock, no I/O, numbers only. ``intervals`` says which intervals of a life there are, and
+whose the shares are.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import mul
 from statistics import median
 from typing import TypeAlias
 
-from celery_memory_exporter.common import report
-from celery_memory_exporter.common.names import OTHER
-
-#: Task types told apart in what is kept; beyond, a new one is ``other`` at once. An application
-#: that makes names must not grow us.
-MAX_NAMES = 256
 #: Jitter of a reading by drift of one interval (variances) that are tried. Never infinite: trusting
 #: that nothing drifts makes a small drift a confident wrong share.
 RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -55,7 +48,7 @@ RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 OUTLYING = 5.0
 #: In how many of the next intervals a rise may be taken back and count as memory in flight.
 SPAN = 4
-#: Of the intervals, one in so many may be left out as a single step.
+#: One in so many intervals may be left out as a single step.
 STEPS = 32
 #: Rounds, at most, of leaving out outliers and choosing the ratio of the noise, each with the
 #: shares found in the one before.
@@ -67,51 +60,9 @@ RIDGE = 1e-12
 #: them.
 UNEXPLAINED = 1e-8
 
-
-#: Per task type its runs, then the width, then the growth of an interval.
-Row: TypeAlias = "list[float]"
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """One task type's share: ``per_run`` in the unit of growth; ``error`` is infinite where it
-    cannot be told.
-
-    The error is a standard error, widened where intervals are few, so that three errors always
-    bound 99.7 %.
-    """
-
-    per_run: float
-    error: float
-    #: The same from the later half of the intervals alone: about zero for a cache that has filled.
-    late_per_run: float
-    late_error: float
-    runs: int
-    #: Kept intervals in which it ran.
-    intervals: int
-
-    def told(self) -> report.Estimate:
-        """For the report, where what cannot be told is left out."""
-        error, late_error = (
-            value if math.isfinite(value) else None for value in (self.error, self.late_error)
-        )
-        return report.Estimate(
-            self.per_run, error, self.late_per_run, late_error, self.runs, self.intervals
-        )
-
-
-@dataclass(slots=True)
-class Interval:
-    """Runs and growth between two readings. ``width`` counts the intervals merged into it."""
-
-    runs: Counter[str]
-    growth: float
-    width: int = 1
-
-    def absorb(self, other: Interval) -> None:
-        self.runs.update(other.runs)
-        self.growth += other.growth
-        self.width += other.width
+#: One interval: per task type its runs, then how many intervals were merged into it, then how much
+#: memory grew in it.
+Observation: TypeAlias = "list[float]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,124 +75,54 @@ class Solution:
     residuals: list[float]
 
 
-class Intervals:
-    """The whole life in at most ``max_intervals`` intervals; at most ``max_columns`` task types,
-    ``other`` included."""
-
-    def __init__(self, max_intervals: int = 128, max_columns: int = 24) -> None:
-        self._max_intervals = max(2, max_intervals)
-        self._max_columns = max(1, max_columns)
-        self._width = 1
-        self._names: set[str] = set()
-        self._kept: list[Interval] = []
-
-    def add(self, runs: Mapping[str, int], growth: float) -> None:
-        """One closed interval: runs finished in it per task type, and how much the quantity grew
-        (negative: shrank)."""
-        news = Interval(Counter(), growth)
-        for name, count in runs.items():
-            if count > 0:
-                news.runs[self._admitted(name)] += count
-        last = self._kept[-1] if self._kept else None
-        if last is not None and (last.width < self._width or not (last.runs or news.runs)):
-            last.absorb(news)
-        else:
-            self._kept.append(news)
-        if len(self._kept) > self._max_intervals:
-            self._halve()
-
-    def _halve(self) -> None:
-        # New intervals will be as wide as the old ones, so that evidence of every age has the same
-        # resolution.
-        self._width *= 2
-        for early, late in zip(self._kept[::2], self._kept[1::2], strict=False):
-            early.absorb(late)
-        del self._kept[1::2]
-
-    def _admitted(self, name: str) -> str:
-        if name not in self._names:
-            if len(self._names) >= MAX_NAMES:
-                return OTHER
-            self._names.add(name)
-        return name
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Per task type that ran. Empty while there are fewer than two intervals more than
-        columns."""
-        kept = self._kept
-        total: Counter[str] = Counter()
-        for interval in kept:
-            total.update(interval.runs)
-        names = [name for name, _ in total.most_common()]
-        folded: list[str] = []
-        if len(names) > self._max_columns:
-            names.sort(key=lambda name: (name == OTHER, -total[name]))
-            names, folded = [*names[: self._max_columns - 1], OTHER], names[self._max_columns - 1 :]
-        if not names or len(kept) < len(names) + 2:
-            return {}
-        groups = [folded if folded and name == OTHER else [name] for name in names]
-        counts = [
-            [sum(interval.runs[name] for name in group) for group in groups] for interval in kept
-        ]
-        rows = [
-            [*map(float, row), float(one.width), one.growth]
-            for row, one in zip(counts, kept, strict=True)
-        ]
-        whole, late = shares_of(rows)
-        columns = zip(*counts, strict=True)
-        return {
-            name: Estimate(
-                *(whole.shares[at], whole.errors[at], late.shares[at], late.errors[at]),
-                runs=sum(column),
-                intervals=sum(1 for count in column if count),
-            )
-            for at, (name, column) in enumerate(zip(names, columns, strict=True))
-        }
-
-
-def shares_of(rows: list[Row]) -> tuple[Solution, Solution]:
-    """From all intervals, and from their later half under the same model of the noise."""
-    drifts = [row[-2] for row in rows]
+def shares_of(observations: list[Observation]) -> tuple[Solution, Solution]:
+    """The shares from all intervals, and those from their later half under the same model of the
+    noise."""
+    drifts = [each[-2] for each in observations]
     ratio = 0.0
     for _ in range(ROUNDS):
-        solution = solve(rows, drifts, ratio)
-        before = len(rows), ratio, drifts.count(math.inf)
-        rows, drifts = without_outliers(rows, solution.residuals)
-        if len(rows) == before[0]:
+        solution = solve(observations, drifts, ratio)
+        before = len(observations), ratio, drifts.count(math.inf)
+        observations, drifts = without_outliers(observations, solution.residuals)
+        if len(observations) == before[0]:
             ratio = likeliest_ratio(solution.residuals, drifts)
-        if (len(rows), ratio, drifts.count(math.inf)) == before:
+        if (len(observations), ratio, drifts.count(math.inf)) == before:
             break
-    half = len(rows) // 2
-    return solve(rows, drifts, ratio), solve(rows[half:], drifts[half:], ratio)
+    half = len(observations) // 2
+    return solve(observations, drifts, ratio), solve(observations[half:], drifts[half:], ratio)
 
 
-def without_outliers(rows: list[Row], residuals: list[float]) -> tuple[list[Row], list[float]]:
+def without_outliers(
+    observations: list[Observation], residuals: list[float]
+) -> tuple[list[Observation], list[float]]:
     """The intervals with those merged between which memory was in flight, and their drift: infinite
     for a single step."""
     sizes = [abs(residual) for residual in residuals]
     # The floor is for data without any noise, where rounding errors would be outliers.
-    limit = max(OUTLYING * 1.4826 * median(sizes), 1e-9 * max(abs(row[-1]) for row in rows))
-    result: list[Row] = []
+    limit = max(
+        OUTLYING * 1.4826 * median(sizes), 1e-9 * max(abs(each[-1]) for each in observations)
+    )
+    result: list[Observation] = []
     steps: list[int] = []
     at = 0
-    while at < len(rows):
+    while at < len(observations):
         end = at
         if sizes[at] > limit:
             end = next(
                 (
                     to
-                    for to in range(at + 1, min(at + 1 + SPAN, len(rows)))
+                    for to in range(at + 1, min(at + 1 + SPAN, len(observations)))
                     if cancels(residuals[at], residuals[to])
                 ),
                 at,
             )
             if end == at:
                 steps.append(len(result))
-        result.append([sum(column) for column in zip(*rows[at : end + 1], strict=True)])
+        result.append([sum(column) for column in zip(*observations[at : end + 1], strict=True)])
         at = end + 1
-    few = len(steps) <= max(1, len(rows) // STEPS)
+    few = len(steps) <= max(1, len(observations) // STEPS)
     return result, [
-        math.inf if few and index in steps else row[-2] for index, row in enumerate(result)
+        math.inf if few and index in steps else each[-2] for index, each in enumerate(result)
     ]
 
 
@@ -251,8 +132,8 @@ def cancels(rise: float, fall: float) -> bool:
 
 
 def pivots_of(drifts: list[float], ratio: float) -> list[float]:
-    """Of the noise's covariance, decomposed: variance of each interval given those before, in units
-    of one interval's drift.
+    """The variance of each interval's noise given the noise of those before it, in units of one
+    interval's drift: the pivots of the covariance's decomposition.
 
     The covariance has ``drift + 2 ratio`` on its diagonal and ``-ratio`` beside it: neighbours
     share a reading.
@@ -266,8 +147,8 @@ def pivots_of(drifts: list[float], ratio: float) -> list[float]:
 
 
 def whitening(pivots: list[float], ratio: float) -> list[tuple[float, float]]:
-    """Per interval: how much of the one before is added, and the unit in which the noise is
-    independent and equal."""
+    """Per interval, how much of the one before has to be added, and by what the sum has to be
+    multiplied, so that the noise of all intervals is independent and equal."""
     return [
         (ratio / before, 1 / math.sqrt(pivot))
         for before, pivot in zip([math.inf, *pivots], pivots, strict=False)
@@ -284,7 +165,7 @@ def whiten(column: Iterable[float], factors: list[tuple[float, float]]) -> list[
 
 
 def likeliest_ratio(residuals: list[float], drifts: list[float]) -> float:
-    """Of ``RATIOS`` the one under which normal noise would most likely leave these residuals."""
+    """The one of ``RATIOS`` under which normal noise would most likely leave these residuals."""
 
     def unlikelihood(ratio: float) -> float:
         pivots = pivots_of(drifts, ratio)
@@ -295,11 +176,11 @@ def likeliest_ratio(residuals: list[float], drifts: list[float]) -> float:
     return min(RATIOS, key=unlikelihood)
 
 
-def solve(rows: list[Row], drifts: list[float], ratio: float) -> Solution:
+def solve(observations: list[Observation], drifts: list[float], ratio: float) -> Solution:
     """Generalised least squares. Columns are scaled to length one, so that one ridge and one
     threshold fit all."""
     factors = whitening(pivots_of(drifts, ratio), ratio)
-    *columns, growth = zip(*rows, strict=True)
+    *columns, growth = zip(*observations, strict=True)
     *white, goal = (whiten(column, factors) for column in (*columns, growth))
     lengths = [math.sqrt(dot(column, column)) or 1.0 for column in white]
     white = [
@@ -308,7 +189,7 @@ def solve(rows: list[Row], drifts: list[float], ratio: float) -> Solution:
     inverse = inverted(products(white))
     projected = [dot(column, goal) for column in white]
     shares = [dot(row, projected) / length for row, length in zip(inverse, lengths, strict=True)]
-    residuals = [row[-1] - dot(shares, row) for row in rows]
+    residuals = [each[-1] - dot(shares, each) for each in observations]
     unexplained = whiten(residuals, factors)
     spare = sum(1 for drift in drifts if drift < math.inf) - len(columns)
     noise = (
@@ -338,12 +219,12 @@ def widening(spare: int) -> float:
 
 
 def dot(one: Iterable[float], other: Iterable[float]) -> float:
-    """Of the shorter's length."""
+    """The scalar product, over the length of the shorter one."""
     return float(sum(map(mul, one, other)))
 
 
 def products(columns: list[list[float]]) -> list[list[float]]:
-    """Of each column with each."""
+    """The matrix of the scalar products of each column with each."""
     lower = [[dot(one, other) for other in columns[: at + 1]] for at, one in enumerate(columns)]
     return [
         [lower[max(row, column)][min(row, column)] for column in range(len(columns))]
@@ -352,8 +233,8 @@ def products(columns: list[list[float]]) -> list[list[float]]:
 
 
 def inverted(matrix: list[list[float]]) -> list[list[float]]:
-    """Of a symmetric matrix without negative eigenvalues, with ``RIDGE`` added (Gauss and Jordan,
-    in place)."""
+    """The inverse of a symmetric matrix without negative eigenvalues, to which ``RIDGE`` is added
+    (Gauss and Jordan, in place)."""
     for at, row in enumerate(matrix):
         row[at] += RIDGE
     for at, lead in enumerate(matrix):

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-#: Of a message, any of which may tell. Most messages have none, so that is asked first.
+#: Headers and properties that may tell when a message was sent. Most messages have none of them, so
+#: this is looked at first.
 HEADERS = ("timestamp_in_ms", "timestamp", "sentry-task-enqueued-time")
 PROPERTIES = ("timestamp",)
 #: 2000-01-01 and 2100-01-01. What lies outside was written in another unit, or is no time.
@@ -41,7 +42,8 @@ def sent_at(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> float 
 
 
 def unix_time(text: object) -> float | None:
-    """Of an eta as Celery writes it (ISO 8601, without a zone in UTC)."""
+    """Unix seconds of an eta as Celery writes it (ISO 8601; UTC where it names no zone); ``None``
+    for anything else."""
     if not isinstance(text, str):
         return None
     try:
@@ -72,9 +74,8 @@ def _number(value: object) -> float | None:
 
 
 def _timestamp(moment: datetime) -> float | None:
-    aware = (
-        moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    )  # py-amqp's and Celery's naive times are UTC
+    # py-amqp's and Celery's naive times are UTC.
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
     try:
         return aware.timestamp()
     except (ValueError, OverflowError):

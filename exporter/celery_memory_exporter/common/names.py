@@ -4,7 +4,7 @@ one spelling a thing."""
 from __future__ import annotations
 
 MAX_NAME_LENGTH = 120
-#: What is counted under no name of its own, since a cap is reached or the name is not known.
+#: The name under which is counted what has none of its own: a cap is reached, or it is not known.
 OTHER = "other"
 
 
@@ -14,14 +14,10 @@ def printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def shown(name: str) -> str:
-    """The name as a label's value."""
+def short_name(name: str) -> str:
+    """The name as a label's value: what users or the network chose, printable, and cut where it is
+    longer than ``MAX_NAME_LENGTH`` characters."""
     return printable(name)[:MAX_NAME_LENGTH]
-
-
-def short_name(name: object) -> str:
-    """A label value from what users or the network chose, as long as the exporter shows it."""
-    return str(name)[:MAX_NAME_LENGTH]
 
 
 def pool_name(module: str) -> str:

@@ -141,7 +141,7 @@ def zombies(pid: int | str = "self") -> int | None:
 
 
 def parse_cgroup_paths(text: str) -> tuple[str | None, str | None]:
-    """From ``/proc/<pid>/cgroup``: the paths in the v2 hierarchy and in the v1 memory hierarchy."""
+    """Out of ``/proc/<pid>/cgroup``, the paths in the v2 and in the v1 memory hierarchy."""
     unified = legacy = None
     for line in text.splitlines():
         number, _, rest = line.partition(":")

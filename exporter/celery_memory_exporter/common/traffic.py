@@ -5,7 +5,7 @@ The agent counts inside the worker, where each event would be sent if the worker
 workers without an agent the exporter counts the events themselves. So both say the same. Standard
 library only, because the agent loads it.
 
-Names, buckets and meaning are the best-known exporter's, so that its dashboards go on working.
+Names, buckets and meaning are danihodovic/celery-exporter's, so that its dashboards go on working.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from celery_memory_exporter.common.names import OTHER, shown
+from celery_memory_exporter.common.names import OTHER, short_name
 from celery_memory_exporter.common.report import Histogram, Running, Traffic
 
-#: prometheus_client's defaults, as the best-known exporter has them.
+#: prometheus_client's defaults, as danihodovic/celery-exporter has them.
 RUNTIME_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
 QUEUE_WAIT_SECONDS = RUNTIME_SECONDS
-#: Counters of a row, by the event that raises them.
+#: Fields of ``Traffic`` that count, by the event that raises them. Failures are counted by their
+#: exception instead.
 COUNTERS = {
     "task-received": "received",
     "task-started": "started",
@@ -32,15 +33,15 @@ COUNTERS = {
     "task-revoked": "revoked",
 }
 UNKNOWN_EXCEPTION = "UnknownException"
-#: Task types that are shown to be running.
+#: How many task types are told to be running now, at most.
 MAX_RUNNING = 50
-#: Of an exception: ``ValueError('x')``, ``pkg.mod.Err('x')``, ``<Err: 1>``.
+#: How an exception shows itself: ``ValueError('x')`` or ``pkg.mod.Err('x')``, and ``<Err: 1>``.
 CALLED = re.compile(r"([A-Za-z_][\w.]*)\(")
 ANGLED = re.compile(r"<(?:class ')?([A-Za-z_][\w.]*)\b")
-#: Celery's own one that is written otherwise: ``reject requeue=False: x``.
+#: How Celery's own Reject shows itself: ``reject requeue=False: x``.
 REJECT = "reject requeue="
-#: What an exception that does not come from a pool process is in. Its name then ends the traceback:
-#: ``pkg.mod.Err: x``.
+#: Celery wraps an exception that does not come from a pool process. Its name is then in the last
+#: line of the traceback: ``pkg.mod.Err: x``.
 WRAPPER = "ExceptionWithTraceback("
 RAISED = re.compile(r"([A-Za-z_][\w.]*)(?=:|\Z)")
 
@@ -67,46 +68,44 @@ class Distribution:
         return Histogram(list(self.counts), self.sum)
 
 
-class Row:
-    """The counters of one task type on one queue."""
+class Totals:
+    """What has been counted of one task type on one queue."""
 
-    __slots__ = (
-        "failed",
-        "queue_wait",
-        "received",
-        "rejected",
-        "retried",
-        "revoked",
-        "runtime",
-        "started",
-        "succeeded",
-    )
+    __slots__ = ("counters", "failed", "queue_wait", "runtime")
 
     def __init__(self, runtime: Sequence[float], queue_wait: Sequence[float]) -> None:
-        self.received = self.started = self.succeeded = self.retried = self.rejected = (
-            self.revoked
-        ) = 0
+        #: A counter for each field of ``Traffic`` that counts, by the field's name.
+        self.counters = dict.fromkeys(COUNTERS.values(), 0)
         self.failed: dict[str, int] = {}
         self.runtime = Distribution(runtime)
         self.queue_wait = Distribution(queue_wait)
 
     def fail(self, exception: str, max_exceptions: int) -> None:
-        name = shown(exception)
+        name = short_name(exception)
         if name not in self.failed and len(self.failed) >= max_exceptions:
             name = OTHER
         self.failed[name] = self.failed.get(name, 0) + 1
 
-    def add(self, other: Row) -> None:
-        for field in COUNTERS.values():
-            setattr(self, field, getattr(self, field) + getattr(other, field))
-        for name, count in other.failed.items():
-            self.failed[name] = self.failed.get(name, 0) + count
+    def add(self, other: Totals) -> None:
+        for own, more in ((self.counters, other.counters), (self.failed, other.failed)):
+            for name, count in more.items():
+                own[name] = own.get(name, 0) + count
         self.runtime.add(other.runtime)
         self.queue_wait.add(other.queue_wait)
 
+    def report(self, name: str, queue: str) -> Traffic:
+        return Traffic(
+            name=name,
+            queue=queue,
+            failed=dict(self.failed),
+            runtime=self.runtime.value(),
+            queue_wait=self.queue_wait.value(),
+            **self.counters,
+        )
+
 
 class Counts:
-    """Rows by task name and queue; beyond ``max_tasks`` task types they are one. Not
+    """Totals by task name and queue; beyond ``max_tasks`` task types they are one. Not
     thread-safe."""
 
     def __init__(
@@ -117,81 +116,70 @@ class Counts:
         runtime: Sequence[float] = RUNTIME_SECONDS,
         queue_wait: Sequence[float] = QUEUE_WAIT_SECONDS,
     ) -> None:
+        #: How often a task type or a queue was new when there was no room for one more.
         self.folded = 0
+        #: Upper bounds of the buckets of run time and of queue wait.
         self.bounds = tuple(runtime), tuple(queue_wait)
         self._max_tasks = max_tasks
         self._max_exceptions = max_exceptions
         self._names: set[str] = set()
-        self._rows: dict[tuple[str, str], Row] = {}
+        self._totals: dict[tuple[str, str], Totals] = {}
 
-    def row(self, name: str, queue: str) -> Row:
-        """Made on first use, so that all its counters are there from its first event on."""
-        row = self._rows.get((name, queue))
-        return row if row is not None else self._new_row(name, queue)
+    def totals(self, name: str, queue: str) -> Totals:
+        """Made on first use, so that all counters are there from the first event on."""
+        totals = self._totals.get((name, queue))
+        return totals if totals is not None else self._new_totals(name, queue)
 
-    def _new_row(self, name: str, queue: str) -> Row:
-        name, queue = shown(name), shown(queue)
+    def _new_totals(self, name: str, queue: str) -> Totals:
+        name, queue = short_name(name), short_name(queue)
         known = name in self._names or len(self._names) < self._max_tasks
         # Names of queues may be made up as well (one for each client): as many as task types.
-        if not known or len(self._rows) >= 2 * self._max_tasks:
+        if not known or len(self._totals) >= 2 * self._max_tasks:
             self.folded += 1
             name, queue = OTHER, ""
         self._names.add(name)
-        row = self._rows.get((name, queue))
-        if row is None:
-            row = self._rows[name, queue] = Row(*self.bounds)
-        return row
+        totals = self._totals.get((name, queue))
+        if totals is None:
+            totals = self._totals[name, queue] = Totals(*self.bounds)
+        return totals
 
     def count(self, event: str, name: str, queue: str, fields: Mapping[str, Any]) -> None:
-        """One event of a task: ``fields`` are the event's own (``runtime``, ``exception``). Others
-        than a task's are left out."""
+        """Counts one event of a task; ``fields`` are the event's own (``runtime``, ``exception``).
+        Of an event that has no counter nothing is counted."""
         if event == "task-failed":
             self.fail(
                 name, queue, exception_class(fields.get("exception"), fields.get("traceback"))
             )
             return
-        row = self.row(name, queue)
+        totals = self.totals(name, queue)
         counter = COUNTERS.get(event)
         if counter is not None:
-            setattr(row, counter, getattr(row, counter) + 1)
+            totals.counters[counter] += 1
             runtime = fields.get("runtime")
             if event == "task-succeeded" and isinstance(runtime, (int, float)) and runtime >= 0:
-                row.runtime.observe(runtime)
+                totals.runtime.observe(runtime)
 
     def fail(self, name: str, queue: str, exception: str) -> None:
-        """One failure; ``exception`` is the name of its class."""
-        self.row(name, queue).fail(exception, self._max_exceptions)
+        """Counts one failure; ``exception`` is the name of its class."""
+        self.totals(name, queue).fail(exception, self._max_exceptions)
 
     def move(self, queue: str, to: str) -> None:
         """What was counted for one queue was another's."""
-        for name, each in list(self._rows):
+        for name, each in list(self._totals):
             if each == queue:
-                row = self._rows.pop((name, queue))
-                self.row(name, to).add(row)
+                totals = self._totals.pop((name, queue))
+                self.totals(name, to).add(totals)
 
     def reports(self) -> list[Traffic]:
-        """All rows as they are now, by name and queue."""
+        """All totals as they are now, by name and queue."""
         return [
-            Traffic(
-                name=name,
-                queue=queue,
-                received=row.received,
-                started=row.started,
-                succeeded=row.succeeded,
-                failed=dict(row.failed),
-                retried=row.retried,
-                rejected=row.rejected,
-                revoked=row.revoked,
-                runtime=row.runtime.value(),
-                queue_wait=row.queue_wait.value(),
-            )
-            for (name, queue), row in sorted(self._rows.items())
+            totals.report(name, queue) for (name, queue), totals in sorted(self._totals.items())
         ]
 
 
 def running_by_type(runs: Iterable[tuple[str, float]]) -> list[Running]:
-    """Out of each run's task name and seconds so far; the types whose oldest runs the longest come
-    first."""
+    """How many runs of each type there are, out of each run's task name and its seconds so far. The
+    types whose oldest run has run the longest come first."""
     counts: Counter[str] = Counter()
     oldest: dict[str, float] = {}
     for name, seconds in runs:

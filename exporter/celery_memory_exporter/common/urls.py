@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+#: Up to the last @, with line breaks: a password that nobody encoded may hold either.
+USERINFO = re.compile(r"(?<=://).*(?=@)", re.DOTALL)
+
 
 def safe_url(url: str) -> str:
     """The URL (kombu takes several, for failover, between semicolons) without passwords, for logs
     and messages."""
-    return ";".join(re.sub(r"(?<=://).*(?=@)", _without_password, each) for each in url.split(";"))
+    return ";".join(USERINFO.sub(_without_password, each) for each in url.split(";"))
 
 
 def _without_password(userinfo: re.Match[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from celery_memory_exporter.common.urls import safe_url
+from celery_memory_exporter.config.checks import Check
 from celery_memory_exporter.config.settings import Config
 
 #: What may be set without a file: key path by environment variable.
@@ -27,6 +28,7 @@ ENVIRONMENT = {
 }
 
 T = TypeVar("T")
+NONE: Mapping[str, Check] = {}
 
 
 class ConfigError(ValueError):
@@ -62,7 +64,8 @@ def load(path: Path | None, overrides: Mapping[str, tuple[str, str]]) -> Config:
         section_name, _, name = key.partition(".")
         section = getattr(config, section_name)
         field = {field.name: field for field in dataclasses.fields(section)}[name]
-        changed = dataclasses.replace(section, **{name: _checked(field, value, source)})
+        checked = _checked(field.metadata["check"], value, source, secret=field.metadata["secret"])
+        changed = dataclasses.replace(section, **{name: checked})
         config = dataclasses.replace(config, **{section_name: changed})
     _check_brokers(config, str(path))
     return config
@@ -108,28 +111,37 @@ def _parse(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _read(cls: type[T], raw: dict[str, Any], path: str, source: str) -> T:
+def _read(
+    cls: type[T], raw: dict[str, Any], path: str, source: str, checks: Mapping[str, Check] = NONE
+) -> T:
+    """``checks``: of the keys of a class that does not hold them itself."""
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass here
     values: dict[str, Any] = {}
     for key, value in raw.items():
-        where = f"{source}: {path}{key}"
         if key not in fields:
             shown = f"{source}: {path}{safe_url(str(key))[:60]}"
             raise ConfigError(f"{shown}: unknown key; allowed here: {', '.join(sorted(fields))}")
-        if "check" in fields[key].metadata:
-            values[key] = _checked(fields[key], value, where)
-        elif "section" in fields[key].metadata:
-            values[key] = _read_list(fields[key].metadata["section"], value, f"{path}{key}", source)
-        elif value is None:
-            continue  # a section whose keys are all commented out
-        elif isinstance(value, dict):
-            values[key] = _read(fields[key].default_factory, value, f"{path}{key}.", source)  # type: ignore[arg-type]
-        else:
-            raise ConfigError(
-                f"{where}: found {type(value).__name__}, allowed is a mapping with "
-                f"{', '.join(keys_of(fields[key]))}"
-            )
+        field, where = fields[key], f"{source}: {path}{key}"
+        if key in checks:
+            values[key] = _checked(checks[key], value, where)
+        elif "check" in field.metadata:
+            secret = field.metadata["secret"]
+            values[key] = _checked(field.metadata["check"], value, where, secret=secret)
+        elif "list_of" in field.metadata:
+            values[key] = _read_list(field.metadata["list_of"], value, f"{path}{key}", source)
+        elif value is not None:  # as it is where all keys of a section are commented out
+            values[key] = _read_section(field, value, f"{path}{key}", source)
     return cls(**values)
+
+
+def _read_section(field: dataclasses.Field[Any], raw: Any, path: str, source: str) -> Any:
+    cls: type = field.default_factory  # type: ignore[assignment]  # of a section it is its class
+    if not isinstance(raw, dict):
+        keys = ", ".join(sorted(each.name for each in dataclasses.fields(cls)))
+        raise ConfigError(
+            f"{source}: {path}: found {type(raw).__name__}, allowed is a mapping with {keys}"
+        )
+    return _read(cls, raw, f"{path}.", source, field.metadata.get("checks", NONE))
 
 
 def _read_list(cls: type[T], raw: Any, path: str, source: str) -> tuple[T, ...]:
@@ -140,15 +152,11 @@ def _read_list(cls: type[T], raw: Any, path: str, source: str) -> tuple[T, ...]:
     return tuple(_read(cls, each, f"{path}[{index}].", source) for index, each in enumerate(raw))
 
 
-def keys_of(section: dataclasses.Field[Any]) -> list[str]:
-    return sorted(field.name for field in dataclasses.fields(section.default_factory))  # type: ignore[arg-type]
-
-
-def _checked(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
+def _checked(check: Check, value: Any, where: str, *, secret: bool = False) -> Any:
     try:
-        return field.metadata["check"](value)
+        return check(value)
     except ValueError as error:
-        found = "a value that is not shown here" if field.metadata["secret"] else _shown(value)
+        found = "a value that is not shown here" if secret else _shown(value)
         raise ConfigError(f"{where}: found {found}, allowed is {error}") from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,9 +43,14 @@ def option(default: Any, check: Check, *, secret: bool = False) -> Any:
     return dataclasses.field(**factory, metadata={"check": check, "secret": secret})
 
 
+def section(cls: type, checks: Mapping[str, Check]) -> Any:
+    """A section whose class is not ours, with what each of its keys may be."""
+    return dataclasses.field(default_factory=cls, metadata={"checks": checks})
+
+
 def sections(cls: type) -> Any:
     """A list of mappings with the keys of ``cls``."""
-    return dataclasses.field(default=(), metadata={"section": cls})
+    return dataclasses.field(default=(), metadata={"list_of": cls})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,31 +151,17 @@ class Buckets:
     queue_wait_seconds: tuple[float, ...] = option(tuple(QUEUE_WAIT_SECONDS), buckets)
 
 
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """Bounds of what is shown, see ``bounds.Limits``."""
-
-    workers: int = option(1_000, integer(1, 100_000))
-    tasks_per_worker: int = option(200, integer(1, 10_000))
-    object_types_per_worker: int = option(20, integer(0, 1_000))
-    exceptions_per_task: int = option(50, integer(1, 1_000))
-    queues: int = option(200, integer(0, 10_000))
-    senders: int = option(100, integer(1, 10_000))
-    #: Tasks that have been sent or received, and not finished: of workers without an agent.
-    tasks_in_flight: int = option(50_000, integer(100, 10_000_000))
-    label_length: int = option(120, integer(16, 1_000))
-
-    def limits(self) -> Limits:
-        return Limits(
-            workers=self.workers,
-            tasks=self.tasks_per_worker,
-            object_types=self.object_types_per_worker,
-            exceptions=self.exceptions_per_task,
-            queues=self.queues,
-            senders=self.senders,
-            tasks_in_flight=self.tasks_in_flight,
-            label_length=self.label_length,
-        )
+#: What each of the limits may be; their defaults and what they mean stand where they are used.
+LIMITS: dict[str, Check] = {
+    "workers": integer(1, 100_000),
+    "tasks_per_worker": integer(1, 10_000),
+    "object_types_per_worker": integer(0, 1_000),
+    "exceptions_per_task": integer(1, 1_000),
+    "queues": integer(0, 10_000),
+    "senders": integer(1, 10_000),
+    "tasks_in_flight": integer(100, 10_000_000),
+    "label_length": integer(16, 1_000),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +184,7 @@ class Config:
     labels: Labels = dataclasses.field(default_factory=Labels)
     worker_groups: tuple[WorkerGroup, ...] = sections(WorkerGroup)
     buckets: Buckets = dataclasses.field(default_factory=Buckets)
-    limits: Caps = dataclasses.field(default_factory=Caps)
+    limits: Limits = section(Limits, LIMITS)
     log: Log = dataclasses.field(default_factory=Log)
     expire_after_seconds: float = option(600.0, number(10, 86_400))
     heartbeat_timeout_seconds: float = option(300.0, number(5, 86_400))

@@ -17,7 +17,7 @@ STOP_SECONDS = 10.0
 def running(
     command: list[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """In the folder of its log; ended, with its children, at the end."""
+    """Runs the program in the folder of its log, and ends it with its children at the end."""
     with log.open("wb") as output:
         # Of its own session, so that Ctrl-C reaches the demo alone, which then ends it in order.
         process = subprocess.Popen(  # noqa: S603  # our own command line
@@ -36,7 +36,7 @@ def running(
 
 
 def end(process: subprocess.Popen[bytes], name: str) -> None:
-    """In order, for a worker a warm shutdown; whatever is left of its session after that is
+    """Ends it in order, for a worker a warm shutdown; whatever is left of its session after that is
     killed."""
     process.terminate()
     try:

@@ -32,7 +32,7 @@ ASK_SECONDS = 2.0
 
 
 class PrometheusError(Exception):
-    """It cannot run here; the message says what to do."""
+    """Prometheus cannot run here; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Prometheus:
 
 
 def configuration(exporter: str, rules: Path, alertmanager: str | None) -> dict[str, Any]:
-    """Of Prometheus; addresses are ``host:port``."""
+    """Prometheus' configuration; addresses are ``host:port``."""
     settings: dict[str, Any] = {
         "global": {
             "scrape_interval": SCRAPE_INTERVAL,

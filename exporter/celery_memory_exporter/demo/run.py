@@ -11,13 +11,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from celery_memory_exporter.config import checks
 from celery_memory_exporter.config.settings import Broker, Config, Listen, Processes
-from celery_memory_exporter.demo import program, prometheus, view
+from celery_memory_exporter.demo import load, program, prometheus, view
 from celery_memory_exporter.demo.prometheus import Prometheus, PrometheusError
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.exporter import Exporter
@@ -27,9 +27,7 @@ NODENAME = "demo@localhost"
 INTERVAL_SECONDS = 2.0
 #: How long the worker may take to come up on a slow machine.
 START_SECONDS = 45.0
-#: Tasks a second, and how many may wait: the load never piles up.
-LOAD_PER_SECOND = 30.0
-MAX_WAITING = 20
+WORKER_LOG = "worker.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +41,38 @@ class Options:
     alertmanager: str | None = None
 
 
+class WorkerError(Exception):
+    """The worker does not do what it should; the message says what, and ends with its log's end."""
+
+    def __init__(self, what: str, log: Path) -> None:
+        last = log.read_text(errors="replace").splitlines()[-20:]
+        super().__init__("\n".join([f"the demo's worker {what}. The end of its log:", *last]))
+
+
 def demo(options: Options, stop: threading.Event) -> int:
     """Runs until ``stop`` is set or the seconds are over; the answer is the exit status."""
     try:
         listener = bind(*checks.split_address(options.listen_address))
     except (OSError, ValueError) as error:
-        print(
-            f"celery-memory-exporter: cannot listen on {options.listen_address}: {error}",
-            file=sys.stderr,
-        )
-        return 1
+        return fail(f"cannot listen on {options.listen_address}: {error}")
+    try:
+        with workplace() as folder:
+            print(f"Starting a Celery worker with two children in {folder} …", flush=True)
+            summary = play(folder, listener, options, stop)
+    except (PrometheusError, WorkerError) as error:
+        return fail(str(error))
+    print(summary, flush=True)
+    return 0
+
+
+def fail(message: str) -> int:
+    print(f"celery-memory-exporter: {message}", file=sys.stderr)
+    return 1
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder that is the broker, and where the logs are; nothing is left of it."""
     with tempfile.TemporaryDirectory(
         prefix="celery-memory-demo-", ignore_cleanup_errors=True
     ) as name:
@@ -60,31 +80,31 @@ def demo(options: Options, stop: threading.Event) -> int:
         for part in ("messages", "control"):
             (folder / part).mkdir()
         os.environ["CELERY_MEMORY_DEMO_FOLDER"] = str(folder)
-        os.environ["TMPDIR"] = tempfile.tempdir = str(
-            folder
-        )  # kombu moves each message through the temporary folder
-        print(f"Starting a Celery worker with two children in {folder} …", flush=True)
-        # The exporter first: kombu cannot read a folder's bindings while another process writes
-        # them.
-        try:
-            with (
-                running_exporter(folder, listener, stop) as exporter,
-                observed(folder, listener, options) as observer,
-                running_worker(folder) as worker,
-            ):
-                history = view.History(NODENAME, f"http://{address_of(listener)}")
-                with running_load(folder, stop):
-                    failed = watch(
-                        exporter, worker, history, options.seconds, stop, observer=observer
-                    )
-                diagnosis = diagnose(exporter.snapshot())
-        except PrometheusError as error:
-            print(f"celery-memory-exporter: {error}", file=sys.stderr)
-            return 1
-        if failed:
-            return worker_failed(folder, failed)
-    print(view.summary(history, diagnosis), flush=True)
-    return 0
+        # kombu moves each message through the temporary folder.
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        yield folder
+
+
+def play(folder: Path, listener: socket.socket, options: Options, stop: threading.Event) -> str:
+    """The whole of it; the answer is the summary. Raises ``PrometheusError`` or ``WorkerError``."""
+    history = view.History(NODENAME, f"http://{address_of(listener)}")
+    # The exporter first: kombu cannot read a folder's bindings while another process writes them.
+    with (
+        running_exporter(folder, listener, stop) as exporter,
+        observed(folder, listener, options) as observer,
+        running_worker(folder) as worker,
+    ):
+        with load.running(folder / "messages"):
+            watch(
+                exporter,
+                worker,
+                history,
+                seconds=options.seconds,
+                stop=stop,
+                observer=observer,
+                log=folder / WORKER_LOG,
+            )
+        return view.summary(history, diagnose(exporter.snapshot()))
 
 
 def observed(
@@ -100,20 +120,20 @@ def watch(
     exporter: Exporter,
     worker: subprocess.Popen[bytes],
     history: view.History,
+    *,
     seconds: float | None,
     stop: threading.Event,
-    *,
     observer: Prometheus | None,
-) -> str | None:
-    """Shows the table until the end; the answer is what went wrong with the worker, if anything
-    did."""
+    log: Path,
+) -> None:
+    """Shows the table until the end. Raises ``WorkerError``."""
     waiting_since = time.monotonic()
     while not stop.is_set():
         if worker.poll() is not None:
-            return f"ended with status {worker.returncode}"
+            raise WorkerError(f"ended with status {worker.returncode}", log)
         history.add(exporter.snapshot(), time.monotonic())
         if not history.started and time.monotonic() - waiting_since > START_SECONDS:
-            return f"sent no report within {START_SECONDS:.0f} s"
+            raise WorkerError(f"sent no report within {START_SECONDS:.0f} s", log)
         if history.started:
             print(view.table(history, clear=sys.stdout.isatty()), flush=True)
             if observer is not None:
@@ -121,16 +141,6 @@ def watch(
         if seconds is not None and history.seconds >= seconds:
             break
         stop.wait(INTERVAL_SECONDS if history.started else 0.2)
-    return None
-
-
-def worker_failed(folder: Path, what: str) -> int:
-    print(f"celery-memory-exporter: the demo's worker {what}. The end of its log:", file=sys.stderr)
-    print(
-        "\n".join((folder / "worker.log").read_text(errors="replace").splitlines()[-20:]),
-        file=sys.stderr,
-    )
-    return 1
 
 
 def running_worker(folder: Path) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
@@ -144,7 +154,7 @@ def running_worker(folder: Path) -> contextlib.AbstractContextManager[subprocess
         "CELERY_MEMORY_CENSUS_SECONDS": str(INTERVAL_SECONDS),
         "C_FORCE_ROOT": "1",  # Celery refuses pickle as root; the demo uses JSON only
     }
-    return program.running(command, folder / "worker.log", environment)
+    return program.running(command, folder / WORKER_LOG, environment)
 
 
 @contextlib.contextmanager
@@ -172,36 +182,3 @@ def running_exporter(
 def address_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-@contextlib.contextmanager
-def running_load(folder: Path, stop: threading.Event) -> Iterator[None]:
-    """Sends tasks at a steady rate from a thread, as a web application would."""
-    done = threading.Event()
-    thread = threading.Thread(
-        target=send_load,
-        args=(folder, lambda: done.is_set() or stop.is_set()),
-        name="load",
-        daemon=True,
-    )
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def send_load(folder: Path, stopped: Callable[[], bool]) -> None:
-    from celery_memory_exporter.demo import shop
-
-    number = 0
-    while not stopped():
-        if sum(1 for _ in (folder / "messages").iterdir()) < MAX_WAITING:
-            number += 1
-            shop.process_and_cache_data.delay(f"order-{number}")
-            shop.process_and_cache_data_bounded.delay(f"order-{number}")
-            shop.send_greeting.delay(f"customer {number}")
-            if number % 5 == 0:
-                shop.process_batch.delay(20_000)
-        time.sleep(3 / LOAD_PER_SECOND)

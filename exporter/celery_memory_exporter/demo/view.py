@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from celery_memory_exporter.diagnosis.text import as_text, size
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
-from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.fleet.sums import by_name
 
 BARS = "▁▂▃▄▅▆▇█"
 MIB = 1024 * 1024

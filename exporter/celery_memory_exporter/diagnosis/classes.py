@@ -3,8 +3,8 @@ memory, garbage."""
 
 from __future__ import annotations
 
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.common.left_behind import LEAST_BYTES, VERDICT, LeftBehind
-from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_age
 from celery_memory_exporter.diagnosis.process_growth import rise
 from celery_memory_exporter.diagnosis.profile import window

@@ -3,8 +3,8 @@ who holds it; or why not."""
 
 from __future__ import annotations
 
+from celery_memory_exporter.common.evidence import Evidence
 from celery_memory_exporter.common.left_behind import LEAST_BYTES, LEAST_COUNT, VERDICT
-from celery_memory_exporter.common.report import Evidence
 from celery_memory_exporter.diagnosis import advice
 from celery_memory_exporter.diagnosis.profile import stretch, window
 from celery_memory_exporter.diagnosis.rules import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from operator import mul
 
-from celery_memory_exporter.common.report import AGES, WARM_RUNS, Fill
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill
 
 #: The later half, and the last quarter, have to leave at least this share of what was left before.
 STILL_LATE, STILL_LAST = 0.6, 0.7

@@ -17,8 +17,9 @@ RSS decides nothing here: it shows what the allocator keeps, which is told as su
 
 from __future__ import annotations
 
+from celery_memory_exporter.common.evidence import Holder
 from celery_memory_exporter.common.names import OTHER
-from celery_memory_exporter.common.report import Holder, TaskReport
+from celery_memory_exporter.common.report import TaskReport
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.classes import classes_of
 from celery_memory_exporter.diagnosis.explanation import accuse, clear, clear_by_class
@@ -33,8 +34,8 @@ from celery_memory_exporter.diagnosis.rules import (
     steady_window,
 )
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
-from celery_memory_exporter.fleet.limits import by_name
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.fleet.sums import by_name
 
 #: Classes of what each process can see for itself.
 BY_PROCESS = frozenset({"python", "native", *CLASS_OF_COUNT.values()})

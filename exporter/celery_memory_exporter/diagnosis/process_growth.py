@@ -11,7 +11,8 @@ import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from celery_memory_exporter.common.report import HISTORY, Holder, ProcessReport
+from celery_memory_exporter.common.evidence import Holder
+from celery_memory_exporter.common.report import HISTORY, ProcessReport
 from celery_memory_exporter.diagnosis import advice
 from celery_memory_exporter.diagnosis.verdict import Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import WorkerView

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from celery_memory_exporter.common.evidence import AGES, Profile
 from celery_memory_exporter.common.left_behind import Sums
-from celery_memory_exporter.common.report import AGES, Profile
 
 COLUMNS = tuple(each.name for each in dataclasses.fields(Profile))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from celery_memory_exporter.common.evidence import WARM_RUNS, Estimate, Evidence, Fill
 from celery_memory_exporter.common.left_behind import (
     LEAST_BLOCKS,
     LEAST_BYTES,
@@ -16,7 +17,7 @@ from celery_memory_exporter.common.left_behind import (
     VERDICT,
     LeftBehind,
 )
-from celery_memory_exporter.common.report import WARM_RUNS, Estimate, Evidence, Fill, TaskReport
+from celery_memory_exporter.common.report import TaskReport
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, still, whole_rate
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.fleet.snapshot import WorkerView

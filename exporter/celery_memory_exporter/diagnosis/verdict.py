@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celery_memory_exporter.common.report import Holder
+from celery_memory_exporter.common.evidence import Holder
 
 
 @dataclass(frozen=True, slots=True)

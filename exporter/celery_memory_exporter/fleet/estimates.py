@@ -1,20 +1,19 @@
 """Resident memory by task type where no agent measures it: the growth of a worker's processes,
 shared out among what ran meanwhile.
 
-An estimate, and named so. Least squares (``intervals``) over the readings of the process table:
-growth of all processes between two readings = sum over task types of runs x share + a background +
-noise. What it cannot tell has an infinite error and is not shown: task types that always run
+An estimate, and named so. Least squares (``common.least_squares``) over the readings of the process
+table: growth of all processes between two readings = sum over task types of runs x share + a
+background + noise. What it cannot tell has no error and is not shown: task types that always run
 together, or as often in each interval. Resident memory is what the system sees, so a leak that
 fills pages which other tasks have freed shows nowhere, or with them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from celery_memory_exporter.common.least_squares import Intervals
-from celery_memory_exporter.common.report import Estimate
+from celery_memory_exporter.common.evidence import Estimate
+from celery_memory_exporter.common.intervals import Intervals
 from celery_memory_exporter.fleet.facts import Identity, WorkerProcesses
 
 #: Solving takes some 10 ms where task types are many: anew after so many more intervals, or this
@@ -25,7 +24,7 @@ LEAST_INTERVALS = 12
 
 
 class ResidentShares:
-    """Of one worker."""
+    """Estimates the resident memory that a run of each task type adds, for one worker."""
 
     def __init__(self) -> None:
         self.estimates: dict[str, Estimate] = {}
@@ -59,7 +58,7 @@ class ResidentShares:
 
     def _solve(self) -> dict[str, Estimate]:
         return {
-            name: each.told()
+            name: each
             for name, each in self._intervals.estimates().items()
-            if math.isfinite(each.error) and self._taken >= LEAST_INTERVALS
+            if each.error is not None and self._taken >= LEAST_INTERVALS
         }

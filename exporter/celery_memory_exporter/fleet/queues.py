@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from celery_memory_exporter.fleet.facts import QueueReading
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import QueueView
 
 #: Broker and queue.
@@ -24,17 +25,16 @@ class _Queue:
     reading: QueueReading | None = None
 
 
-class QueueBook:
-    """``configured`` queues, by broker, are there from the start and always."""
+class Queues:
+    """Queues by broker and name. Those ``configured``, by broker, are there from the start and
+    always; each broker is in there."""
 
-    def __init__(
-        self, configured: Mapping[str, Iterable[str]], *, max_queues: int, expire_after: float
-    ) -> None:
+    def __init__(self, rules: Rules, configured: Mapping[str, Iterable[str]]) -> None:
         self._configured = {
             (broker, name) for broker, names in configured.items() for name in names
         }
-        self._max_queues = max_queues
-        self._expire_after = expire_after
+        self._limit = rules.limits.queues * len(configured)
+        self._expire_after_seconds = rules.expire_after_seconds
         self._queues: dict[Key, _Queue] = {key: _Queue(0.0) for key in sorted(self._configured)}
 
     def see(self, broker: str, name: str, now: float) -> bool:
@@ -43,13 +43,14 @@ class QueueBook:
         if queue is not None:
             queue.seen = now
             return True
-        if len(self._queues) >= self._max_queues:
+        if len(self._queues) >= self._limit:
             return False
         self._queues[broker, name] = _Queue(now)
         return True
 
-    def names(self, broker: str) -> list[str]:
-        return [name for each, name in self._queues if each == broker]
+    def names(self, broker: str, now: float) -> list[str]:
+        """The broker's queues."""
+        return [name for each, name in self._shown(now) if each == broker]
 
     def apply(self, broker: str, readings: Iterable[QueueReading], now: float) -> None:
         """Replaces what was read of this broker's queues before."""
@@ -62,15 +63,20 @@ class QueueBook:
 
     def forget(self, now: float) -> None:
         """Those that have been neither consumed nor filled for too long."""
-        for key, queue in list(self._queues.items()):
-            if key not in self._configured and now - queue.seen > self._expire_after:
-                del self._queues[key]
+        self._queues = self._shown(now)
 
-    def views(self, consumers: Mapping[Key, tuple[int, int]]) -> tuple[QueueView, ...]:
+    def views(self, consumers: Mapping[Key, tuple[int, int]], now: float) -> tuple[QueueView, ...]:
         """``consumers``: workers and their processes by queue."""
         return tuple(
             QueueView(
                 broker, queue.reading or QueueReading(name), *consumers.get((broker, name), (0, 0))
             )
-            for (broker, name), queue in sorted(self._queues.items())
+            for (broker, name), queue in sorted(self._shown(now).items())
         )
+
+    def _shown(self, now: float) -> dict[Key, _Queue]:
+        return {
+            key: queue
+            for key, queue in self._queues.items()
+            if key in self._configured or now - queue.seen <= self._expire_after_seconds
+        }

@@ -7,7 +7,7 @@ Only used by the fleet, which has the lock and says what time it is.
 from __future__ import annotations
 
 from celery_memory_exporter.common.names import OTHER
-from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import SentView
 
 #: The hostname where senders are not told apart: a hundred web pods otherwise make a hundred times
@@ -17,33 +17,42 @@ GENERIC = "generic"
 QUEUES_PER_TASK = 2
 
 
-class SentBook:
+class Senders:
     """Counters by broker, task, sender and queue. Those of a sender that is silent for
-    ``expire_after`` seconds go."""
+    ``expire_after_seconds`` go."""
 
-    def __init__(self, limits: Limits, *, by_sender: bool, expire_after: float) -> None:
+    def __init__(self, rules: Rules) -> None:
+        #: What limits have kept from having counters of their own.
         self.folded = 0
-        self._limits = limits
-        self._by_sender = by_sender
-        self._expire_after = expire_after
+        self._rules = rules
+        self._limits = rules.limits
         self._counts: dict[tuple[str, str, str, str], int] = {}
         self._seen: dict[str, float] = {}
 
     def add(self, broker: str, name: str, sender: str, queue: str, now: float) -> None:
         """One task that ``sender`` (a nodename) sent."""
         length = self._limits.label_length
-        hostname = (
-            self._hostname((sender.partition("@")[2] or sender)[:length], now)
-            if self._by_sender
-            else GENERIC
-        )
+        hostname = GENERIC
+        if self._rules.senders:
+            hostname = self._hostname((sender.partition("@")[2] or sender)[:length], now)
         key = (broker, name[:length], hostname, queue[:length])
-        if key not in self._counts and len(
-            self._counts
-        ) >= self._limits.tasks * QUEUES_PER_TASK * max(1, len(self._seen)):
+        room = self._limits.tasks_per_worker * QUEUES_PER_TASK * max(1, len(self._seen))
+        if key not in self._counts and len(self._counts) >= room:
             self.folded += 1
             key = (broker, OTHER, hostname, "")
         self._counts[key] = self._counts.get(key, 0) + 1
+
+    def forget(self, now: float) -> None:
+        """Senders that have been silent for too long."""
+        silent = self._silent(now)
+        if silent:
+            self._counts = self._without(silent)
+            self._seen = {name: seen for name, seen in self._seen.items() if name not in silent}
+
+    def views(self, now: float) -> tuple[SentView, ...]:
+        """By broker, task, sender and queue."""
+        counts = self._without(self._silent(now))
+        return tuple(SentView(*key, count) for key, count in sorted(counts.items()))
 
     def _hostname(self, hostname: str, now: float) -> str:
         if hostname not in self._seen and len(self._seen) >= self._limits.senders:
@@ -52,15 +61,9 @@ class SentBook:
         self._seen[hostname] = now
         return hostname
 
-    def forget(self, now: float) -> None:
-        gone = {
-            hostname for hostname, seen in self._seen.items() if now - seen > self._expire_after
-        }
-        if gone:
-            self._seen = {
-                hostname: seen for hostname, seen in self._seen.items() if hostname not in gone
-            }
-            self._counts = {key: count for key, count in self._counts.items() if key[2] not in gone}
+    def _silent(self, now: float) -> set[str]:
+        expire_after_seconds = self._rules.expire_after_seconds
+        return {name for name, seen in self._seen.items() if now - seen > expire_after_seconds}
 
-    def views(self) -> tuple[SentView, ...]:
-        return tuple(SentView(*key, count) for key, count in sorted(self._counts.items()))
+    def _without(self, silent: set[str]) -> dict[tuple[str, str, str, str], int]:
+        return {key: count for key, count in self._counts.items() if key[2] not in silent}

@@ -5,14 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from celery_memory_exporter.common.evidence import Estimate
 from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import (
-    Estimate,
-    ProcessReport,
-    Running,
-    Traffic,
-    WorkerReport,
-)
+from celery_memory_exporter.common.report import ProcessReport, Running, Traffic, WorkerReport
 from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory
 
 
@@ -87,7 +82,7 @@ class WorkerView:
 
     @property
     def hostname(self) -> str:
-        """What the best-known exporter calls hostname: the nodename after the ``@``."""
+        """What danihodovic/celery-exporter calls hostname: the nodename after the ``@``."""
         return self.nodename.partition("@")[2] or self.nodename
 
 
@@ -97,7 +92,7 @@ class SourceView:
 
     up: bool
     duration_seconds: float | None
-    #: Of what the kernel may keep from it: whether it does.
+    #: By kind of access (``processes``, ``shared_memory``): True while the kernel refuses it.
     denied: dict[str, bool] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ what is in flight is remembered, and nothing else: an entry goes with the task's
   that failed by what rejects its message as well (``Reject``, a time limit) for its
   ``task-rejected``;
 * a task that is retried is not done;
-* what is remembered has a cap, and the oldest goes first.
+* what is remembered has a limit, and the oldest goes first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import Counter
 from typing import Any
 
 from celery_memory_exporter.common.message_times import unix_time
-from celery_memory_exporter.common.names import shown
+from celery_memory_exporter.common.names import short_name
 from celery_memory_exporter.common.traffic import COUNTERS, exception_class
 from celery_memory_exporter.fleet.worker_tasks import Task, WorkerTasks
 
@@ -29,9 +29,9 @@ MAX_LATE = 10_000
 ENDS = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
 #: Ends of tasks that have started, even if nobody told.
 RAN = frozenset({"task-succeeded", "task-failed"})
-#: Exceptions after which Celery may reject the message, and ends after which it may say so, or that
-#: the task failed.
+#: Failures that a ``task-rejected`` may follow.
 REJECTING = frozenset({"Reject", "TimeLimitExceeded"})
+#: Events that may still come for a task that is done.
 MAY_FOLLOW = frozenset({"task-rejected", "task-failed"})
 #: Why an event was not counted. ``evicted`` is a task that was forgotten because too many were in
 #: flight; ``repeated`` is a second failure of one run, as Celery tells of hard time limits.
@@ -39,13 +39,13 @@ IGNORED = ("malformed", "unknown_task", "evicted", "repeated")
 
 
 class TaskEvents:
-    """What is in flight, of all workers without an agent. ``default_queue`` names the queue where
-    nothing tells it."""
+    """What is in flight, of all workers without an agent: ``tasks_in_flight`` at most.
+    ``default_name`` is the queue's where nothing tells it."""
 
-    def __init__(self, *, max_in_flight: int, default_queue: str) -> None:
+    def __init__(self, *, tasks_in_flight: int, default_name: str) -> None:
         self.ignored: Counter[str] = Counter(dict.fromkeys(IGNORED, 0))
-        self._max_in_flight = max_in_flight
-        self._default_queue = default_queue
+        self._limit = tasks_in_flight
+        self._default_name = default_name
         self._tasks: dict[str, Task] = {}
         #: Sent, and not received yet, maybe by a worker with an agent, which does not tell: so they
         #: have room of their own.
@@ -97,16 +97,10 @@ class TaskEvents:
                 self.ignored["repeated"] += 1
                 return
             task.failed = True
-        queue = task.queue or sole_queue or self._default_queue
+        queue = task.queue or sole_queue or self._default_name
         worker.counts.count(kind, task.name, queue, event)
-        if kind == "task-started" and task.sent is not None:
-            began = number_of(event.get("timestamp"))
-            if began is not None:
-                worker.counts.row(task.name, queue).queue_wait.observe(
-                    max(0.0, began - max(task.sent, task.due or 0.0))
-                )
-            # If it is retried, it waits anew.
-            task.sent = task.due = None
+        if kind == "task-started":
+            self._observe_wait(worker, task, queue, event)
         if kind in ENDS and self._tasks.get(uuid) is task:
             rejecting = (
                 kind == "task-failed"
@@ -152,9 +146,22 @@ class TaskEvents:
             return self._start(worker, uuid, task, now)
         return self._late.get(uuid) if task is None and kind in MAY_FOLLOW else task
 
+    def _observe_wait(
+        self, worker: WorkerTasks, task: Task, queue: str, event: dict[str, Any]
+    ) -> None:
+        """How long it waited to be started, from when it was sent or due. If it is retried, it
+        waits anew."""
+        if task.sent is None:
+            return
+        began = number_of(event.get("timestamp"))
+        if began is not None:
+            waited = max(0.0, began - max(task.sent, task.due or 0.0))
+            worker.counts.totals(task.name, queue).queue_wait.observe(waited)
+        task.sent = task.due = None
+
     def _bound(self, tasks: dict[str, Task]) -> None:
         """The oldest one goes."""
-        if len(tasks) > self._max_in_flight:
+        if len(tasks) > self._limit:
             oldest = next(iter(tasks))
             self._leave(oldest, tasks.pop(oldest))
             self.ignored["evicted"] += 1
@@ -172,7 +179,7 @@ class TaskEvents:
             self._bound(self._tasks)
         self._leave(uuid, task)
         if isinstance(name, str):
-            task.name = shown(name)
+            task.name = short_name(name)
         task.due = unix_time(event.get("eta")) or task.due
         task.owner, task.started, task.failed = worker, False, False
         worker.prefetched += 1
@@ -230,7 +237,7 @@ def uuid_of(event: dict[str, Any]) -> str | None:
 
 def queue_of(event: dict[str, Any]) -> str | None:
     queue = event.get("queue")
-    return shown(queue) if isinstance(queue, str) and queue else None
+    return short_name(queue) if isinstance(queue, str) and queue else None
 
 
 def number_of(value: object) -> float | None:

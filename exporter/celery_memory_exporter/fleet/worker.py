@@ -9,8 +9,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import Estimate, ProcessReport, Running, WorkerReport
+from celery_memory_exporter.common.evidence import Estimate
+from celery_memory_exporter.common.kernel import CgroupMemory, Status
+from celery_memory_exporter.common.report import ProcessReport, Running, WorkerReport
+from celery_memory_exporter.fleet.capping import Admitted
 from celery_memory_exporter.fleet.estimates import ResidentShares
 from celery_memory_exporter.fleet.facts import (
     Identity,
@@ -20,17 +22,30 @@ from celery_memory_exporter.fleet.facts import (
     WorkerProcesses,
 )
 from celery_memory_exporter.fleet.groups import Group
-from celery_memory_exporter.fleet.limits import Admitted
+from celery_memory_exporter.fleet.matching import Key, process_of
 from celery_memory_exporter.fleet.snapshot import ProcessView, TrafficView, WorkerView
+from celery_memory_exporter.fleet.totals import AgentTotals, Totals
 from celery_memory_exporter.fleet.worker_tasks import WorkerTasks
 
 #: A report is the present state for this many intervals; one may be lost and one late.
 FRESH_INTERVALS = 3
 
 
+def _shared_fields(cls: type, *, without: str = "") -> tuple[str, ...]:
+    """Figures of a process that ``cls`` has by the same name."""
+    figures = {each.name for each in dataclasses.fields(ProcessReport)} - {without}
+    return tuple(each.name for each in dataclasses.fields(cls) if each.name in figures)
+
+
+#: What the kernel tells of a process, and what may be kept from whoever looks from outside. A pid
+#: is another one there.
+KERNEL_FIGURES = _shared_fields(Status)
+GUARDED_FIGURES = _shared_fields(ProcessMemory, without="pid")
+
+
 @dataclass(slots=True)
 class WorkerState:
-    """Times are of receipt."""
+    """One worker at one broker. Times are of receipt; ``seen`` is when anything last told of it."""
 
     nodename: str
     broker: str
@@ -49,12 +64,24 @@ class WorkerState:
     admitted: Admitted = field(default_factory=Admitted)
     shares: ResidentShares = field(default_factory=ResidentShares)
 
+    @property
+    def key(self) -> Key:
+        return self.broker, self.nodename
+
     def reporting(self, now: float) -> bool:
         """Whether its agent's last report still holds."""
         return (
             self.report is not None
             and now - self.reported <= FRESH_INTERVALS * self.report.interval_seconds + 1
         )
+
+    def beat(self, active: int | None, now: float, *, offline: bool) -> None:
+        """A heartbeat, or its goodbye. One that somebody asked for has no figures."""
+        self.seen = now
+        self.offline = offline
+        self.heartbeat = None if offline else now
+        if offline or active is not None:
+            self.active_tasks = None if offline else active
 
     def beating(self, now: float, timeout: float) -> bool:
         return self.heartbeat is not None and now - self.heartbeat <= timeout
@@ -79,17 +106,33 @@ class WorkerState:
         queues = self.consumed()
         return queues[0] if len(queues) == 1 else None
 
-    def learn(self, facts: WorkerFacts, default_queue: str) -> None:
+    def totals(self) -> Totals | None:
+        """What it has counted; ``None`` of one that only the process table or its heartbeats
+        show."""
+        report = self.report
+        if report is None and not self.tasks.known:
+            return None
+        return Totals(
+            children_started=report.children_started if report else self.children_seen,
+            agent=AgentTotals.of(report) if report is not None else None,
+            traffic=self._traffic(),
+        )
+
+    def without_report(self) -> WorkerState:
+        """As it is when its report has expired; this one stays what it is."""
+        return dataclasses.replace(self, report=None)
+
+    def learn(self, facts: WorkerFacts, default_name: str) -> None:
         """What it answers. Until the first time, tasks were counted for the default queue where
         nothing told theirs."""
         first, self.facts = self.facts is None, facts
         queue = self.sole_queue()
         # In a group other members' counters may be in the same series, which then would fall.
-        if first and self.group is None and queue not in (None, default_queue):
-            self.tasks.counts.move(default_queue, str(queue))
+        if first and self.group is None and queue not in (None, default_name):
+            self.tasks.counts.move(default_name, str(queue))
 
     def pool_processes(self) -> int:
-        """Processes that run tasks; as the best-known exporter counts them, none outside
+        """Processes that run tasks; as danihodovic/celery-exporter counts them, none outside
         prefork."""
         if self.report is not None:
             return self.report.concurrency if self.report.pool == "prefork" else 0
@@ -107,7 +150,7 @@ class WorkerState:
         """Slot numbers as the pool gives them: a new child takes the lowest one free."""
         slots: dict[Identity, int] = {}
         for child in processes.children:
-            told = _told(self.report, child)
+            told = process_of(self.report, child)
             if told is not None and told.process.isdigit():
                 slots[child.identity] = int(told.process)
         for child in processes.children:
@@ -203,37 +246,16 @@ class WorkerState:
     def _process(
         self, name: str, seen: ProcessMemory, shared: Mapping[Identity, SharedMemory]
     ) -> ProcessView:
-        told = _told(self.report, seen) or ProcessReport(name, seen.pid, seen.identity.start_ticks)
-        status = seen.status
-        figures = dataclasses.replace(
-            told,
-            process=name,
-            rss_bytes=status.rss_bytes,
-            anon_bytes=status.anon_bytes,
-            shmem_bytes=status.shmem_bytes,
-            swap_bytes=status.swap_bytes,
-            # The agent restarts the kernel's mark for each run and keeps the lifetime's peak
-            # itself.
-            peak_rss_bytes=max(status.peak_rss_bytes or 0, told.peak_rss_bytes or 0) or None,
-            threads=status.threads,
-            open_fds=told.open_fds if seen.open_fds is None else seen.open_fds,
-            max_fds=told.max_fds if seen.max_fds is None else seen.max_fds,
-            zombies=told.zombies if seen.zombies is None else seen.zombies,
+        told = process_of(self.report, seen) or ProcessReport(
+            name, seen.pid, seen.identity.start_ticks
         )
-        return ProcessView(figures, shared.get(seen.identity))
-
-
-def _told(report: WorkerReport | None, seen: ProcessMemory) -> ProcessReport | None:
-    """What the worker's agent tells of a process that the table shows."""
-    if report is None:
-        return None
-    namespace = report.instance.pid_namespace
-    matching = (
-        each
-        for each in report.processes
-        if seen.identity.matches(each.pid, each.start_ticks, namespace)
-    )
-    return next(matching, None)
+        kernel = {each: getattr(seen.status, each) for each in KERNEL_FIGURES}
+        guarded = {each: getattr(seen, each) for each in GUARDED_FIGURES}
+        known = {each: value for each, value in guarded.items() if value is not None}
+        # The agent restarts the kernel's mark for each run and keeps the lifetime's peak itself.
+        peak = max(seen.status.peak_rss_bytes or 0, told.peak_rss_bytes or 0) or None
+        changed = kernel | known | {"process": name, "peak_rss_bytes": peak}
+        return ProcessView(dataclasses.replace(told, **changed), shared.get(seen.identity))
 
 
 def _counted(report: WorkerReport | None) -> CgroupMemory:

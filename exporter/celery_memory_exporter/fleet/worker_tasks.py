@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from celery_memory_exporter.common.names import OTHER, shown
+from celery_memory_exporter.common.names import OTHER, short_name
 from celery_memory_exporter.common.report import Running
 from celery_memory_exporter.common.traffic import Counts, running_by_type
 
-#: A heartbeat tells of runs that began so long before, whatever is still on its way.
+#: After this many seconds a heartbeat's ``active`` certainly includes a run, even if its events are
+#: still in transit.
 SETTLED_SECONDS = 5.0
 #: A worker that starts tasks over so many heartbeats without an event sends none.
 QUIET_BEATS = 3
@@ -28,7 +29,7 @@ class Task:
     __slots__ = ("due", "failed", "name", "owner", "queue", "sent", "started")
 
     def __init__(self, name: str, queue: str | None) -> None:
-        self.name = shown(name)
+        self.name = short_name(name)
         self.queue = queue
         #: Unix times by the senders' clocks.
         self.sent: float | None = None
@@ -53,12 +54,16 @@ class WorkerTasks:
         self.known = self.talks = False
         self._heard = False
         self._quiet_beats = 0
-        #: ``task-started`` that came since the worker's own count of started tasks was ``_from``;
-        #: what its last heartbeat said; and how many were missing at the latest heartbeats.
-        self._came = 0
-        self._missing: deque[int] = deque(maxlen=MISSING_BEATS)
-        self._from: int | None = None
-        self._last: int | None = None
+        # Events are lost when the worker's own count (``processed``) runs ahead of ours for
+        # MISSING_BEATS heartbeats in a row.
+        #: The worker's count at the heartbeat where ours began; ``None`` until then.
+        self._baseline: int | None = None
+        #: Our count since then: ``task-started`` events.
+        self._started_events = 0
+        #: How far ours was behind at the latest heartbeats.
+        self._gaps: deque[int] = deque(maxlen=MISSING_BEATS)
+        #: The worker's count at its last heartbeat.
+        self._last_processed: int | None = None
         self._lost = self._lost_before = 0
         self._measured = False
 
@@ -66,6 +71,11 @@ class WorkerTasks:
     def lost(self) -> int | None:
         """Started tasks whose events did not get here, at least; ``None`` where nothing tells."""
         return self._lost_before + self._lost if self._measured else None
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks that it has received and not finished."""
+        return self.prefetched + len(self.running)
 
     def hear(self, kind: str) -> None:
         """An event came, whatever it is worth."""
@@ -76,7 +86,7 @@ class WorkerTasks:
             self._settle()
         self._heard = True
         if kind == "task-started":
-            self._came += 1
+            self._started_events += 1
 
     def beat(self, processed: int) -> bool:
         """A heartbeat with the worker's own count of tasks that it started; whether the worker has
@@ -86,18 +96,18 @@ class WorkerTasks:
         several heartbeats. A worker that starts tasks while no event comes at all sends none (any
         more), since heartbeats come the same way.
         """
-        restarted = self._last is not None and processed < self._last
-        quiet = not self._heard and processed != self._last
+        restarted = self._last_processed is not None and processed < self._last_processed
+        quiet = not self._heard and processed != self._last_processed
         self._quiet_beats = self._quiet_beats + 1 if quiet else 0
         if restarted or self._quiet_beats >= QUIET_BEATS:
             self.mute()
-        elif self.talks and self._from is None:
-            self._from, self._came, self._measured = processed, 0, True
-        elif self._from is not None and not quiet:
-            self._missing.append(processed - self._from - self._came)
-            if len(self._missing) == MISSING_BEATS:
-                self._lost = max(self._lost, min(self._missing))
-        self._last, self._heard = processed, False
+        elif self.talks and self._baseline is None:
+            self._baseline, self._started_events, self._measured = processed, 0, True
+        elif self._baseline is not None and not quiet:
+            self._gaps.append(processed - self._baseline - self._started_events)
+            if len(self._gaps) == MISSING_BEATS:
+                self._lost = max(self._lost, min(self._gaps))
+        self._last_processed, self._heard = processed, False
         return restarted
 
     def mute(self) -> None:
@@ -107,8 +117,8 @@ class WorkerTasks:
 
     def _settle(self) -> None:
         self._lost_before += self._lost
-        self._lost, self._from, self._came = 0, None, 0
-        self._missing.clear()
+        self._lost, self._baseline, self._started_events = 0, None, 0
+        self._gaps.clear()
 
     def end(self, name: str) -> None:
         self.ended[name if name in self.ended or len(self.ended) < MAX_NAMES else OTHER] += 1

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +34,7 @@ from celery_memory_exporter.common.urls import safe_url
 from celery_memory_exporter.config.settings import Broker
 from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.sources.broker import CONNECT_SECONDS, connect, explain
+from celery_memory_exporter.sources.poller import Attempt, Poller
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ HEARTBEAT_SECONDS = 20.0
 HEALTH_SECONDS = 10.0
 #: A connection that held for so long was a good one.
 GOOD_SECONDS = 10.0
-#: A queue of ours that nobody reads any more goes by itself (RabbitMQ), and its messages before (as
-#: Celery's own event queues).
+#: RabbitMQ removes a queue of ours that nobody has read for so long, and a message that nobody has
+#: read for so long, as it does with Celery's own event queues.
 QUEUE_EXPIRES_SECONDS = 60.0
 MAX_TYPE_LENGTH = 100
 MESSAGE_TTL_SECONDS = 30.0
@@ -72,43 +72,52 @@ class EventLoop:
         self._broker = settings.name
         self._source = f"broker/{settings.name}" if settings.name else "broker"
         self._monotonic = monotonic
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        #: Since when the connection has stood, while there is one.
+        self._connected: float | None = None
         self._logged_undecodable = False
+        self._poller = Poller(
+            "events",
+            self._connect_and_consume,
+            self._tell,
+            interval=FIRST_PAUSE_SECONDS,
+            patience=DRAIN_SECONDS + CONNECT_SECONDS,
+        )
 
     def start(self) -> None:
         self._fleet.apply_source(self._source, up=False)
-        self._thread.start()
+        self._poller.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(timeout=DRAIN_SECONDS + CONNECT_SECONDS)
+        self._poller.stop()
 
     # --- the loop --------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        while not self._stopping.is_set():
-            connected: float | None = None
-            try:
-                with connect(self._settings, self._url, heartbeat=HEARTBEAT_SECONDS) as connection:
-                    connected = self._monotonic()
-                    self._consume(connection)
-            except (
-                Exception
-            ) as error:  # whatever a transport raises, the answer is to connect again
-                good = connected is not None and self._monotonic() - connected >= GOOD_SECONDS
-                # A good connection is made anew at once: what is sent meanwhile is lost.
-                pause = (
-                    0.0
-                    if good
-                    else min(self._settings.reconnect_max_seconds, 2 * pause or FIRST_PAUSE_SECONDS)
-                )
-                self._fleet.apply_source(self._source, up=False)
-                if connected is not None:
-                    self._fleet.apply_reconnect()
-                logger.warning("%s; trying again in %.0f s", explain(error, self._url), pause)
-                self._stopping.wait(pause)
+    def _connect_and_consume(self) -> None:
+        """Ends when it is told to stop, or by what the transport raises."""
+        self._connected = None
+        with connect(self._settings, self._url, heartbeat=HEARTBEAT_SECONDS) as connection:
+            self._connected = self._monotonic()
+            self._consume(connection)
+
+    def _tell(self, attempt: Attempt) -> None:
+        if attempt.error is None:
+            return
+        connected, pause = self._connected, self._poller.interval
+        good = connected is not None and self._monotonic() - connected >= GOOD_SECONDS
+        # A good connection is made anew at once: what is sent meanwhile is lost.
+        self._poller.interval = (
+            0.0
+            if good
+            else min(self._settings.reconnect_max_seconds, 2 * pause or FIRST_PAUSE_SECONDS)
+        )
+        self._fleet.apply_source(self._source, up=False)
+        if connected is not None:
+            self._fleet.apply_reconnect()
+        logger.warning(
+            "%s; trying again in %.0f s",
+            explain(attempt.error, self._url),
+            self._poller.interval,
+        )
 
     def _consume(self, connection: Connection) -> None:
         exchange = get_exchange(connection, name=self._settings.event_exchange)
@@ -125,7 +134,7 @@ class EventLoop:
             self._fleet.apply_source(self._source, up=True)
             check, interval = health_check(connection)
             checked = self._monotonic()
-            while not self._stopping.is_set():
+            while not self._poller.stopping:
                 with contextlib.suppress(TimeoutError):
                     connection.drain_events(timeout=DRAIN_SECONDS)
                 if self._monotonic() - checked >= interval:
@@ -149,7 +158,7 @@ class EventLoop:
     # --- one message -----------------------------------------------------------------------------
 
     def on_message(self, message: Any) -> None:
-        """Handles one message of the event exchange, whatever it holds."""
+        """Handles one message of the event exchange, whatever it holds; raises nothing."""
         size = len(message.body or b"")
         if size > MAX_MESSAGE_BYTES:
             self._fleet.reject_report("oversized")
@@ -167,9 +176,7 @@ class EventLoop:
         for event in payload if isinstance(payload, list) else [payload]:
             try:
                 self.on_event(event)
-            except (
-                Exception
-            ):  # one event must not cost the connection, whatever we did not think of
+            except Exception:  # one event must not cost the connection, whatever it is
                 self._fleet.reject_report("malformed")
                 logger.exception("an event could not be handled")
 
@@ -235,6 +242,6 @@ def health_check(connection: Connection) -> tuple[Callable[[], Any], float]:
 
 
 def subscriptions(connection: Connection, keys: list[str]) -> list[list[str]]:
-    """Routing keys by queue of ours. One queue for all, so that events stay in order; in Redis a
-    queue has one key, and one connection keeps them in order."""
+    """The routing keys of each of our queues. One queue has all of them, so that events stay in
+    order; in Redis a queue has one key, and the one connection keeps events in order."""
     return [[key] for key in keys] if connection.transport.driver_type == "redis" else [keys]

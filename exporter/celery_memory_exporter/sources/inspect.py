@@ -10,7 +10,6 @@ many processes.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,12 +23,13 @@ from celery_memory_exporter.config.settings import Broker
 from celery_memory_exporter.fleet.facts import WorkerFacts
 from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.sources.broker import CONNECT_SECONDS, connect, explain
+from celery_memory_exporter.sources.poller import Attempt, Poller
 
 logger = logging.getLogger(__name__)
 
-#: For each of two questions. All having answered ends the wait.
+#: How long answers to one question are waited for. When all have answered, the wait ends.
 ANSWER_SECONDS = 2.0
-#: Between two looks whether somebody is to be asked.
+#: How often it is looked whether somebody has to be asked.
 LOOK_SECONDS = 5.0
 MAX_NAME_LENGTH = 255
 MAX_QUEUES = 1000
@@ -37,7 +37,7 @@ MAX_PROCESSES = 100_000
 
 
 class Inspector:
-    """Feeds a fleet with what workers answer."""
+    """Feeds a fleet with what one broker's workers answer, in a thread of its own."""
 
     def __init__(
         self,
@@ -53,56 +53,66 @@ class Inspector:
         self._monotonic = monotonic
         #: When a worker was last asked; of those that are still without an agent.
         self._asked: dict[str, float] = {}
+        #: Whether the last question failed. ``Attempt.again`` is of the last look, and most looks
+        #: find nobody to ask, which says nothing about the broker.
         self._failing = False
-        self._possible = True
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="inspection", daemon=True)
+        self._poller = Poller(
+            "inspection",
+            self._step,
+            self._tell,
+            interval=min(LOOK_SECONDS, interval),
+            patience=CONNECT_SECONDS,
+            monotonic=monotonic,
+        )
 
     def start(self) -> None:
-        self._thread.start()
+        """Not at once: agents are given the time to tell of themselves."""
+        self._poller.start(after=self._poller.interval)
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join(timeout=CONNECT_SECONDS)
+        self._poller.stop()
 
     def ask(self) -> None:
         """Asks those that are due, if any."""
-        begun = self._monotonic()
-        nodenames = self._fleet.without_agent(self._settings.name, begun)
+        self._poller.poll()
+
+    def _step(self) -> None:
+        due = self._due(self._monotonic())
+        if due:
+            self._ask(due)
+            self._failing = False
+
+    def _due(self, now: float) -> list[str]:
+        nodenames = self._fleet.without_agent(self._settings.name, now)
         self._asked = {
             nodename: asked for nodename, asked in self._asked.items() if nodename in nodenames
         }
         due = sorted(
             name
             for name in nodenames
-            if begun - self._asked.get(name, float("-inf")) >= self._interval
+            if now - self._asked.get(name, float("-inf")) >= self._interval
         )
-        if not due:
-            return
-        self._asked.update(dict.fromkeys(due, begun))
-        try:
-            with connect(self._settings, self._settings.url or "") as connection:
-                self._possible = connection.supports_exchange_type("fanout")
-                if self._possible:
-                    facts = inspect(connection, self._settings.control_exchange, due)
-                    self._fleet.apply_inspection(self._settings.name, facts, self._monotonic())
-                else:
-                    logger.info(
-                        "workers without an agent cannot be asked what they consume: the broker "
-                        "has no fanout"
-                    )
-        except Exception as error:  # the next time may be better
+        self._asked.update(dict.fromkeys(due, now))
+        return due
+
+    def _ask(self, nodenames: list[str]) -> None:
+        with connect(self._settings, self._settings.url or "") as connection:
+            if connection.supports_exchange_type("fanout"):
+                facts = inspect(connection, self._settings.control_exchange, nodenames)
+                self._fleet.apply_inspection(self._settings.name, facts, self._monotonic())
+                return
+        self._poller.finish()
+        logger.info(
+            "workers without an agent cannot be asked what they consume: the broker has no fanout"
+        )
+
+    def _tell(self, attempt: Attempt) -> None:
+        if attempt.error is not None:
             if not self._failing:
                 logger.warning(
-                    "workers cannot be asked: %s", explain(error, self._settings.url or "")
+                    "workers cannot be asked: %s", explain(attempt.error, self._settings.url or "")
                 )
             self._failing = True
-            return
-        self._failing = False
-
-    def _run(self) -> None:
-        while self._possible and not self._stopping.wait(min(LOOK_SECONDS, self._interval)):
-            self.ask()
 
 
 def inspect(connection: Connection, exchange: str, nodenames: list[str]) -> dict[str, WorkerFacts]:
@@ -134,7 +144,8 @@ def by_nodename(replies: object, nodenames: Iterable[str]) -> dict[str, Any]:
 
 
 def facts_of(stats: object, queues: object) -> WorkerFacts | None:
-    """``None`` for what no worker answers."""
+    """What a worker says of itself by its answers to ``stats`` and ``active_queues``; ``None``
+    where they are not what a worker answers."""
     told = stats.get("pool") if isinstance(stats, dict) else None
     if not isinstance(told, dict) or not isinstance(queues, list):
         return None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
 from celery_memory_exporter.fleet.facts import Identity, SharedMemory, WorkerProcesses
 from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.sources import process_table
+from celery_memory_exporter.sources.poller import Attempt, Poller
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ DENIED = {
 
 
 class ProcessPoller:
-    """A thread that polls. PSS and USS come at ``shared_interval``, and not of processes above
-    ``shared_max_rss`` bytes."""
+    """Feeds a fleet, in a thread of its own. PSS and USS come at ``shared_interval``, and not of
+    processes above ``shared_max_rss`` bytes."""
 
     def __init__(
         self,
@@ -44,51 +44,50 @@ class ProcessPoller:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
-        self._interval = interval
         self._shared_interval = shared_interval
         self._shared_max_rss = shared_max_rss
         self._read = read
         self._others_hidden = others_hidden
         self._monotonic = monotonic
         self._next_shared = 0.0
-        self._failing = False
         self._denied = dict.fromkeys(DENIED, False)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="processes", daemon=True)
+        self._poller = Poller(
+            SOURCE, self._step, self._tell, interval=interval, monotonic=monotonic
+        )
 
     def start(self) -> None:
         """The first reading is done when this returns, so that the first scrape has it."""
         self.poll()
-        self._thread.start()
+        self._poller.start(after=self._poller.interval)
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
+        self._poller.stop()
 
     def poll(self) -> None:
         """One reading of the table."""
-        begun = self._monotonic()
-        try:
-            table = self._read()
-            self._fleet.apply_processes(table, begun)
-            # Where workers are seen they are this user's, and what else is hidden is nobody's loss.
-            self._deny("processes", not table and self._others_hidden())
-            if begun >= self._next_shared:
-                self._next_shared = begun + self._shared_interval
-                self._fleet.apply_shared_memory(self._shared_memory(table))
-        except Exception:  # a source that fails is shown as such, and the others go on
-            self._fleet.apply_source(SOURCE, up=False, duration=self._monotonic() - begun)
-            if not self._failing:
-                logger.exception(
-                    "the process table cannot be read; it is tried again every %.0f s",
-                    self._interval,
-                )
-            self._failing = True
+        self._poller.poll()
+
+    def _step(self) -> None:
+        now = self._monotonic()
+        table = self._read()
+        self._fleet.apply_processes(table, now)
+        # Where workers are seen they are this user's, and what else is hidden is nobody's loss.
+        self._deny("processes", not table and self._others_hidden())
+        if now >= self._next_shared:
+            self._next_shared = now + self._shared_interval
+            self._fleet.apply_shared_memory(self._shared_memory(table))
+
+    def _tell(self, attempt: Attempt) -> None:
+        if attempt.error is None:
+            self._fleet.apply_source(SOURCE, up=True, duration=attempt.seconds, denied=self._denied)
             return
-        self._failing = False
-        self._fleet.apply_source(
-            SOURCE, up=True, duration=self._monotonic() - begun, denied=self._denied
-        )
+        self._fleet.apply_source(SOURCE, up=False, duration=attempt.seconds)
+        if not attempt.again:
+            logger.error(
+                "the process table cannot be read; it is tried again every %.0f s",
+                self._poller.interval,
+                exc_info=attempt.error,
+            )
 
     def _deny(self, what: str, denied: bool) -> None:
         if denied and not self._denied[what]:
@@ -108,7 +107,3 @@ class ProcessPoller:
                         denied = True
         self._deny("shared_memory", denied)
         return shared
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
-            self.poll()

@@ -33,8 +33,7 @@ class Head:
 
 
 class Heads:
-    """Remembers the messages at the heads, since when they have been there: of the latest reading
-    alone."""
+    """Remembers, of the latest reading alone, which messages were at the heads and since when."""
 
     def __init__(self, sent_at: Callable[[str], float | None]) -> None:
         self._sent_at = sent_at
@@ -63,7 +62,7 @@ class Heads:
     def _watch(
         self, place: Place, head: Head, before: Mapping[Place, tuple[str, float]], monotonic: float
     ) -> float | None:
-        """For how long it has been there; ``None`` at first sight."""
+        """For how long the message has been at the head; ``None`` when it is seen there first."""
         if head.message_id is None:
             return None
         message_id, first = before.get(place, ("", monotonic))
@@ -84,8 +83,8 @@ class Heads:
 
 
 def parse(body: bytes) -> Head | None:
-    """A message as kombu's virtual transports store it; ``None`` when it is something else, or too
-    large."""
+    """Reads a message as kombu's virtual transports store it; ``None`` when it is something else,
+    or too large."""
     if len(body) > MAX_MESSAGE_BYTES:
         return None
     try:

@@ -16,7 +16,7 @@ from kombu.transport import virtual
 from celery_memory_exporter.config.settings import Broker
 from celery_memory_exporter.sources.broker import connect
 
-#: Of AMQP; longer ones and those that are no text are in no broker.
+#: AMQP's limit; no broker has a queue with a longer name, or with one that is no text.
 MAX_QUEUE_NAME_BYTES = 255
 NOT_FOUND = 404
 
@@ -34,7 +34,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """By queue; ``trouble`` is the first error of those that are missing, or incomplete."""
+    """The answers by queue. ``trouble`` is the first error because of which one is missing or
+    incomplete."""
 
     queues: dict[str, Answer]
     trouble: Exception | None
@@ -120,9 +121,7 @@ class QueueReader:
                     answers[name] = self._missing()
                 else:
                     trouble = trouble or error
-            except (
-                Exception
-            ) as error:  # one queue that a transport cannot tell of must not hide the others
+            except Exception as error:  # one queue that cannot be told of must not hide the others
                 trouble = trouble or error
         return Answers(answers, trouble)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
@@ -11,7 +10,7 @@ from celery_memory_exporter.config.settings import Broker, Queues
 from celery_memory_exporter.fleet.facts import QueueReading
 from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.sources.broker import CONNECT_SECONDS, explain
-from celery_memory_exporter.sources.inspect import Inspector
+from celery_memory_exporter.sources.poller import Attempt, Poller
 from celery_memory_exporter.sources.queue_heads import Heads, Place
 from celery_memory_exporter.sources.queue_reader import Answer, Answers, QueueReader
 
@@ -21,8 +20,7 @@ SOURCE = "queues"
 
 
 class QueuePoller:
-    """A thread that polls one broker's queues, and beside it one that asks its workers without an
-    agent."""
+    """Feeds a fleet with one broker's queues, in a thread of its own."""
 
     def __init__(
         self,
@@ -35,67 +33,68 @@ class QueuePoller:
     ) -> None:
         self._fleet = fleet
         self._settings = settings
-        self._queues = queues
+        self._with_heads = queues.oldest_task
         self._monotonic = monotonic
         self._now = now
         self._source = f"{SOURCE}/{settings.name}" if settings.name else SOURCE
-        self._inspector = Inspector(
-            fleet, settings, interval=queues.inspect_interval_seconds, monotonic=monotonic
-        )
         self._heads = Heads(fleet.sent_at)
         #: Priority steps that ever had something, by queue.
         self._used: dict[str, set[int]] = {}
         self._reader: QueueReader | None = None
-        self._failing = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=self._source, daemon=True)
+        self._poller = Poller(
+            self._source,
+            self._step,
+            self._tell,
+            interval=queues.interval_seconds,
+            patience=CONNECT_SECONDS,
+            release=self._drop,
+            monotonic=monotonic,
+        )
 
     def start(self) -> None:
         self._fleet.apply_source(self._source, up=False)
-        self._thread.start()
-        self._inspector.start()
+        self._poller.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._inspector.stop()
-        self._thread.join(timeout=CONNECT_SECONDS)
+        self._poller.stop()
 
     def poll(self) -> None:
         """One reading of all queues. What cannot be read is absent."""
-        begun = self._monotonic()
+        self._poller.poll()
+
+    def _step(self) -> None:
         readings: list[QueueReading] = []
         try:
-            answers = self._ask(self._fleet.queue_names(self._settings.name, begun))
+            answers = self._ask(self._fleet.queue_names(self._settings.name, self._monotonic()))
             readings = self._readings(answers.queues)
-            trouble = answers.trouble
-        except Exception as error:  # a source that fails is shown as such, and the others go on
+        except Exception:
             self._drop()
-            trouble = error
-        self._fleet.apply_queues(self._settings.name, readings, self._monotonic())
-        self._fleet.apply_source(
-            self._source, up=trouble is None, duration=self._monotonic() - begun
-        )
-        if trouble is not None and not self._failing:
-            line = explain(trouble, self._settings.url or "")
+            raise
+        finally:
+            self._fleet.apply_queues(self._settings.name, readings, self._monotonic())
+        if answers.trouble is not None:
+            raise answers.trouble
+
+    def _tell(self, attempt: Attempt) -> None:
+        self._fleet.apply_source(self._source, up=attempt.error is None, duration=attempt.seconds)
+        if attempt.error is not None and not attempt.again:
             logger.warning(
                 "queues cannot be read: %s; it is tried again every %.0f s",
-                line,
-                self._queues.interval_seconds,
+                explain(attempt.error, self._settings.url or ""),
+                self._poller.interval,
             )
-        self._failing = trouble is not None
 
     def _ask(self, names: list[str]) -> Answers:
         if self._reader is not None:
             try:
                 return self._reader.read(names)
-            except (
-                Exception
-            ) as error:  # it may have died since the last poll, which says nothing about the broker
+            # It may have died since the last poll, which says nothing about the broker.
+            except Exception as error:
                 logger.debug(
                     "a kept connection failed: %s", explain(error, self._settings.url or "")
                 )
                 self._drop()
-        self._reader = QueueReader(self._settings, heads=self._queues.oldest_task)
+        self._reader = QueueReader(self._settings, heads=self._with_heads)
         return self._reader.read(names)
 
     def _drop(self) -> None:
@@ -108,12 +107,6 @@ class QueuePoller:
                     "a broken connection could not be closed: %s",
                     explain(error, self._settings.url or ""),
                 )
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.poll()
-            self._stopping.wait(self._queues.interval_seconds)
-        self._drop()
 
     # --- answers -> readings ---------------------------------------------------------------------
 

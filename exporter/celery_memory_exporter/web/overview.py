@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from celery_memory_exporter import __version__
 from celery_memory_exporter.common.report import Container
+from celery_memory_exporter.common.version import __version__
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect, WorkerVerdict
@@ -125,33 +125,10 @@ def worker_row(
 ) -> dict[str, Any]:
     """A worker, or the members of a group as one: sums, and of what cannot be added up the
     worst."""
-    first = members[0]
-    step, points = history.of((first.broker, first.nodename))
-    left = [each.seconds_to_limit for each in verdicts if each.seconds_to_limit is not None]
     return {
-        "nodename": first.nodename,
-        "broker": first.broker,
-        "members": len(members),
-        "up": any(each.up for each in members),
-        "agent": bool(verdicts),
-        "age_seconds": min(
-            (round(each.age_seconds, 1) for each in members if each.age_seconds is not None),
-            default=None,
-        ),
-        "pool": first.pool,
-        "concurrency": total(each.concurrency for each in members),
-        "active_tasks": total(each.active_tasks for each in members),
-        "prefetched_tasks": total(each.prefetched_tasks for each in members),
-        "growth_class": next(
-            (each.growth_class for each in sorted(verdicts, key=lambda each: not each.leaking)),
-            None,
-        ),
-        "leaking": any(each.leaking for each in verdicts),
-        "retained_bytes_per_hour": round(sum(each.retained_bytes_per_hour for each in verdicts), 1),
-        "rss_bytes": total(resident_bytes(each) for each in members),
-        "limit_bytes": total(process_growth.headroom(each)[1] for each in members),
-        "seconds_to_limit": min(left) if left else None,
-        "rss_history": {"step_seconds": step, "bytes": points},
+        **state(members),
+        **judgement(verdicts),
+        **memory(members, verdicts, history),
         "processes": [
             process_row(member, number)
             for member in members
@@ -163,8 +140,48 @@ def worker_row(
     }
 
 
+def state(members: list[WorkerView]) -> dict[str, Any]:
+    first = members[0]
+    ages = [round(each.age_seconds, 1) for each in members if each.age_seconds is not None]
+    return {
+        "nodename": first.nodename,
+        "broker": first.broker,
+        "members": len(members),
+        "up": any(each.up for each in members),
+        "age_seconds": min(ages, default=None),
+        "pool": first.pool,
+        "concurrency": total(each.concurrency for each in members),
+        "active_tasks": total(each.active_tasks for each in members),
+        "prefetched_tasks": total(each.prefetched_tasks for each in members),
+    }
+
+
+def judgement(verdicts: list[WorkerVerdict]) -> dict[str, Any]:
+    """Only workers with an agent have a verdict; a leaking member's class is the group's."""
+    leaking_first = sorted(verdicts, key=lambda each: not each.leaking)
+    return {
+        "agent": bool(verdicts),
+        "growth_class": next((each.growth_class for each in leaking_first), None),
+        "leaking": any(each.leaking for each in verdicts),
+        "retained_bytes_per_hour": round(sum(each.retained_bytes_per_hour for each in verdicts), 1),
+    }
+
+
+def memory(
+    members: list[WorkerView], verdicts: list[WorkerVerdict], history: RssHistory
+) -> dict[str, Any]:
+    step, points = history.of((members[0].broker, members[0].nodename))
+    left = [each.seconds_to_limit for each in verdicts if each.seconds_to_limit is not None]
+    return {
+        "rss_bytes": total(resident_bytes(each) for each in members),
+        "limit_bytes": total(process_growth.headroom(each)[1] for each in members),
+        "seconds_to_limit": min(left, default=None),
+        "rss_history": {"step_seconds": step, "bytes": points},
+    }
+
+
 def total(values: Iterable[int | None]) -> int | None:
-    """Of those that are known."""
+    """The sum of those that are known; ``None`` when none is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None
 
@@ -182,7 +199,7 @@ def process_row(worker: WorkerView, number: int) -> dict[str, Any]:
 
 
 def growing_types(members: list[WorkerView]) -> list[dict[str, Any]]:
-    """Those with most new objects, in all processes."""
+    """The types of which there are most new objects, in all processes."""
     growth: Counter[str] = Counter()
     count: Counter[str] = Counter()
     for worker in members:

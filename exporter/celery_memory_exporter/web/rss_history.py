@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.sources.poller import Attempt, Poller
 
 logger = logging.getLogger(__name__)
 
-#: A worker at a broker; members of a group share one.
+#: Broker and nodename of a worker; members of a group share one.
 Key = tuple[str, str]
 
 #: A series begins with a point per agents' default interval, so that there is soon something to
@@ -85,12 +86,12 @@ class RssHistory:
 
 
 def resident_bytes(worker: WorkerView) -> int | None:
-    """Of all its processes in sum; ``None`` when none is known."""
+    """The sum over its processes; ``None`` when none is known."""
     return sum(view.figures.rss_bytes or 0 for view in worker.processes) or None
 
 
 class HistoryKeeper:
-    """A thread that adds to ``history`` what ``snapshot`` answers."""
+    """Adds to ``history`` what ``snapshot`` answers, in a thread of its own."""
 
     def __init__(
         self,
@@ -102,23 +103,23 @@ class HistoryKeeper:
         self._history = history
         self._snapshot = snapshot
         self._monotonic = monotonic
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rss-history", daemon=True)
+        self._poller = Poller("rss-history", self._step, self._tell, interval=FIRST_STEP_SECONDS)
 
     def start(self) -> None:
+        """The first point is there when this returns."""
         self.tick()
-        self._thread.start()
+        self._poller.start(after=FIRST_STEP_SECONDS)
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
+        self._poller.stop()
 
     def tick(self) -> None:
+        """One point of each worker, if it is time for one."""
+        self._poller.poll()
+
+    def _step(self) -> None:
         self._history.add(self._snapshot(), self._monotonic())
 
-    def _run(self) -> None:
-        while not self._stopping.wait(FIRST_STEP_SECONDS):
-            try:
-                self.tick()
-            except Exception:  # a point that is missing is a gap in a line; the thread goes on
-                logger.exception("the history of RSS has a gap")
+    def _tell(self, attempt: Attempt) -> None:
+        if attempt.error is not None:  # a point that is missing is a gap in a line
+            logger.error("the history of RSS has a gap", exc_info=attempt.error)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from grafana.generate import layout, panels
-from grafana.generate.panels import GREEN, ORANGE, RED, Json, query
+from grafana.generate import fields, layout, panels
+from grafana.generate.fields import ALARM, GREEN, ORANGE, RED, steps
+from grafana.generate.queries import Json, query
 
 UID = "celery-memory-exporter"
 OWN = "celery_memory_exporter"
 
 
-def sources() -> list[tuple[int, Json]]:
-    up = panels.panel(
+def sources() -> Json:
+    return panels.panel(
         "state-timeline",
         "Sources",
         "broker: reports and events arrive. queues: lengths can be read. processes: the process "
-        "table can be read. A source that is down leaves its series out; the exporter's log says "
-        "why.",
+        "table can be read. A source that is down leaves its series out; "
+        "the exporter's log says why.",
         [query(f"{OWN}_source_up{{$all}}", "{{source}} {{instance}}")],
         "none",
         defaults={
             "color": {"mode": "thresholds"},
-            "thresholds": panels.steps((None, RED), (1, GREEN)),
+            "thresholds": steps((None, RED), (1, GREEN)),
             "mappings": [
                 {
                     "type": "value",
@@ -39,18 +40,20 @@ def sources() -> list[tuple[int, Json]]:
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
         },
     )
-    lag = panels.series(
+
+
+def lag() -> Json:
+    return panels.series(
         "Lag of events",
         "Age of the last event when it was handled, by its sender's clock. Seconds that stay: "
         "clocks that differ. Seconds that rise: the exporter does not keep up.",
         [query(f"{OWN}_event_lag_seconds{{$all}}", "{{instance}}")],
         "s",
     )
-    return [(14, up), (10, lag)]
 
 
-def arrivals() -> list[tuple[int, Json]]:
-    received = panels.series(
+def received() -> Json:
+    return panels.series(
         "Reports and events",
         "A second. Reports come from agents, the groups of events from workers with -E.",
         [
@@ -62,7 +65,10 @@ def arrivals() -> list[tuple[int, Json]]:
         ],
         "cps",
     )
-    refused = panels.series(
+
+
+def not_counted() -> Json:
+    return panels.series(
         "Refused, ignored, lost",
         "Reports that were refused (version: upgrade the exporter first), events that could not be "
         "counted, and tasks whose events did not get here. The totals of an agent's worker do not "
@@ -88,26 +94,28 @@ def arrivals() -> list[tuple[int, Json]]:
         ],
         "none",
     )
-    dropped = panels.series(
+
+
+def kept_back() -> Json:
+    return panels.series(
         "Kept back by a cap",
         "What did not become a series of its own, by the family that has the cap; where a sum "
-        "makes sense it is in other. Raise limits in the exporter's configuration where it "
-        "matters.",
+        "makes sense it is in other. Raise limits in the exporter's configuration "
+        "where it matters.",
         [
             query(f"sum({OWN}_series_dropped_total{{$all}}) or vector(0)", "all"),
             query(f"sum by (family) ({OWN}_series_dropped_total{{$all}})", "{{family}}"),
         ],
         "short",
     )
-    return [(8, received), (8, refused), (8, dropped)]
 
 
-def agents() -> list[tuple[int, Json]]:
-    cost = panels.series(
+def cost_of_agents() -> Json:
+    return panels.series(
         "What the agent costs",
         "Time around task runs that the agent took for itself, in seconds a second of one core, by "
-        "worker. Above 0.02 look at which of its settings to turn down (README, the agent's "
-        "settings).",
+        "worker. Above 0.02 look at which of its settings to turn down (README, "
+        "the agent's settings).",
         [
             query(
                 "sum by (worker) "
@@ -117,7 +125,10 @@ def agents() -> list[tuple[int, Json]]:
         ],
         "percentunit",
     )
-    trouble = panels.series(
+
+
+def agents_in_trouble() -> Json:
+    return panels.series(
         "Agents in trouble",
         "Reports that could not be sent (the next one says all they said), and errors inside the "
         "agent; the worker's log has each place once.",
@@ -134,7 +145,10 @@ def agents() -> list[tuple[int, Json]]:
         ],
         "none",
     )
-    versions = panels.table(
+
+
+def workers() -> Json:
+    return panels.table(
         "Workers and their agents",
         "An empty agent: that worker has none, and only its processes and its events are seen. "
         "Turn it on with -I celery_memory_exporter.autoload.",
@@ -146,14 +160,13 @@ def agents() -> list[tuple[int, Json]]:
             ("agent_version", "Agent"),
         ],
         ["celery_worker_info{$worker}"],
-        overrides=[panels.override("^(Pool|Python|Celery|Agent)$", regex=True, custom__width=75)],
+        overrides=[fields.override("^(Pool|Python|Celery|Agent)$", regex=True, custom__width=75)],
         sort="Worker",
         ascending=True,
     )
-    return [(8, cost), (8, trouble), (8, versions)]
 
 
-def itself() -> list[tuple[int, Json]]:
+def itself() -> layout.Row:
     memory = panels.series(
         "Memory of the exporter",
         "Resident. It is bounded by the caps on what it keeps of each worker.",
@@ -169,15 +182,15 @@ def itself() -> list[tuple[int, Json]]:
     scrape = panels.series(
         "Scrapes",
         "How long they took (left) and how many samples they had (right). Beyond the scrape's "
-        "timeout or its sample_limit all of it is lost: raise them, or lower limits in the "
-        "exporter's configuration.",
+        "timeout or its sample_limit all of it is lost: "
+        "raise them, or lower limits in the exporter's configuration.",
         [
             query("scrape_duration_seconds{$all}", "duration, {{instance}}"),
             query("scrape_samples_scraped{$all}", "samples, {{instance}}"),
         ],
         "s",
         overrides=[
-            panels.override(
+            fields.override(
                 "^samples",
                 regex=True,
                 unit="short",
@@ -192,39 +205,41 @@ def itself() -> list[tuple[int, Json]]:
         [query(f"{OWN}_collect_duration_seconds{{$all}}", "{{source}}")],
         "s",
     )
-    return [(6, memory), (6, cpu), (6, scrape), (6, collect)]
+    return layout.row(8, memory, cpu, scrape, collect)
 
 
-def figures() -> layout.Row:
-    down = panels.steps((None, GREEN), (1, RED))
-    agents_share = (
-        'count(celery_worker_info{$worker,agent_version!=""}) / count(celery_worker_info{$worker})'
-    )
-    refused = f"sum(increase({OWN}_reports_rejected_total{{$all}}[$__range]))"
-    return layout.figures(
+def reach() -> list[Json]:
+    """Whether everything can be heard and seen."""
+    return [
         panels.stat(
             "Sources down",
             "Of all exporters. Each is named below.",
             f"count({OWN}_source_up{{$all}} == 0) or vector(0)",
             "none",
-            thresholds=down,
+            thresholds=ALARM,
         ),
         panels.stat(
             "Workers with an agent",
             "The others are seen from outside only.",
-            agents_share,
+            'count(celery_worker_info{$worker,agent_version!=""}) / '
+            "count(celery_worker_info{$worker})",
             "percentunit",
-            thresholds=panels.steps((None, ORANGE), (1, GREEN)),
+            thresholds=steps((None, ORANGE), (1, GREEN)),
         ),
         panels.stat(
             "Kept by the kernel",
             "1 where processes cannot be seen (hidepid) and no worker is known by them. Shared "
-            "memory of other users' processes is not meant. Run the exporter as the workers' user, "
-            "or give it CAP_SYS_PTRACE.",
+            "memory of other users' processes is not meant. "
+            "Run the exporter as the workers' user, or give it CAP_SYS_PTRACE.",
             f'sum({OWN}_access_denied{{$all,what="processes"}}) or vector(0)',
             "none",
-            thresholds=down,
+            thresholds=ALARM,
         ),
+    ]
+
+
+def amounts() -> list[Json]:
+    return [
         panels.stat(
             "Workers known",
             "Those that are silent for expire_after_seconds are forgotten.",
@@ -234,27 +249,27 @@ def figures() -> layout.Row:
         panels.stat(
             "Reports refused",
             "In this time range.",
-            f"{refused} or vector(0)",
+            f"sum(increase({OWN}_reports_rejected_total{{$all}}[$__range])) or vector(0)",
             "none",
-            thresholds=down,
+            thresholds=ALARM,
         ),
         panels.stat(
             "Series kept back",
             "What caps kept from becoming series since the exporters started.",
             f"sum({OWN}_series_dropped_total{{$all}}) or vector(0)",
             "short",
-            thresholds=panels.steps((None, GREEN), (1, ORANGE)),
+            thresholds=steps((None, GREEN), (1, ORANGE)),
         ),
-    )
+    ]
 
 
 def content() -> list[layout.Row]:
     return [
-        figures(),
-        (6, sources()),
-        (8, arrivals()),
-        (9, agents()),
-        (8, itself()),
+        layout.figures(*reach(), *amounts()),
+        (6, [(14, sources()), (10, lag())]),
+        layout.row(8, received(), not_counted(), kept_back()),
+        layout.row(9, cost_of_agents(), agents_in_trouble(), workers()),
+        itself(),
     ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from grafana.generate import layout, panels
-from grafana.generate.panels import GREEN, ORANGE, RED, Json, query, risen
+from grafana.generate import fields, layout, panels
+from grafana.generate.fields import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, steps
+from grafana.generate.queries import Json, query, risen
 
 UID = "celery-memory-queues"
 QUEUE = layout.label_variable("queue", "Queue", "celery_task_received_total{$task}", "queue_name")
@@ -12,9 +13,9 @@ COLORS = {
     "succeeded": GREEN,
     "failed": RED,
     "retried": ORANGE,
-    "rejected": "purple",
-    "revoked": "#8e8e99",
-    "received": "blue",
+    "rejected": PURPLE,
+    "revoked": GREY,
+    "received": BLUE,
 }
 
 
@@ -42,20 +43,17 @@ def failure_share(by: str) -> str:
     return f"{failed} / ({failed} + {done})"
 
 
-def traffic() -> list[tuple[int, Json]]:
+def traffic() -> layout.Row:
     throughput = panels.series(
         "Throughput",
-        "Tasks a second, by what they came to. Received above the others for long: prefetched "
-        "tasks wait in the workers.",
+        "Tasks a second, by what they came to. Received above the others for long: "
+        "prefetched tasks wait in the workers.",
         [
             query(rate("received", "job"), "received"),
             *(query(rate(each, "job"), each) for each in OUTCOMES),
         ],
         "ops",
-        overrides=[
-            panels.override(name, color={"mode": "fixed", "fixedColor": color})
-            for name, color in COLORS.items()
-        ],
+        overrides=[fields.colored(name, color) for name, color in COLORS.items()],
     )
     busiest = panels.series(
         "Throughput by task type",
@@ -63,11 +61,11 @@ def traffic() -> list[tuple[int, Json]]:
         [query(rate("succeeded", "name"), "{{name}}")],
         "ops",
     )
-    return [(12, throughput), (12, busiest)]
+    return layout.row(9, throughput, busiest)
 
 
-def failures() -> list[tuple[int, Json]]:
-    by_exception = panels.series(
+def failures_by_exception() -> Json:
+    return panels.series(
         "Failures, by task type and exception",
         "A second; time limits and lost children included.",
         [
@@ -79,7 +77,10 @@ def failures() -> list[tuple[int, Json]]:
         ],
         "ops",
     )
-    summary = panels.table(
+
+
+def outcomes() -> Json:
+    return panels.table(
         "Outcomes",
         "In this time range.",
         [
@@ -97,19 +98,18 @@ def failures() -> list[tuple[int, Json]]:
         ],
         sort="Failed",
         overrides=[
-            panels.override(
+            fields.override(
                 "Failed",
                 unit="percentunit",
-                custom__cellOptions={"type": "color-text"},
-                thresholds=panels.steps((None, GREEN), (0.01, ORANGE), (0.05, RED)),
+                custom__cellOptions=fields.COLORED_CELL,
+                thresholds=fields.FAILED,
             ),
-            panels.override("^(Succeeded|Failures|Retries)$", regex=True, unit="short", decimals=0),
+            fields.override("^(Succeeded|Failures|Retries)$", regex=True, unit="short", decimals=0),
         ],
     )
-    return [(12, by_exception), (12, summary)]
 
 
-def durations() -> list[tuple[int, Json]]:
+def durations() -> layout.Row:
     runtime = panels.series(
         "Runtime of all",
         "Percentiles of runs that succeeded.",
@@ -132,21 +132,24 @@ def durations() -> list[tuple[int, Json]]:
         "s",
         calcs=("lastNotNull",),
     )
-    return [(8, runtime), (8, runtime_by_task), (8, wait)]
+    return layout.row(9, runtime, runtime_by_task, wait)
 
 
-def queues() -> list[tuple[int, Json]]:
-    length = panels.series(
+def length() -> Json:
+    return panels.series(
         "Queue length",
-        "Messages that wait, of all priorities. What rises for hours needs more workers, or faster "
-        "tasks.",
+        "Messages that wait, of all priorities. "
+        "What rises for hours needs more workers, or faster tasks.",
         [query("sum by (queue_name) (celery_queue_length{$queue})", "{{queue_name}}")],
         "short",
     )
-    age = panels.series(
+
+
+def age() -> Json:
+    return panels.series(
         "Age of the oldest waiting task",
-        "What the one at the head of the queue has waited; at least, where its message tells no "
-        "time.",
+        "What the one at the head of the queue has waited; "
+        "at least, where its message tells no time.",
         [
             query(
                 "max by (queue_name) (celery_queue_oldest_task_age_seconds{$queue})",
@@ -155,10 +158,13 @@ def queues() -> list[tuple[int, Json]]:
         ],
         "s",
     )
-    consumers = panels.table(
+
+
+def consumers() -> Json:
+    return panels.table(
         "Who consumes",
-        "Workers and pool processes that consume each queue. A queue with messages and no worker "
-        "waits for ever.",
+        "Workers and pool processes that consume each queue. "
+        "A queue with messages and no worker waits for ever.",
         [
             ("queue_name", "Queue"),
             ("Value #A", "Waiting"),
@@ -172,14 +178,13 @@ def queues() -> list[tuple[int, Json]]:
         ],
         sort="Waiting",
         overrides=[
-            panels.override("Waiting", unit="short"),
-            panels.override("^(Workers|Processes)$", regex=True, decimals=0),
+            fields.override("Waiting", unit="short"),
+            fields.override("^(Workers|Processes)$", regex=True, decimals=0),
         ],
     )
-    return [(8, length), (8, age), (8, consumers)]
 
 
-def workers() -> list[tuple[int, Json]]:
+def workers() -> layout.Row:
     busy = panels.series(
         "Running and prefetched",
         "Tasks that each worker runs, and those that it has taken from the broker and not started.",
@@ -191,22 +196,20 @@ def workers() -> list[tuple[int, Json]]:
             ),
         ],
         "none",
-        overrides=[panels.dashed("^prefetched")],
+        overrides=[fields.dashed("^prefetched")],
     )
     oldest = panels.series(
         "Longest running",
-        "For how long the oldest task of each type that runs now has been running. What only rises "
-        "hangs.",
+        "For how long the oldest task of each type that runs now has been running. "
+        "What only rises hangs.",
         [query("max by (name) (celery_task_running_oldest_seconds{$task})", "{{name}}")],
         "s",
     )
-    return [(12, busy), (12, oldest)]
+    return layout.row(8, busy, oldest)
 
 
-def figures() -> layout.Row:
-    share = panels.steps((None, GREEN), (0.01, ORANGE), (0.05, RED))
-    used = "sum(celery_worker_tasks_active{$worker}) / sum(celery_worker_concurrency{$worker})"
-    return layout.figures(
+def of_what_is_done() -> list[Json]:
+    return [
         panels.stat(
             "Tasks a second",
             "That succeeded or failed.",
@@ -219,8 +222,13 @@ def figures() -> layout.Row:
             "Share of what was done in this time range.",
             f"max({failure_share('job')})",
             "percentunit",
-            thresholds=share,
+            thresholds=fields.FAILED,
         ),
+    ]
+
+
+def of_what_waits() -> list[Json]:
+    return [
         panels.stat(
             "Waiting",
             "Messages in all queues.",
@@ -234,12 +242,17 @@ def figures() -> layout.Row:
             "max(celery_queue_oldest_task_age_seconds{$queue}) or vector(0)",
             "s",
         ),
+    ]
+
+
+def of_pools() -> list[Json]:
+    return [
         panels.stat(
             "Pool in use",
             "Tasks that run, of those that could.",
-            used,
+            "sum(celery_worker_tasks_active{$worker}) / sum(celery_worker_concurrency{$worker})",
             "percentunit",
-            thresholds=panels.steps((None, GREEN), (0.9, ORANGE)),
+            thresholds=steps((None, GREEN), (0.9, ORANGE)),
         ),
         panels.stat(
             "Retries a second",
@@ -247,17 +260,17 @@ def figures() -> layout.Row:
             f"sum({rate('retried', 'job')})",
             "ops",
         ),
-    )
+    ]
 
 
 def content() -> list[layout.Row]:
     return [
-        figures(),
-        (9, traffic()),
-        (9, queues()),
-        (9, durations()),
-        (9, failures()),
-        (8, workers()),
+        layout.figures(*of_what_is_done(), *of_what_waits(), *of_pools()),
+        traffic(),
+        layout.row(9, length(), age(), consumers()),
+        durations(),
+        layout.row(9, failures_by_exception(), outcomes()),
+        workers(),
     ]
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from grafana.generate import layout, panels
-from grafana.generate.panels import GREEN, ORANGE, RED, Json, query
+from grafana.generate import fields, layout, panels
+from grafana.generate.fields import ALARM, LEAKED_AN_HOUR
+from grafana.generate.queries import Json, query
 
 UID = "celery-memory-task"
 RETAINED = "sum by (name) (celery_task_memory_retained_bytes{$task})"
 RUNS = "sum by (name) (celery_task_memory_retained_runs{$task})"
+RUNTIME = (
+    "sum by (name) (increase(celery_task_runtime_sum{$task}[$__range])) / "
+    "sum by (name) (increase(celery_task_runtime_count{$task}[$__range]))"
+)
 PEAK = "sum by (name, le) (increase(celery_task_memory_peak_bytes_bucket{$task}[$__range]))"
 GROWN = "sum by (name) (rate(celery_task_memory_growth_bytes_total{$task}[$__rate_interval]))"
 RELEASED = "sum by (name) (rate(celery_task_memory_release_bytes_total{$task}[$__rate_interval]))"
@@ -37,26 +42,25 @@ def overview() -> Json:
             "sum by (name) (increase(celery_task_succeeded_total{$task}[$__range]))",
             "sum by (name) (increase(celery_task_memory_audited_runs_total{$task}[$__range]))",
             f"histogram_quantile(0.99, {PEAK})",
-            """sum by (name) (increase(celery_task_runtime_sum{$task}[$__range]))
-                / sum by (name) (increase(celery_task_runtime_count{$task}[$__range]))""",
+            RUNTIME,
         ],
         sort="Leaks an hour",
         overrides=[
-            panels.override("^(Left a run|Peak)$", regex=True, unit="bytes"),
-            panels.override(
+            fields.override("^(Left a run|Peak)$", regex=True, unit="bytes"),
+            fields.override(
                 "^Leaks (an hour|a run)$",
                 regex=True,
                 unit="bytes",
-                custom__cellOptions={"type": "color-text"},
-                thresholds=panels.steps((None, GREEN), (1, RED)),
+                custom__cellOptions=fields.COLORED_CELL,
+                thresholds=ALARM,
             ),
-            panels.override("Runtime", unit="s"),
-            panels.override("^(Runs|Audited)$", regex=True, unit="short", decimals=0),
+            fields.override("Runtime", unit="s"),
+            fields.override("^(Runs|Audited)$", regex=True, unit="short", decimals=0),
         ],
     )
 
 
-def retained() -> list[tuple[int, Json]]:
+def retained() -> layout.Row:
     left = panels.series(
         "Left behind and alive",
         "Live memory that runs of each type left in processes that are alive now. A leak rises for "
@@ -66,8 +70,8 @@ def retained() -> list[tuple[int, Json]]:
     )
     rate = panels.series(
         "Left behind an hour",
-        "The slope of the panel beside it, over half an hour. This is the memory that one hour of "
-        "this task type costs.",
+        "The slope of the panel beside it, over half an hour. "
+        "This is the memory that one hour of this task type costs.",
         [
             query(
                 "sum by (name) (deriv(celery_task_memory_retained_bytes{$task}[30m])) * 3600 > 0",
@@ -78,23 +82,23 @@ def retained() -> list[tuple[int, Json]]:
     )
     each = panels.series(
         "Left behind a run",
-        "Mean over the runs in processes that are alive. It comes down to zero for a cache that is "
-        "full, and stays for a leak.",
+        "Mean over the runs in processes that are alive. "
+        "It comes down to zero for a cache that is full, and stays for a leak.",
         [query(f"{RETAINED} / {RUNS} > 0", "{{name}}")],
         "bytes",
     )
-    return [(8, left), (8, rate), (8, each)]
+    return layout.row(9, left, rate, each)
 
 
-def evidence() -> list[tuple[int, Json]]:
+def evidence() -> layout.Row:
     survivors = panels.table(
         "What outlives a run",
-        "Objects that an audited run leaves behind, by type. About one a run of a type of your "
-        "own: that is the leak.",
+        "Objects that an audited run leaves behind, by type. "
+        "About one a run of a type of your own: that is the leak.",
         [("name", "Task"), ("object_type", "Type"), ("Value", "A run")],
         ["max by (name, object_type) (celery_task_retained_objects{$task})"],
         sort="A run",
-        overrides=[panels.override("A run", decimals=2)],
+        overrides=[fields.override("A run", decimals=2)],
     )
     sites = panels.table(
         "On which line",
@@ -102,12 +106,12 @@ def evidence() -> list[tuple[int, Json]]:
         [("name", "Task"), ("site", "Line"), ("Value", "A run")],
         ["max by (name, site) (celery_task_retained_site_bytes{$task})"],
         sort="A run",
-        overrides=[panels.override("A run", unit="bytes")],
+        overrides=[fields.override("A run", unit="bytes")],
     )
-    return [(12, survivors), (12, sites)]
+    return layout.row(8, survivors, sites)
 
 
-def resident() -> list[tuple[int, Json]]:
+def resident() -> layout.Row:
     deltas = panels.heatmap(
         "RSS after a run less before",
         "How many runs changed resident memory by how much. All around zero: innocent. A band "
@@ -117,8 +121,8 @@ def resident() -> list[tuple[int, Json]]:
     )
     peaks = panels.series(
         "Peak of a run",
-        "The 99th percentile of what a run needs above its start. Concurrency times this has to "
-        "fit below the limit.",
+        "The 99th percentile of what a run needs above its start. "
+        "Concurrency times this has to fit below the limit.",
         [
             query(
                 "histogram_quantile(0.99, sum by (name, le) "
@@ -128,10 +132,10 @@ def resident() -> list[tuple[int, Json]]:
         ],
         "bytes",
     )
-    return [(12, deltas), (12, peaks)]
+    return layout.row(9, deltas, peaks)
 
 
-def bloat() -> list[tuple[int, Json]]:
+def bloat() -> layout.Row:
     net = panels.series(
         "Bloat against leak",
         "Each second, what resident memory rose by over runs less what it fell by (RSS), beside "
@@ -147,7 +151,7 @@ def bloat() -> list[tuple[int, Json]]:
         ],
         "Bps",
         signed=True,
-        overrides=[panels.dashed("^RSS")],
+        overrides=[fields.dashed("^RSS")],
     )
     turnover = panels.series(
         "Turnover of RSS",
@@ -156,15 +160,15 @@ def bloat() -> list[tuple[int, Json]]:
         [query(GROWN, "{{name}}")],
         "Bps",
     )
-    return [(12, net), (12, turnover)]
+    return layout.row(9, net, turnover)
 
 
 def estimates() -> Json:
     return panels.table(
         "Estimated, where there is no agent",
         "From task events and the process table, by least squares: resident memory that a run "
-        "adds. Where the error is a third of it or more, it says nothing. Install the agent to "
-        "know.",
+        "adds. Where the error is a third of it or more, it says nothing. "
+        "Install the agent to know.",
         [
             ("worker", "Worker"),
             ("name", "Task"),
@@ -180,33 +184,32 @@ def estimates() -> Json:
         sort="A run",
         empty="Every worker here has an agent",
         overrides=[
-            panels.override("^(A run|Error)$", regex=True, unit="bytes"),
-            panels.override("Runs", unit="short", decimals=0),
+            fields.override("^(A run|Error)$", regex=True, unit="bytes"),
+            fields.override("Runs", unit="short", decimals=0),
         ],
     )
 
 
 def figures() -> layout.Row:
-    alarm = panels.steps((None, GREEN), (1, RED))
     return layout.figures(
         panels.stat(
             "Leaking task types",
             "Among those chosen above.",
             "count(count by (name) (celery_leak_suspect{$task})) or vector(0)",
             "none",
-            thresholds=alarm,
+            thresholds=ALARM,
         ),
         panels.stat(
             "Leaked an hour",
             "What the suspects among them leave behind.",
             "sum(celery_leak_bytes_per_hour{$task}) or vector(0)",
             "bytes",
-            thresholds=panels.steps((None, GREEN), (1, ORANGE), (100 * 2**20, RED)),
+            thresholds=LEAKED_AN_HOUR,
         ),
         panels.stat(
             "Runs audited",
-            "Measured exactly, by what outlived them, in this time range. A verdict rests on "
-            "these.",
+            "Measured exactly, by what outlived them, in this time range. "
+            "A verdict rests on these.",
             "sum(increase(celery_task_memory_audited_runs_total{$task}[$__range])) or vector(0)",
             "short",
         ),
@@ -223,11 +226,11 @@ def figures() -> layout.Row:
 def content() -> list[layout.Row]:
     return [
         figures(),
-        (8, [(24, overview())]),
-        (9, retained()),
-        (8, evidence()),
+        layout.row(8, overview()),
+        retained(),
+        evidence(),
         *layout.heading(
-            "Resident memory over runs", (9, resident()), (9, bloat()), (7, [(24, estimates())])
+            "Resident memory over runs", resident(), bloat(), layout.row(7, estimates())
         ),
     ]
 

@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-from grafana.generate import layout, panels
-from grafana.generate.panels import (
-    BLUE,
-    GREEN,
-    GREY,
-    LOST_LATELY,
-    ORANGE,
-    PURPLE,
-    RED,
-    YELLOW,
-    Json,
-    query,
-)
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
+from grafana.generate import fields, layout, panels
+from grafana.generate.fields import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, YELLOW, colored, line
+from grafana.generate.queries import LOST_LATELY, Json, query
 
 UID = "celery-memory-worker"
-#: The size of a block of Python's allocator, as the agent takes it where it counts only blocks.
-BLOCK_BYTES = 90
 WORKER = layout.label_variable("worker", "Worker", "celery_worker_up{$all}", "worker", multi=False)
-
-
-def line(field: str, color: str, *, dashed: bool = False) -> Json:
-    """Not stacked with the others, and not filled."""
-    more = {"custom__lineStyle": panels.DASHED} if dashed else {}
-    return panels.override(
-        field,
-        color={"mode": "fixed", "fixedColor": color},
-        custom__stacking={"mode": "none", "group": "A"},
-        custom__fillOpacity=0,
-        custom__lineWidth=2,
-        **more,
-    )
-
-
-def area(field: str, color: str) -> Json:
-    return panels.override(field, color={"mode": "fixed", "fixedColor": color})
 
 
 def what_it_is() -> Json:
     return panels.series(
         "What the memory is",
-        "Piled up: live Python objects (at 90 bytes a block, so about), live memory of the C heap, "
-        "and what the C heap keeps unused. Lines: resident memory of all processes, what is their "
-        "own (USS, not read above 4 GiB), and the limit. Live Python or C rises: something is left "
-        "behind. Only the unused part rises: fragmentation. Neither rises and RSS does: pages that "
-        "children no longer share with the main process, or memory that no allocator here knows "
-        "of.",
+        f"Piled up: live Python objects (at {MEAN_BLOCK_BYTES} bytes a block, so about), live "
+        "memory of the C heap, and what the C heap keeps unused. Lines: resident memory of all "
+        "processes, what is their own (USS, not read above 4 GiB), and the limit. Live Python or C "
+        "rises: something is left behind. Only the unused part rises: fragmentation. Neither rises "
+        "and RSS does: pages that children no longer share with the main process, "
+        "or memory that no allocator here knows of.",
         [
-            query(f"sum(celery_worker_python_blocks{{$worker}}) * {BLOCK_BYTES}", "live Python"),
+            query(
+                f"sum(celery_worker_python_blocks{{$worker}}) * {MEAN_BLOCK_BYTES}", "live Python"
+            ),
             query("sum(celery_worker_native_live_bytes{$worker})", "live C heap"),
             query("sum(celery_worker_native_free_bytes{$worker})", "C heap, unused"),
             query("sum(celery_worker_memory_rss_bytes{$worker})", "RSS, all processes"),
@@ -66,9 +40,9 @@ def what_it_is() -> Json:
         legend="right",
         calcs=("lastNotNull",),
         overrides=[
-            area("live Python", GREEN),
-            area("live C heap", YELLOW),
-            area("C heap, unused", GREY),
+            colored("live Python", GREEN),
+            colored("live C heap", YELLOW),
+            colored("C heap, unused", GREY),
             line("RSS, all processes", BLUE),
             line("USS, all processes", PURPLE),
             line("cgroup limit", RED, dashed=True),
@@ -77,12 +51,12 @@ def what_it_is() -> Json:
     )
 
 
-def by_process() -> list[tuple[int, Json]]:
+def by_process() -> layout.Row:
     rss = panels.series(
         "RSS by process",
         "main is the worker itself, 0 and on are the pool's slots; a slot keeps its number when "
-        "its child is recycled. A saw-tooth is recycling; a staircase is growth. The dashed line "
-        "is max_memory_per_child.",
+        "its child is recycled. A saw-tooth is recycling; a staircase is growth. "
+        "The dashed line is max_memory_per_child.",
         [
             query("celery_worker_memory_rss_bytes{$worker}", "{{process}}"),
             query("max(celery_worker_child_memory_limit_bytes{$worker})", "max_memory_per_child"),
@@ -103,12 +77,12 @@ def by_process() -> list[tuple[int, Json]]:
             ),
         ],
         "bytes",
-        overrides=[panels.dashed("^shared")],
+        overrides=[fields.dashed("^shared")],
     )
-    return [(12, rss), (12, private)]
+    return layout.row(9, rss, private)
 
 
-def resources() -> list[tuple[int, Json]]:
+def resources() -> layout.Row:
     descriptors = panels.series(
         "Open descriptors",
         "Of each process. A line that only rises is a file, a socket or a pipe that is never "
@@ -126,19 +100,19 @@ def resources() -> list[tuple[int, Json]]:
     )
     zombies = panels.series(
         "Zombies and swap",
-        "Ended processes that a task started and never waited for, and memory that is swapped out "
-        "(right axis).",
+        "Ended processes that a task started and never waited for, "
+        "and memory that is swapped out (right axis).",
         [
             query("sum(celery_worker_zombies{$worker})", "zombies"),
             query("sum(celery_worker_memory_swap_bytes{$worker})", "swapped out"),
         ],
         "none",
-        overrides=[panels.override("swapped out", unit="bytes", custom__axisPlacement="right")],
+        overrides=[fields.override("swapped out", unit="bytes", custom__axisPlacement="right")],
     )
-    return [(8, descriptors), (8, threads), (8, zombies)]
+    return layout.row(8, descriptors, threads, zombies)
 
 
-def lives() -> list[tuple[int, Json]]:
+def lives() -> layout.Row:
     children = panels.series(
         "Children started and ended, and runs lost",
         "Upwards what began, downwards what ended: tasks and memory are the pool's own recycling, "
@@ -171,10 +145,10 @@ def lives() -> list[tuple[int, Json]]:
         [query("celery_worker_memory_peak_rss_bytes{$worker}", "{{process}}")],
         "bytes",
     )
-    return [(12, children), (12, peak)]
+    return layout.row(8, children, peak)
 
 
-def objects() -> list[tuple[int, Json]]:
+def objects() -> layout.Row:
     types = panels.series(
         "Object types that pile up",
         "How many more there are than when each process started, as the last census counted. What "
@@ -187,17 +161,17 @@ def objects() -> list[tuple[int, Json]]:
     containers = panels.series(
         "Containers that grow",
         "Items in module level containers and class attributes, counted while a task type is "
-        "suspected. The one that grows with the leak holds it: give it a bound, or take out what "
-        "is done.",
+        "suspected. The one that grows with the leak holds it: "
+        "give it a bound, or take out what is done.",
         [query("celery_worker_container_items{$worker}", "{{container}}")],
         "short",
         legend="right",
         calcs=("lastNotNull",),
     )
-    return [(12, types), (12, containers)]
+    return layout.row(9, types, containers)
 
 
-def collector() -> list[tuple[int, Json]]:
+def collector() -> layout.Row:
     collections = panels.series(
         "Garbage collections",
         "A second, by generation, over all processes. Many full ones (generation 2) cost time; "
@@ -224,7 +198,7 @@ def collector() -> list[tuple[int, Json]]:
         [query("celery_worker_gc_uncollectable_objects{$worker}", "{{process}}")],
         "none",
     )
-    return [(8, collections), (8, tracked), (8, uncollectable)]
+    return layout.row(7, collections, tracked, uncollectable)
 
 
 def what_it_runs() -> Json:
@@ -243,18 +217,18 @@ def what_it_runs() -> Json:
     )
 
 
-def figures() -> layout.Row:
-    used = (
-        "max(celery_worker_cgroup_memory_working_set_bytes{$worker} / "
-        "celery_worker_cgroup_memory_limit_bytes{$worker})"
-    )
-    child = (
-        'max(celery_worker_memory_rss_bytes{$worker,process!="main"}) / '
-        "max(celery_worker_child_memory_limit_bytes{$worker})"
-    )
-    near = panels.steps((None, GREEN), (0.8, ORANGE), (0.95, RED))
-    leaks = panels.steps((None, GREEN), (1, RED))
-    stats = (
+CGROUP_USED = (
+    "max(celery_worker_cgroup_memory_working_set_bytes{$worker} / "
+    "celery_worker_cgroup_memory_limit_bytes{$worker})"
+)
+CHILD_USED = (
+    'max(celery_worker_memory_rss_bytes{$worker,process!="main"}) / '
+    "max(celery_worker_child_memory_limit_bytes{$worker})"
+)
+
+
+def figures() -> list[Json]:
+    return [
         panels.stat(
             "Resident",
             "Of all processes together; shared pages count in each.",
@@ -264,11 +238,11 @@ def figures() -> layout.Row:
         ),
         panels.stat(
             "Of its limit",
-            "The cgroup's working set, or the biggest child where only max_memory_per_child is "
-            "set.",
-            f"{used} or {child}",
+            "The cgroup's working set, or the biggest child "
+            "where only max_memory_per_child is set.",
+            f"{CGROUP_USED} or {CHILD_USED}",
             "percentunit",
-            thresholds=near,
+            thresholds=fields.NEAR_LIMIT,
             empty="no limit",
         ),
         panels.stat(
@@ -276,7 +250,7 @@ def figures() -> layout.Row:
             "What its suspects leave behind an hour.",
             "sum(celery_leak_bytes_per_hour{$worker}) or vector(0)",
             "bytes",
-            thresholds=leaks,
+            thresholds=fields.ALARM,
         ),
         panels.stat(
             "Running now",
@@ -284,17 +258,16 @@ def figures() -> layout.Row:
             "sum(celery_worker_tasks_active{$worker})",
             "none",
         ),
-    )
-    return 4, [*((3, each) for each in stats), (12, what_it_runs())]
+    ]
 
 
 def content() -> list[layout.Row]:
     return [
-        figures(),
-        (10, [(24, what_it_is())]),
-        (9, by_process()),
-        *layout.heading("What it holds", (9, objects()), (7, collector())),
-        *layout.heading("Descriptors, threads, children", (8, resources()), (8, lives())),
+        (layout.FIGURES_HEIGHT, [*((3, each) for each in figures()), (12, what_it_runs())]),
+        layout.row(10, what_it_is()),
+        by_process(),
+        *layout.heading("What it holds", objects(), collector()),
+        *layout.heading("Descriptors, threads, children", resources(), lives()),
     ]
 
 

@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import gc
-import json
 import os
-import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from billiard.exceptions import SoftTimeLimitExceeded
 
 from celery_memory_exporter.agent.audit.lines import LineWatch, without_cancelled
 from celery_memory_exporter.agent.stats.readings import Readings
+from tests.agent.audit.watching import FIGURE, KEPT, follow, rise, tops
 
-FIGURE = [0.0]
-KEPT: list[Any] = []
-
-
-@pytest.fixture(autouse=True)
-def _alone() -> Iterator[None]:
-    """Without the tracer of a debugger or coverage tool, which each test would rightly give way
-    to."""
-    before = sys.gettrace()
-    sys.settrace(None)
-    FIGURE[0] = 0.0
-    yield
-    KEPT.clear()
-    sys.settrace(before)
-
-
-def follow(body: Callable[[], object], **options: Any) -> LineWatch:
-    watch = LineWatch({"figure": lambda: FIGURE[0], "unknown": lambda: None}, **options)
-    assert watch.start()
-    try:
-        body()
-    finally:
-        watch.stop()
-    return watch
-
-
-def tops(
-    watch: LineWatch, body: Callable[..., object], name: str = "figure"
-) -> list[tuple[int, float]]:
-    """As line numbers within ``body``, whose ``def`` is line 0."""
-    first = body.__code__.co_firstlineno
-    return [(int(site.rpartition(":")[2]) - first, growth) for site, growth in watch.top(name)]
-
-
-def grow(size: float) -> None:
-    FIGURE[0] += size
+pytestmark = pytest.mark.usefixtures("no_other_tracer")
 
 
 # --- real figures -------------------------------------------------------------------------------
@@ -77,9 +37,9 @@ def test_native_memory_that_is_kept_names_its_line() -> None:
     assert watch.start()
     leak()
     watch.stop()
-    (line, growth), *others = tops(watch, leak, "native")
+    (line, amount), *others = tops(watch, leak, "native")
     assert line == 2
-    assert 30_000 <= growth < 32_000
+    assert 30_000 <= amount < 32_000
     assert all(line != 1 for line, _ in others)
     libc.free(KEPT[0])
 
@@ -103,23 +63,23 @@ def test_a_descriptor_that_is_kept_names_its_line() -> None:
 
 def test_a_nested_functions_line_is_charged_and_not_its_callers() -> None:
     def outer() -> None:
-        grow(5)
+        rise(5)
 
-    assert tops(follow(outer), grow) == [(1, 5.0)]
+    assert tops(follow(outer), rise) == [(1, 5.0)]
 
 
 def test_after_a_return_the_callers_line_goes_on() -> None:
     def outer() -> None:
-        _ = (grow(5), FIGURE.__setitem__(0, FIGURE[0] + 2))
+        _ = (rise(5), FIGURE.__setitem__(0, FIGURE[0] + 2))
 
     watch = follow(outer)
-    assert tops(watch, grow) == [
+    assert tops(watch, rise) == [
         (1, 5.0),
-        (outer.__code__.co_firstlineno + 1 - grow.__code__.co_firstlineno, 2.0),
+        (outer.__code__.co_firstlineno + 1 - rise.__code__.co_firstlineno, 2.0),
     ]
 
 
-def test_a_librarys_growth_is_the_calling_lines() -> None:
+def test_a_librarys_rise_is_the_calling_lines() -> None:
     def call() -> None:
         KEPT.clear()
         threading.Timer(0, FIGURE.__setitem__, (0, 7.0)).run()
@@ -164,7 +124,6 @@ def test_an_exception_that_ends_the_run_ends_nothing_else() -> None:
         fail()
     watch.stop()
     assert tops(watch, fail) == [(1, 4.0)]
-    assert watch.complete
 
 
 def test_generators_are_followed_at_each_step() -> None:
@@ -179,7 +138,7 @@ def test_generators_are_followed_at_each_step() -> None:
 # --- what came and went -------------------------------------------------------------------------
 
 
-def test_what_another_line_frees_is_no_growth() -> None:
+def test_what_another_line_frees_is_no_rise() -> None:
     def run() -> None:
         FIGURE[0] += 100
         FIGURE[0] += 7
@@ -188,7 +147,7 @@ def test_what_another_line_frees_is_no_growth() -> None:
     assert tops(follow(run), run) == [(2, 7.0)]
 
 
-def test_what_ends_with_the_run_is_no_growth() -> None:
+def test_what_ends_with_the_run_is_no_rise() -> None:
     class Buffer:
         def __init__(self) -> None:
             FIGURE[0] += 100
@@ -238,148 +197,5 @@ def test_at_most_five_lines_the_greatest_first() -> None:
 
 
 def test_a_figure_that_cannot_be_read_names_no_line() -> None:
-    watch = follow(lambda: grow(1))
+    watch = follow(lambda: rise(1))
     assert (watch.top("unknown"), watch.top("never heard of")) == ([], [])
-
-
-# --- manners ------------------------------------------------------------------------------------
-
-
-def test_an_existing_tracer_is_left_alone() -> None:
-    def tracer(frame: FrameType, event: str, arg: object) -> None:
-        pass
-
-    watch = LineWatch({"figure": lambda: FIGURE[0]})
-    sys.settrace(tracer)
-    try:
-        assert not watch.start()
-        watch.stop()
-        assert sys.gettrace() is tracer
-    finally:
-        sys.settrace(None)
-
-
-def test_a_tracer_that_was_set_meanwhile_is_left_alone() -> None:
-    seen = []
-
-    def tracer(frame: FrameType, event: str, arg: object) -> None:
-        seen.append(event)
-
-    def run() -> None:
-        sys.settrace(tracer)
-        FIGURE[0] += 5
-
-    watch = follow(run)
-    try:
-        assert sys.gettrace() is tracer
-        assert not watch.complete
-    finally:
-        sys.settrace(None)
-
-
-def test_stopping_restores_and_may_be_repeated() -> None:
-    watch = follow(lambda: grow(1))
-    assert sys.gettrace() is None
-    watch.stop()
-    assert watch.complete
-    assert not watch.start(), "one watch follows one run"
-
-
-def test_a_watch_that_never_started_may_be_stopped() -> None:
-    watch = LineWatch({"figure": lambda: FIGURE[0]})
-    watch.stop()
-    assert (watch.top("figure"), watch.complete) == ([], False)
-
-
-def test_stopped_from_another_thread_it_forgets_itself() -> None:
-    watch = LineWatch({"figure": lambda: FIGURE[0]})
-    assert watch.start()
-    helper = threading.Thread(target=watch.stop)
-    helper.start()
-    helper.join()
-    grow(1)
-    assert sys.gettrace() is None
-    assert not watch.complete
-
-
-def test_after_so_many_events_it_stops_by_itself() -> None:
-    left: list[bool] = []
-
-    def run() -> None:
-        FIGURE[0] += 1
-        for _ in range(100):
-            left[:] = [sys.gettrace() is None]
-
-    watch = follow(run, max_events=10)
-    assert left == [True]
-    assert not watch.complete
-    assert tops(watch, run) == [(1, 1.0)]
-
-
-def test_after_so_much_time_of_its_own_it_stops_by_itself() -> None:
-    watch = follow(lambda: grow(1), seconds=0.0)
-    assert not watch.complete
-
-
-def test_calls_within_libraries_use_up_its_time() -> None:
-    encoder = json.JSONEncoder(indent=1)  # with an indent it runs in Python
-
-    def run() -> None:
-        list(map(encoder.encode, [[1]] * 10_000))
-
-    assert not follow(run, seconds=0.005).complete
-
-
-def test_a_reading_that_fails_ends_the_watch_and_not_the_run() -> None:
-    readings = iter([0.0, 1.0, 1.0])
-    watch = LineWatch({"figure": lambda: next(readings)})
-    assert watch.start()
-    grow(1)
-    assert sys.gettrace() is None
-    watch.stop()
-    assert not watch.complete
-
-
-def test_a_soft_time_limit_within_a_reading_is_the_tasks() -> None:
-    armed = []
-
-    def reading() -> float:
-        if armed:
-            raise SoftTimeLimitExceeded
-        return 0.0
-
-    watch = LineWatch({"figure": reading})
-    assert watch.start()
-    armed.append(True)
-    with pytest.raises(SoftTimeLimitExceeded):
-        grow(1)
-    armed.clear()
-    assert sys.gettrace() is None
-    watch.stop()
-
-
-def test_nothing_of_the_run_is_kept_alive() -> None:
-    class Doomed:
-        pass
-
-    ghosts: list[weakref.ref[Any]] = []
-
-    def run() -> None:
-        doomed = Doomed()
-        ghosts.append(weakref.ref(doomed))
-        FIGURE[0] += 1
-
-    watch = follow(run)
-    assert ghosts[0]() is None
-    ghosts.append(weakref.ref(run))
-    del run
-    gc.collect()
-    assert ghosts[1]() is None
-    assert watch.top("figure")
-
-
-def test_within_a_greenlet_nothing_starts() -> None:
-    greenlet = pytest.importorskip("greenlet")
-    watch = LineWatch({"figure": lambda: FIGURE[0]})
-    assert greenlet.greenlet(watch.start).switch() is False
-    assert sys.gettrace() is None

@@ -11,7 +11,7 @@ import pytest
 
 import celery_memory_exporter
 from celery_memory_exporter.agent.audit import sites
-from celery_memory_exporter.agent.audit.sites import MAX_FILES, is_application, site_of
+from celery_memory_exporter.agent.audit.sites import MAX_FILES, is_application, is_own, site_of
 
 PACKAGE = Path(celery_memory_exporter.__file__).parent
 
@@ -35,6 +35,30 @@ PACKAGE = Path(celery_memory_exporter.__file__).parent
 )
 def test_whose_a_file_is(filename: str, expected: bool) -> None:
     assert is_application(filename) is expected
+
+
+@pytest.mark.parametrize("room", ["audit", "heap", "meter", "stats", "worker"])
+def test_no_line_of_the_agents_is_the_applications(room: str) -> None:
+    files = [str(file) for file in (PACKAGE / "agent" / room).rglob("*.py")]
+    assert len(files) > 1
+    assert [file for file in files if is_application(file) or not is_own(file)] == []
+
+
+@pytest.mark.parametrize(
+    ("filename", "expected"),
+    [
+        (str(PACKAGE / "__init__.py"), True),
+        (str(PACKAGE / "common" / "report.py"), True),
+        (str(PACKAGE / "demo" / "shop.py"), False),
+        (str(PACKAGE / "demonstration.py"), True),
+        (str(PACKAGE) + "_plugin/tasks.py", False),
+        (__file__, False),
+        (json.__file__, False),
+        ("<string>", False),
+    ],
+)
+def test_what_is_this_packages_own(filename: str, expected: bool) -> None:
+    assert is_own(filename) is expected
 
 
 def test_answers_are_kept_within_bounds() -> None:

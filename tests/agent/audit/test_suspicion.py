@@ -10,24 +10,24 @@ from celery_memory_exporter.agent.audit.suspicion import (
     steady_sums,
     suspicion_of,
 )
-from celery_memory_exporter.agent.stats import growth
-from celery_memory_exporter.agent.stats.growth import FREE_LIST_BYTES, Growth
+from celery_memory_exporter.agent.stats.growth import FREE_LIST_BYTES, TaskProfile
+from celery_memory_exporter.common.evidence import AGES
 from celery_memory_exporter.common.left_behind import SUSPICION
-from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 
 def audited(
     blocks: list[float], native: list[float] | None = None, first_run: int = AGES[FIRST_AGE]
-) -> Growth:
+) -> TaskProfile:
     """The runs from this one on, each audited."""
-    grown = Growth()
+    grown = TaskProfile()
     grown.runs = first_run
     for at, each in enumerate(blocks):
         grown.add_audit(grown.begin(), each, native[at] if native else 0.0)
     return grown
 
 
-def suspected(grown: Growth) -> Suspicion:
+def suspected(grown: TaskProfile) -> Suspicion:
     return suspicion_of(grown.row)
 
 
@@ -54,7 +54,7 @@ def test_a_few_audits_say_nothing() -> None:
 def test_a_few_audits_say_nothing_of_the_kernels_figures_and_of_the_runs_between() -> None:
     for audits, suspect in ((SUSPICION.audits - 1, False), (SUSPICION.audits, True)):
         opening = audited([0.0] * audits)
-        opening.add_kernel(FIRST_AGE * growth.WIDTH, 10, 0, 0, 0)
+        opening.add_kernel(FIRST_AGE, 10, 0, 0, 0)
         assert bool(suspected(opening)) is suspect
         between = audited([0.0] * audits)
         between.add_sample(between.begin(), 0.0, 4.0 * FREE_LIST_BYTES, only_large=True)
@@ -68,10 +68,10 @@ def test_two_audits_of_four_that_leave_the_same_may_be_chance_and_five_of_eight_
 
 def test_the_sums_are_those_of_the_profile_that_is_reported() -> None:
     grown = audited([20.0, 30.0], [100.0, 7.0])
-    grown.add_kernel(FIRST_AGE * growth.WIDTH, 1, 2, 3, 4096)
-    grown.add_garbage(FIRST_AGE * growth.WIDTH, 5.0, 6.0)
+    grown.add_kernel(FIRST_AGE, 1, 2, 3, 4096)
+    grown.add_garbage(FIRST_AGE, 5.0, 6.0)
     grown.add_sample(grown.begin(), 0.0, 2.0 * FREE_LIST_BYTES, only_large=True)
-    profile = growth.to_profile(grown.row)
+    profile = grown.row.to_profile()
     for column, total in steady_sums(grown.row)._asdict().items():
         assert total == sum(getattr(profile, column)[FIRST_AGE:]), column
 
@@ -98,7 +98,7 @@ def test_descriptors_threads_processes_and_shared_memory_are_suspect(
 ) -> None:
     grown = audited([0.0] * 10)
     for _ in range(10):
-        grown.add_kernel(FIRST_AGE * growth.WIDTH, *figures)
+        grown.add_kernel(FIRST_AGE, *figures)
     assert suspected(grown) == Suspicion(0.0, kernel=True)
 
 
@@ -115,7 +115,7 @@ def test_a_large_leak_in_few_runs_is_told_by_the_runs_between_audits() -> None:
 def test_garbage_that_audits_find_speaks_against_the_runs_between() -> None:
     grown = audited([0.0] * 20)
     for _ in range(20):
-        grown.add_garbage(FIRST_AGE * growth.WIDTH, 0.0, 2.0 * FREE_LIST_BYTES)
+        grown.add_garbage(FIRST_AGE, 0.0, 2.0 * FREE_LIST_BYTES)
     for _ in range(200):
         grown.add_sample(grown.begin(), 0.0, 2.0 * FREE_LIST_BYTES, only_large=True)
     assert not suspected(grown)

@@ -1,24 +1,19 @@
-"""What the code says that a container can hold: numbers that may be its limit, and none where
+"""What the code says that a container can hold: numbers that may be its capacity, and none where
 nobody takes anything out."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from celery_memory_exporter.agent.heap.capacity import limits_of
-from celery_memory_exporter.agent.heap.containers import Probe
+from celery_memory_exporter.agent.heap.capacity import capacities_of
 from tests.agent.conftest import Define
 
-FOREVER = 60.0
+
+def capacities(*steps: str) -> tuple[int, ...]:
+    return capacities_of("\0".join(("shop", *steps)))
 
 
-def limits(*steps: str) -> tuple[int, ...]:
-    return limits_of("\0".join(("shop", *steps)))
-
-
-def test_a_number_that_the_size_is_compared_with_is_a_limit(define: Define) -> None:
+def test_a_number_that_the_size_is_compared_with_is_a_capacity(define: Define) -> None:
     define(
         """
 HELD = {}
@@ -28,10 +23,10 @@ def put(key):
         HELD.popitem()
 """
     )
-    assert limits(".HELD") == (128,)
+    assert capacities(".HELD") == (128,)
 
 
-def test_a_constant_of_the_module_is_a_limit(define: Define) -> None:
+def test_a_constant_of_the_module_is_a_capacity(define: Define) -> None:
     define(
         """
 MOST = 200
@@ -42,7 +37,7 @@ def put(value):
         del HELD[0]
 """
     )
-    assert limits(".HELD") == (200,)
+    assert capacities(".HELD") == (200,)
 
 
 def test_a_heap_that_is_popped_is_bounded(define: Define) -> None:
@@ -50,7 +45,7 @@ def test_a_heap_that_is_popped_is_bounded(define: Define) -> None:
         "from heapq import heappop\nHELD = []\ndef put(value):\n    if len(HELD) > 90:\n        "
         "heappop(HELD)"
     )
-    assert limits(".HELD") == (90,)
+    assert capacities(".HELD") == (90,)
 
 
 def test_an_attribute_called_a_limit_is_one_whichever_method_takes_out(define: Define) -> None:
@@ -76,9 +71,9 @@ class Cache:
     )
     shop.CACHE = shop.Cache(150)
     shop.CACHE.timeout = 3_600
-    assert limits(".CACHE", ".entries") == limits(".CACHE", ".order") == (150,)
+    assert capacities(".CACHE", ".entries") == capacities(".CACHE", ".order") == (150,)
     shop.CACHE.size = 999
-    assert 999 in limits(".CACHE", ".entries"), (
+    assert 999 in capacities(".CACHE", ".entries"), (
         "compared with: it may be one, as far as anybody can tell"
     )
 
@@ -95,7 +90,7 @@ class Cache(dict):
 HELD = Cache()
 """
     )
-    assert limits(".HELD") == (80,)
+    assert capacities(".HELD") == (80,)
 
 
 def test_a_closure_is_bounded_by_its_function(define: Define) -> None:
@@ -111,7 +106,7 @@ def remembering(limit):
 call = remembering(64)
 """
     )
-    assert limits(".call", "<held") == (64,)
+    assert capacities(".call", "<held") == (64,)
 
 
 def test_what_a_decorator_wraps_is_read(define: Define) -> None:
@@ -133,7 +128,7 @@ class Views:
             HELD.clear()
 """
     )
-    assert limits(".HELD") == (70,)
+    assert capacities(".HELD") == (70,)
 
 
 def test_the_body_of_a_task_is_read(define: Define) -> None:
@@ -149,10 +144,10 @@ def put(value):
         HELD.clear()
 """
     )
-    assert limits(".HELD") == (), "a task that nobody has used yet"
+    assert capacities(".HELD") == (), "a task that nobody has used yet"
     shop.app.finalize()
     assert shop.put.name
-    assert limits(".HELD") == (30,)
+    assert capacities(".HELD") == (30,)
 
 
 @pytest.mark.parametrize(
@@ -179,38 +174,13 @@ def put(value):
         ),
     ],
 )
-def test_without_code_that_takes_out_by_size_there_is_no_limit(define: Define, code: str) -> None:
+def test_without_code_that_takes_out_by_size_there_is_no_capacity(
+    define: Define, code: str
+) -> None:
     define(f"HELD = []\n{code}")
-    assert limits(".HELD") == ()
+    assert capacities(".HELD") == ()
 
 
-def test_what_is_gone_has_no_limit(define: Define) -> None:
+def test_what_is_gone_has_no_capacity(define: Define) -> None:
     define("HELD = []")
-    assert limits(".GONE", ".entries") == limits_of("gone\0.HELD") == ()
-
-
-# --- as the probe tells it ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def full(define: Define) -> Any:
-    """A container that its code bounds at ten, followed by a probe."""
-    shop = define(
-        "HELD = []\ndef put(value):\n    if len(HELD) > 10 or len(HELD) > 20:\n        del HELD[:5]"
-    )
-    probe = Probe()
-    probe.work(FOREVER)
-    shop.HELD.append(0)
-    probe.work(FOREVER)
-    return shop.HELD, lambda: next(row.limit for row in probe.rows() if row.path == "shop.HELD")
-
-
-def test_a_limit_that_the_container_has_grown_past_is_none(full: Any) -> None:
-    held, limit = full
-    assert limit() == 10
-    held[:] = range(10)
-    assert limit() == 10
-    held.append(10)
-    assert limit() == 20
-    held[:] = range(21)
-    assert limit() is None
+    assert capacities(".GONE", ".entries") == capacities_of("gone\0.HELD") == ()

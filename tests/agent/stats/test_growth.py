@@ -1,191 +1,194 @@
-"""The profile by age of one task type in one process."""
+"""What the runs of one task type leave behind in one process, booked at their ages."""
 
 from __future__ import annotations
 
-import dataclasses
-from array import array
+import pytest
 
-from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.growth import (
+    DROP_BLOCKS,
     FREE_LIST_BYTES,
+    LARGE_NATIVE_BYTES,
     MAX_TYPES,
-    WARM_RUNS,
     WARM_RUNS_AT_LEAST,
     WARM_SECONDS,
-    Growth,
+    TaskProfile,
+    is_large,
 )
-from celery_memory_exporter.common.report import AGES, MEAN_BLOCK_BYTES, Profile
+from celery_memory_exporter.agent.stats.profile import WARM_AGE, Column
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 
-def ages_of(row: array[float]) -> list[float]:
-    return list(row[growth.RUNS : growth.FAILED : growth.WIDTH])
-
-
-def begin(grown: Growth, runs: int) -> None:
+def begin(profile: TaskProfile, runs: int) -> None:
     for _ in range(runs):
-        grown.begin()
+        profile.begin()
 
 
-def past_start_up(grown: Growth) -> int:
-    begin(grown, 1)
-    return grown.begin()
+# --- ages ---------------------------------------------------------------------------------------
 
 
 def test_runs_are_counted_by_how_many_came_before() -> None:
-    grown = Growth()
-    begin(grown, 35)
-    assert ages_of(grown.row)[:7] == [1, 4, 5, 10, 10, 5, 0]
-    assert grown.runs == 35
+    profile = TaskProfile()
+    begin(profile, 35)
+    assert profile.row.ages(Column.RUNS)[:7] == [1, 4, 5, 10, 10, 5, 0]
+    assert profile.runs == 35
 
 
-def test_the_answer_is_where_the_age_starts() -> None:
-    grown = Growth()
-    starts = [grown.begin() for _ in range(11)]
-    assert starts == [0] + [growth.WIDTH] * 4 + [2 * growth.WIDTH] * 5 + [3 * growth.WIDTH]
+def test_the_answer_is_the_age_of_the_run() -> None:
+    profile = TaskProfile()
+    assert [profile.begin() for _ in range(11)] == [0] + [1] * 4 + [2] * 5 + [3]
 
 
 def test_the_last_age_has_no_end() -> None:
-    grown = Growth()
-    grown.runs = 10**9
-    assert grown.begin() == (len(AGES) - 1) * growth.WIDTH
+    profile = TaskProfile()
+    profile.runs = 10**9
+    assert profile.begin() == len(AGES) - 1
 
 
 def test_a_type_that_runs_seldom_is_past_start_up_after_a_minute() -> None:
-    grown = Growth()
-    begin(grown, WARM_RUNS_AT_LEAST)
-    grown._first -= WARM_SECONDS
-    assert grown.begin() == AGES.index(WARM_RUNS) * growth.WIDTH
-    begin(grown, 14)
-    assert grown.begin() == AGES.index(45) * growth.WIDTH, "and goes on from there"
+    profile = TaskProfile()
+    begin(profile, WARM_RUNS_AT_LEAST)
+    profile.since -= WARM_SECONDS
+    assert profile.begin() == WARM_AGE
+    assert not profile.starting
+    begin(profile, 14)
+    assert profile.begin() == AGES.index(45), "and goes on from there"
 
 
 def test_not_before_it_ran_some_times() -> None:
-    grown = Growth()
-    grown._first -= WARM_SECONDS
-    begin(grown, WARM_RUNS_AT_LEAST)
-    assert sum(ages_of(grown.row)[: AGES.index(WARM_RUNS)]) == WARM_RUNS_AT_LEAST
+    profile = TaskProfile()
+    profile.since -= WARM_SECONDS
+    begin(profile, WARM_RUNS_AT_LEAST)
+    assert sum(profile.row.ages(Column.RUNS)[:WARM_AGE]) == WARM_RUNS_AT_LEAST
+    assert profile.starting
 
 
 def test_time_changes_nothing_for_a_type_that_ran_often() -> None:
-    grown = Growth()
-    begin(grown, 100)
-    grown._first -= WARM_SECONDS
-    assert grown.begin() == AGES.index(90) * growth.WIDTH
+    profile = TaskProfile()
+    begin(profile, 100)
+    profile.since -= WARM_SECONDS
+    assert profile.begin() == AGES.index(90)
 
 
-def test_what_much_an_audit_finds_is_told_apart() -> None:
-    grown = Growth()
-    start = grown.begin()
-    grown.add_audit(start, 10, 100)
-    grown.add_audit(start, 0, FREE_LIST_BYTES)
-    size = 10 * MEAN_BLOCK_BYTES + 100
-    assert (grown.row[growth.AUDITED], grown.row[growth.BLOCKS], grown.row[growth.NATIVE]) == (
-        2,
-        10,
-        100 + FREE_LIST_BYTES,
-    )
-    assert grown.row[growth.SQUARES] == size**2 + FREE_LIST_BYTES**2
-    assert (grown.row[growth.LARGE], grown.row[growth.LARGE_SQUARES]) == (
+def test_start_up_ends_with_so_many_runs() -> None:
+    profile = TaskProfile()
+    begin(profile, WARM_RUNS - 1)
+    assert profile.starting
+    profile.begin()
+    assert not profile.starting
+
+
+# --- audited runs -------------------------------------------------------------------------------
+
+
+def test_what_an_audit_finds_much_of_is_told_apart() -> None:
+    profile = TaskProfile()
+    age = profile.begin()
+    profile.add_audit(age, 10, 100)
+    profile.add_audit(age, 0, FREE_LIST_BYTES)
+    row, size = profile.row, 10 * MEAN_BLOCK_BYTES + 100
+    assert (row[age, Column.AUDITED], row[age, Column.BLOCKS]) == (2, 10)
+    assert row[age, Column.NATIVE] == 100 + FREE_LIST_BYTES
+    assert row[age, Column.SQUARES] == size**2 + FREE_LIST_BYTES**2
+    assert (row[age, Column.LARGE], row[age, Column.LARGE_SQUARES]) == (
         FREE_LIST_BYTES,
         FREE_LIST_BYTES**2,
     )
-    assert grown.audits == 2
+    assert profile.audits == 2
 
 
-def test_a_sample_is_told_in_bytes() -> None:
-    grown = Growth()
-    grown.add_sample(grown.begin(), 2, 20, only_large=False)
-    size = 2 * MEAN_BLOCK_BYTES + 20
-    assert [
-        grown.row[at] for at in (growth.SAMPLED, growth.SAMPLED_BYTES, growth.SAMPLED_SQUARES)
-    ] == [1, size, size**2]
+def test_what_the_kernel_counts_adds_up() -> None:
+    profile = TaskProfile()
+    for _ in range(2):
+        profile.add_kernel(3, 1, 2, 3, 4096)
+    columns = (Column.FDS, Column.THREADS, Column.CHILDREN, Column.SHARED, Column.SHARED_RISES)
+    assert [profile.row[3, column] for column in columns] == [2, 4, 6, 8192, 2]
 
 
-def test_beside_audits_only_much_counts() -> None:
-    grown = Growth()
-    start = grown.begin()
-    grown.add_sample(start, 100, 0, only_large=True)
-    assert (grown.row[growth.SAMPLED], grown.row[growth.SAMPLED_BYTES]) == (1, 0)
-    grown.add_sample(start, 0, FREE_LIST_BYTES, only_large=True)
-    assert (grown.row[growth.SAMPLED], grown.row[growth.SAMPLED_BYTES]) == (2, FREE_LIST_BYTES)
+def test_shared_memory_that_falls_is_no_rise() -> None:
+    profile = TaskProfile()
+    profile.add_kernel(0, 0, 0, 0, -4096)
+    profile.add_kernel(0, 0, 0, 0, 0)
+    assert (profile.row[0, Column.SHARED], profile.row[0, Column.SHARED_RISES]) == (-4096, 0)
 
 
-def test_survivors_add_up_and_endless_new_types_are_bounded() -> None:
-    grown = Growth()
-    for number in range(2 * MAX_TYPES):
-        grown.add_survivors({"first": 2, f"t{number}": 1})
-    assert grown.survivors["first"] == 4 * MAX_TYPES
-    assert len(grown.survivors) == MAX_TYPES
-
-
-def test_by_audits_all_runs_retain_what_the_audited_ones_did_on_average() -> None:
-    grown = Growth()
-    start = past_start_up(grown)
-    begin(grown, 9)
-    for blocks, native in ((10, 100), (20, 300)):
-        grown.add_audit(start, blocks, native)
-    grown.add_sample(start, 5_000, 0, only_large=False)
-    assert growth.retained([grown.row]) == (150, 2_000, 10)
-
-
-def test_without_audits_what_was_read_counts_as_blocks() -> None:
-    grown = Growth()
-    start = past_start_up(grown)
-    grown.add_sample(start, 10, 9 * MEAN_BLOCK_BYTES, only_large=False)
-    assert growth.retained([grown.row]) == (19, 0, 1)
-
-
-def test_the_first_run_of_a_process_is_not_retained() -> None:
-    grown = Growth()
-    grown.add_audit(grown.begin(), 1_000, 1_000)
-    assert growth.retained([grown.row]) == (0, 0, 0)
-
-
-def test_what_processes_retain_adds_up() -> None:
-    rows = []
-    for audits in (1, 2):
-        grown = Growth()
-        start = past_start_up(grown)
-        begin(grown, 3)
-        for _ in range(audits):
-            grown.add_audit(start, 10, 1)
-        rows.append(grown.row)
-    assert growth.retained(rows) == (80, 8, 8)
-    assert growth.retained([]) == (0, 0, 0)
+def test_garbage_is_booked_at_its_age() -> None:
+    profile = TaskProfile()
+    profile.add_garbage(2, 5, 6)
+    assert profile.row[2, Column.GARBAGE_BLOCKS] == 5
+    assert profile.row[2, Column.GARBAGE_NATIVE] == 6
 
 
 def test_failed_runs_have_figures_of_their_own() -> None:
-    grown = Growth()
-    grown.begin()
-    grown.add_failed(3, 50)
-    assert list(grown.row[growth.FAILED :]) == [1, 3, 50]
+    profile = TaskProfile()
+    profile.begin()
+    profile.add_failed(3, 50)
+    assert (profile.row.failed_audits, profile.row.failed_bytes) == (1, 3 * MEAN_BLOCK_BYTES + 50)
+    assert sum(profile.row.sums(0)) == 1, "the run itself"
 
 
-def test_a_profile_ends_with_the_last_age_that_was_reached() -> None:
-    grown = Growth()
-    start = 0
-    for _ in range(7):
-        start = grown.begin()
-    grown.add_audit(start, 2, 7)
-    grown.add_kernel(start, 1, 2, 3, 4096)
-    grown.add_garbage(start, 5, 6)
-    profile = growth.to_profile(grown.row)
-    assert profile.runs == [1, 4, 2]
-    assert profile.blocks == [0, 0, 2]
-    assert profile.native == [0, 0, 7]
-    assert [profile.fds[2], profile.threads[2], profile.children[2], profile.shared[2]] == [
-        1,
-        2,
-        3,
-        4096,
-    ]
-    assert [profile.garbage_blocks[2], profile.garbage_native[2]] == [5, 6]
-    assert {len(getattr(profile, each.name)) for each in dataclasses.fields(Profile)} == {3}
+def test_the_cost_of_an_audit_is_a_mean() -> None:
+    profile = TaskProfile()
+    assert profile.cpu_per_audit == 0
+    profile.cpu_seconds = 3.0
+    profile.add_audit(0, 0, 0)
+    profile.add_audit(0, 0, 0)
+    assert profile.cpu_per_audit == 1.5
 
 
-def test_the_profile_of_a_type_that_never_ran_is_empty() -> None:
-    assert growth.to_profile(growth.new_row()).runs == []
+# --- runs that were read without an audit -------------------------------------------------------
 
 
-def test_columns_are_those_of_the_report() -> None:
-    assert tuple(each.name for each in dataclasses.fields(Profile)) == growth.COLUMNS
+def sampled(profile: TaskProfile, age: int) -> tuple[float, float, float]:
+    row = profile.row
+    return (
+        row[age, Column.SAMPLED],
+        row[age, Column.SAMPLED_BYTES],
+        row[age, Column.SAMPLED_SQUARES],
+    )
+
+
+def test_a_sample_is_told_in_bytes() -> None:
+    profile = TaskProfile()
+    age = profile.begin()
+    profile.add_sample(age, 2, 20, only_large=False)
+    size = 2 * MEAN_BLOCK_BYTES + 20
+    assert sampled(profile, age) == (1, size, size**2)
+
+
+def test_beside_audits_only_much_counts() -> None:
+    profile = TaskProfile()
+    age = profile.begin()
+    profile.add_sample(age, 100, 0, only_large=True)
+    assert sampled(profile, age) == (1, 0, 0)
+    profile.add_sample(age, 0, FREE_LIST_BYTES, only_large=True)
+    assert sampled(profile, age) == (2, FREE_LIST_BYTES, FREE_LIST_BYTES**2)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "native", "expected"),
+    [
+        (FREE_LIST_BYTES / MEAN_BLOCK_BYTES, 0, True),
+        (FREE_LIST_BYTES / MEAN_BLOCK_BYTES - 1, 0, False),
+        (0, LARGE_NATIVE_BYTES, True),
+        (0, -LARGE_NATIVE_BYTES, True),
+        (0, LARGE_NATIVE_BYTES - 1, False),
+        (-DROP_BLOCKS, 0, True),
+        (1 - DROP_BLOCKS, 0, False),
+    ],
+)
+def test_what_is_more_than_free_lists_and_caches_explain(
+    blocks: float, native: float, expected: bool
+) -> None:
+    assert is_large(blocks * MEAN_BLOCK_BYTES + native, blocks, native) is expected
+
+
+# --- survivors ----------------------------------------------------------------------------------
+
+
+def test_survivors_add_up_and_endless_new_types_are_bounded() -> None:
+    profile = TaskProfile()
+    for number in range(2 * MAX_TYPES):
+        profile.add_survivors({"first": 2, f"t{number}": 1})
+    assert profile.survivors["first"] == 4 * MAX_TYPES
+    assert len(profile.survivors) == MAX_TYPES

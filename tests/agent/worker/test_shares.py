@@ -9,11 +9,12 @@ import pytest
 from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.guard import Guard
+from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
-from celery_memory_exporter.agent.stats.growth import WARM_RUNS
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.worker.shares import Added, Shares
+from celery_memory_exporter.common.evidence import WARM_RUNS
 from tests.agent.conftest import Define
 
 RUNS = 150
@@ -26,7 +27,7 @@ def run(define: Define) -> Iterator[Callable[..., Shares]]:
 
     def run_all(**bodies: Callable[[int], object]) -> Shares:
         readings = Readings()
-        meter = Meter(Guard(), readings, max_tasks=200, audits=False)
+        meter = Meter(Guard(), readings, Conditions(200, audits=False))
         meter.containers = shares = Shares(readings, meter)
 
         def traced(body: Callable[[int], object]) -> Callable[..., Any]:
@@ -36,7 +37,7 @@ def run(define: Define) -> Iterator[Callable[..., Shares]]:
         for number in range(RUNS):
             for trace in traces.values():
                 trace("uuid", (number,), {}, {})
-            shares.rest()
+            shares.search()
         assert meter.guard.errors == 0
         return shares
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Set
 from typing import Any
 
-from celery_memory_exporter.metrics.catalogue import FAMILIES, Family
+from celery_memory_exporter.metrics.catalogue import FAMILIES
+from celery_memory_exporter.metrics.families.family import Family
 from tests.deploy.aws.agent import declares
 
 #: What discovery on ECS adds to a target's labels, and the agent itself (``ClusterName``).

@@ -15,7 +15,7 @@ import boto3
 from botocore.validate import ParamValidator
 from cfnlint.api import lint
 
-from celery_memory_exporter.cli import build_parser
+from celery_memory_exporter.config.arguments import build_parser
 from celery_memory_exporter.config.loading import ENVIRONMENT
 from celery_memory_exporter.config.settings import Config
 from tests.deploy.aws.cloud import REGION

@@ -9,7 +9,8 @@ lists as it did before the run; ``gc.get_objects()`` then lists the survivors of
   debugs its collector.
 * A frozen collector resets Python's counters, on which automatic full collections depend: those
   that would have come are made up for, so that old garbage is freed as it is without the agent.
-* Time for audits is a share of the process's busy time; a task type's audits get rarer with their
+* Time for audits, as the thread itself computes (on a crowded machine the scheduler's pauses are
+  not its own), is a share of the process's busy time; a task type's audits get rarer with their
   number, so rare types are audited in each run and frequent ones some times the square root of
   their runs.
 """
@@ -28,7 +29,7 @@ from typing import Any
 
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.stats.budget import Budget
-from celery_memory_exporter.agent.stats.growth import Growth
+from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.readings import Readings
 
 SHARE = 0.01
@@ -61,7 +62,7 @@ clear_type_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_ty
 
 #: What is read at both ends of an audited run, in an array: an object that holds a number would
 #: count as left behind.
-NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = range(6)
+NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = READINGS = range(6)
 
 
 @dataclass(slots=True)
@@ -91,25 +92,26 @@ class Auditor:
         self._readings = readings
         self._random = random.Random()  # noqa: S311  # not the application's, and no secret
         self._frozen = False
-        self._before, self._after = array("d", bytes(8 * 6)), array("d", bytes(8 * 6))
+        self._before = array("d", bytes(8 * len(READINGS)))
+        self._after = array("d", bytes(8 * len(READINGS)))
         #: Young collections that audits kept from counting towards a full one.
-        self._owed = array("d", [0.0])
+        self.owed = array("d", [0.0])
         #: What the last one that was made up for took.
         self._full_seconds = math.inf
 
-    def due(self, growth: Growth, types: int, busy_seconds: Callable[[], float]) -> bool:
+    def due(self, profile: TaskProfile, types: int, busy_seconds: Callable[[], float]) -> bool:
         """Whether the run of this type that begins now is to be audited. ``types`` is how many task
         types there are."""
-        if not self.enabled or growth.runs < growth.next_audit:
+        if not self.enabled or profile.runs < profile.next_audit:
             return False
         left = self.budget.left(busy_seconds())
-        if left <= 0 or (left < CREDIT_SECONDS / 10 and growth.audits > self.audits / types):
+        if left <= 0 or (left < CREDIT_SECONDS / 10 and profile.audits > self.audits / types):
             return False
         if not self.usable():
             return False
         # By chance, since a task may do in every second run what it undoes in the next.
-        growth.next_audit = growth.runs + self._random.randint(
-            1, 1 + 2 * (growth.audits // AUDITS_PER_STEP)
+        profile.next_audit = profile.runs + self._random.randint(
+            1, 1 + 2 * (profile.audits // AUDITS_PER_STEP)
         )
         return True
 
@@ -121,7 +123,7 @@ class Auditor:
 
     def begin(self) -> None:
         """Takes the opening readings; the run has to follow at once."""
-        begun = time.perf_counter()
+        begun = time.thread_time()
         self._owe()  # before freezing, which sets the counts to zero
         self._frozen = True
         gc.freeze()
@@ -129,7 +131,7 @@ class Auditor:
         clear_type_cache()
         before = self._before
         self._read_kernel(before)
-        self.budget.spend(time.perf_counter() - begun)
+        self.budget.spend(time.thread_time() - begun)
         self._readings.fill_caches()
         before[NATIVE] = self._native()
         before[BLOCKS] = sys.getallocatedblocks()
@@ -137,7 +139,7 @@ class Auditor:
     def finish(self, answer: Any) -> Finding | None:
         """Takes the closing readings; ``None`` when they say nothing. ``answer`` is of the run, and
         no survivor."""
-        begun = time.perf_counter()
+        begun = time.thread_time()
         if not self._frozen:
             return None
         blocks, native = sys.getallocatedblocks(), self._native()
@@ -171,7 +173,7 @@ class Auditor:
             survivors=survivors,
         )
         self.audits += 1
-        self.budget.spend(time.perf_counter() - begun)
+        self.budget.spend(time.thread_time() - begun)
         self._collect_what_is_owed()
         return finding
 
@@ -204,7 +206,7 @@ class Auditor:
 
     def _owe(self) -> None:
         _, young, middle = gc.get_count()
-        self._owed[0] += young + middle * gc.get_threshold()[1]
+        self.owed[0] += young + middle * gc.get_threshold()[1]
 
     def _collect_what_is_owed(self) -> None:
         """In place of automatic full collections, so not on the audits' budget."""
@@ -212,11 +214,11 @@ class Auditor:
         considered = (
             QUICK_COLLECTIONS_OWED if self._full_seconds < QUICK_SECONDS else FULL_COLLECTIONS_OWED
         )
-        if self._owed[0] > considered * second * max(1, third) and first and gc.isenabled():
+        if self.owed[0] > considered * second * max(1, third) and first and gc.isenabled():
             begun = time.perf_counter()
             gc.collect()
             self._full_seconds = time.perf_counter() - begun
-            self._owed[0] = 0.0
+            self.owed[0] = 0.0
 
 
 def _known(difference: float) -> float:

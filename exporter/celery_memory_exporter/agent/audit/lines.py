@@ -65,9 +65,6 @@ class LineWatch:
         self._values: list[float | None] = []
         self._line: Line = OUTSIDE
         self._booked: dict[Line, list[float]] = {}
-        #: Whether the run was followed to its end: false after a limit, or where somebody else set
-        #: a tracer.
-        self.complete = False
 
     def start(self) -> bool:
         """False, with nothing done, where a tracer is set already, within a greenlet, and the
@@ -84,7 +81,6 @@ class LineWatch:
         forgets us at its next event)."""
         if not self._readings:
             return
-        self.complete = self._following and self._is_ours(sys.gettrace())
         self._following = False
         self._undo()
         try:

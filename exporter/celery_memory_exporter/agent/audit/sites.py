@@ -1,8 +1,8 @@
 """Which source files are the application's, and what a line of them is called.
 
-Two readers of code lines need the same answer: the one that follows lines (``lines``) and the one
-that reads where memory was allocated. The answer rests on the path alone: no module is imported and
-no file is opened.
+Two readers of code lines need the same answers: the one that follows lines (``lines``) and the one
+that reads where memory was allocated (``allocations``). The answers rest on the path alone: no
+module is imported and no file is opened.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PACKAGES = frozenset({"site-packages", "dist-packages"})
 #: too.
 GENERATED = "<string>"
 
-#: The whole package: this file is in ``agent/audit/``.
-_OWN = str(Path(os.path.abspath(__file__)).parents[2]) + os.sep
+#: This file is in ``agent/audit/``.
+_PACKAGE = str(Path(os.path.abspath(__file__)).parents[2]) + os.sep
 #: Ships with this package to be watched like any user's application.
-_DEMO = os.path.join(_OWN, "demo") + os.sep
+_DEMO = os.path.join(_PACKAGE, "demo") + os.sep
 
 
 def _directories() -> tuple[str, ...]:
@@ -40,6 +40,16 @@ _STANDARD_LIBRARY = _directories()
 
 
 @lru_cache(maxsize=MAX_FILES)
+def is_own(filename: str) -> bool:
+    """Whether the file, as a code object names it, is this package's, and no part of its demo
+    application."""
+    if filename.startswith("<"):
+        return False
+    path = _absolute(filename)
+    return path.startswith(_PACKAGE) and not path.startswith(_DEMO)
+
+
+@lru_cache(maxsize=MAX_FILES)
 def is_application(filename: str) -> bool:
     """Whether the file, as a code object names it, is neither the standard library's, nor an
     installed package's, nor ours.
@@ -52,7 +62,7 @@ def is_application(filename: str) -> bool:
     path = _absolute(filename)
     if path.startswith(_DEMO):
         return True
-    if path.startswith(_OWN) or not PACKAGES.isdisjoint(path.split(os.sep)):
+    if is_own(filename) or not PACKAGES.isdisjoint(path.split(os.sep)):
         return False
     return not path.startswith(_STANDARD_LIBRARY)
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from celery_memory_exporter.agent.stats import growth
-from celery_memory_exporter.agent.stats.tally import Row
+from celery_memory_exporter.agent.stats.profile import ProfileRow
+from celery_memory_exporter.common.evidence import AGES
 from celery_memory_exporter.common.left_behind import SUSPICION, LeftBehind, Sums
-from celery_memory_exporter.common.report import AGES
 
 #: Ages that count: what the first runs leave behind is start-up.
 FIRST_AGE = AGES.index(5)
@@ -30,12 +29,12 @@ class Suspicion:
         return self.bytes > 0 or self.kernel
 
 
-def steady_sums(row: Row) -> Sums:
+def steady_sums(row: ProfileRow) -> Sums:
     """The row's columns, each added up over the ages that count."""
-    return Sums(*growth.totals(row, FIRST_AGE))
+    return Sums(*row.sums(FIRST_AGE))
 
 
-def suspicion_of(row: Row) -> Suspicion:
+def suspicion_of(row: ProfileRow) -> Suspicion:
     """By the runs that are past start-up."""
     left = LeftBehind(steady_sums(row), SUSPICION)
     return Suspicion(max(left.steadily, left.in_steps), bool(left.counts or left.shared))

@@ -1,133 +1,49 @@
 """How a container is found again although nothing refers to it: by an address, one string.
 
-An address is a module's name and the steps from there, each a letter of ``STEPS`` and a name. What
-leads down from an object is the work of its shape; here are the attributes of instances, which each
-type has its own of, and the way back from an address to what is there now. Both run no foreign
-code, and neither keeps an object.
-
-An instance's ``__dict__`` is asked for only if something of interest is in it: until then Python
-need not have built it.
+An address is a module's name and the steps from there, each a letter of ``STEPS`` and a name. The
+way from an object down to others is the work of its shape; here is the way from an address back to
+what is there now, and how people write it. No foreign code is run, and no object kept.
 """
 
 from __future__ import annotations
 
-import contextvars
-import functools
-import gc
 import logging
 import sys
-import threading
 import types
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from celery.local import PromiseProxy
-
-from celery_memory_exporter.agent.heap.shapes import (
-    LEAF,
-    MAX_FOLLOWED_ITEMS,
-    SEPARATOR,
-    SHAPES,
-    UNINTERESTING,
-    Parts,
-    Shape,
-    attributes_in,
-    bases_of,
-    class_dict,
-    is_own,
-    is_plain,
-    known_shape,
-    measure,
-    module_of,
-    mro,
-    namespace_getter,
-    namespace_of,
-)
+from celery_memory_exporter.agent.heap.foreign import bases_of, class_dict, namespace_of
+from celery_memory_exporter.agent.heap.parts import SEPARATOR
+from celery_memory_exporter.agent.heap.shapes import known_shape
 
 MAX_PATH_LENGTH = 120
-#: First letter of a step: how it is shown, and how much deeper it leads.
+
+
+class Step(NamedTuple):
+    """A way to go on from an object."""
+
+    #: How the name is written.
+    written: str
+    #: How much deeper it leads.
+    depth: int
+
+
+#: By the first letter of a step.
 STEPS = {
-    ".": (".{}", 1),  # an attribute
-    "[": ("[{!r}]", 2),  # a key
-    "#": ("[{}]", 2),  # an integer key or an index
-    "(": ("({}=)", 0),  # a default argument
-    "<": (".<closure>.{}", 1),
-    "@": (".{}", 1),  # an attribute of a thread-local
-    "=": (".get()", 1),  # a context variable's value
-    "~": ("", 0),  # what a proxy stands for
-    "!": (".getLogger({!r})", 0),
+    ".": Step(".{}", 1),  # an attribute
+    "[": Step("[{!r}]", 2),  # a key
+    "#": Step("[{}]", 2),  # an integer key or an index
+    "(": Step("({}=)", 0),  # a default argument
+    "<": Step(".<closure>.{}", 1),
+    "@": Step(".{}", 1),  # an attribute of a thread-local
+    "=": Step(".get()", 1),  # a context variable's value
+    "~": Step("", 0),  # what a proxy stands for
+    "!": Step(".getLogger({!r})", 0),
 }
 #: Attributes that lead from a wrapper to what it wraps: no part of what a reader knows.
 TRANSPARENT = {".__wrapped__", ".__func__"}
 
 MISSING = object()
-HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made at run time, as Python classes are
-WRAPPERS = {
-    id(kind) for kind in (staticmethod, classmethod, property, functools.partial, types.MethodType)
-}
-#: To the instances of these the table's answer is all there is.
-COMPLETE = {
-    id(kind)
-    for kind in (
-        *(types.FunctionType, types.ModuleType, type, BaseException),
-        *(threading.local, contextvars.ContextVar, PromiseProxy),
-    )
-}
-
-flags = type.__dict__["__flags__"].__get__
-
-
-# --- the steps down from the instances of a type ------------------------------------------------
-
-
-def shape_of(kind: type) -> Shape:
-    """The table's answer, with the attributes that instances of this very type have."""
-    if is_own(module_of(kind)):
-        return LEAF
-    base = next((id(base) for base in mro(kind) or () if id(base) in SHAPES), None)
-    shape = SHAPES.get(base, LEAF)  # type: ignore[arg-type]  # None is in no table
-    if base in COMPLETE:
-        return shape
-    attributes = _instance_parts(
-        kind, large=lambda found: shape.least == 0 and (measure(found) or 0) > MAX_FOLLOWED_ITEMS
-    )
-    return shape if attributes is None else shape._replace(parts=(*shape.parts, attributes))
-
-
-def _instance_parts(kind: type, *, large: Callable[[Any], bool]) -> Parts | None:
-    """Attributes in the instance's dict and in its slots; ``large`` ones are not asked for all they
-    refer to."""
-    namespace = namespace_getter(kind)
-    slots = [
-        ("." + name, member.__get__)
-        for base in mro(kind)
-        if flags(base) & HEAP_TYPE or id(base) in WRAPPERS
-        for name, member in class_dict(base).items()
-        if type(member) is types.MemberDescriptorType
-        and name not in UNINTERESTING
-        and name != "__dict__"
-    ]
-    if namespace is None and not slots:
-        return None
-
-    def parts(found: Any) -> Iterator[tuple[str, Any]]:
-        if namespace is not None and (large(found) or _holds_something(found)):
-            yield from attributes_in(namespace(found))
-        for step, get in slots:
-            try:
-                yield step, get(found)
-            except (
-                AttributeError,
-                TypeError,
-            ):  # an empty slot, or another class's under a name of this one's
-                continue
-
-    return parts
-
-
-def _holds_something(found: object) -> bool:
-    """Whether there is more among an instance's references than its class and plain values."""
-    return not all(is_plain(held) or type(held) is type for held in gc.get_referents(found))
 
 
 # --- from an address to what is there -----------------------------------------------------------
@@ -145,6 +61,7 @@ def resolve(address: str) -> Any:
 
 
 def follow(found: Any, step: str) -> Any:
+    """What is one step on from an object; ``MISSING`` if nothing is."""
     letter, name = step[0], step[1:]
     if letter == ".":
         return _attribute(found, name)
@@ -192,12 +109,15 @@ def _attribute(found: Any, name: str) -> Any:
 def readable(address: str) -> str:
     """The address as people write it, the middle left out where it is too long."""
     module, *steps = address.split(SEPARATOR)
-    return shortened(
-        module
-        + "".join(STEPS[step[0]][0].format(step[1:]) for step in steps if step not in TRANSPARENT)
-    )
+    return shortened(module + "".join(map(written, steps)))
+
+
+def written(step: str) -> str:
+    """One step as people write it."""
+    return "" if step in TRANSPARENT else STEPS[step[0]].written.format(step[1:])
 
 
 def shortened(path: str) -> str:
+    """The path itself where it fits, else its beginning and its end."""
     half = MAX_PATH_LENGTH // 2
     return path if len(path) <= MAX_PATH_LENGTH else f"{path[: half - 1]}…{path[-half:]}"

@@ -3,9 +3,9 @@ when it is full.
 
 ``deque(maxlen=…)`` and ``lru_cache(maxsize=…)`` tell it by themselves. Of a cache that somebody
 wrote, the code tells: a function that names the container, asks for a size and takes items out is
-its bound, and the numbers that it compares with may be its limit. Which of them is shows by itself:
-one that the container has grown past is none. So a cache that still fills is not taken for a leak,
-and a leak is taken for a cache no longer than until it has grown past that number.
+its bound, and the numbers that it compares with may be its capacity. Which of them is shows by
+itself: one that the container has grown past is none. So a cache that still fills is not taken for
+a leak, and a leak is taken for a cache no longer than until it has grown past that number.
 
 Code objects and namespaces are read, nothing is run, and only numbers are kept.
 """
@@ -21,17 +21,18 @@ from typing import Any
 from celery.app.task import Task
 from celery.local import PromiseProxy
 
-from celery_memory_exporter.agent.heap.addresses import HEAP_TYPE, MISSING, flags, resolve
-from celery_memory_exporter.agent.heap.shapes import (
-    SEPARATOR,
+from celery_memory_exporter.agent.heap.addresses import MISSING, resolve
+from celery_memory_exporter.agent.heap.foreign import (
+    HEAP_TYPE,
     bases_of,
     class_dict,
+    flags,
     is_class,
     items_of,
     mro,
     namespace_of,
-    target_of,
 )
+from celery_memory_exporter.agent.heap.parts import SEPARATOR, target_of
 
 #: Steps of an address that name something in code: attributes, also of thread-locals, default
 #: arguments, closures.
@@ -40,19 +41,19 @@ DELETE_SUBSCR = dis.opmap["DELETE_SUBSCR"]
 REMOVALS = frozenset({"clear", "discard", "heappop", "pop", "popitem", "popleft", "remove"})
 SIZES = re.compile(r"^len$|size|max|limit|capacity|bound", re.IGNORECASE)
 #: ``size`` in small letters is what there is, not what there may be.
-LIMITS = re.compile(r"(?i:max|limit|capacity|bound)|SIZE")
+CAPACITIES = re.compile(r"(?i:max|limit|capacity|bound)|SIZE")
 #: Numbers of something else, whatever they are compared with.
 TIMES = re.compile(r"time|second|minute|hour|_age|retr|attempt|depth", re.IGNORECASE)
-#: Flags, indexes and the like are no limits.
-LEAST_LIMIT = 8
+#: Flags, indexes and the like are no capacities.
+LEAST_CAPACITY = 8
 #: Instructions between a number and its comparison (``number % 100 == 0``), and between a container
 #: and what takes out of it.
 COMPARED, BESIDE = 5, 2
 
 
-def limits_of(address: str) -> tuple[int, ...]:
-    """Numbers that may bound the container at this address, ascending; empty where no code takes
-    items out of it by size."""
+def capacities_of(address: str) -> tuple[int, ...]:
+    """Numbers that may be the capacity of the container at this address, ascending; empty where no
+    code takes items out of it by size."""
     name, owner = _name_and_owner(address)
     numbers: set[int] = set()
     if type(owner) is types.ModuleType:
@@ -156,7 +157,7 @@ def _deletes(code: types.CodeType) -> bool:
 
 def _numbers(function: types.FunctionType, owner: Any) -> set[int]:
     """The numbers that it compares something with, and those of its owner's attributes that are
-    called a limit."""
+    called a capacity."""
     instructions = [
         each
         for each in dis.get_instructions(function.__code__)
@@ -167,7 +168,7 @@ def _numbers(function: types.FunctionType, owner: Any) -> set[int]:
     numbers = {
         value
         for name, value in attributes.items()
-        if LIMITS.search(name) and not TIMES.search(name)
+        if CAPACITIES.search(name) and not TIMES.search(name)
     }
     for at, instruction in enumerate(instructions):
         if instruction.opname == "COMPARE_OP":
@@ -179,7 +180,7 @@ def _numbers(function: types.FunctionType, owner: Any) -> set[int]:
                     type(value) is str and before.opname != "LOAD_CONST" and not TIMES.search(value)
                 ):
                     numbers.add(variables.get(value, 0))
-    return {number for number in numbers if number >= LEAST_LIMIT}
+    return {number for number in numbers if number >= LEAST_CAPACITY}
 
 
 def _spaces_of(owner: Any) -> list[Any]:

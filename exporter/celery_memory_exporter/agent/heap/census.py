@@ -35,8 +35,8 @@ SECONDS_PER_OBJECT = 60e-9
 BUDGET = 0.002
 
 #: Per object type: count, growth since the process started, growth since it was warm.
-TypeRow: TypeAlias = "tuple[int, int, int]"
-GONE: TypeRow = (0, 0, 0)
+TypeCount: TypeAlias = "tuple[int, int, int]"
+GONE: TypeCount = (0, 0, 0)
 
 _qualname = type.__dict__["__qualname__"].__get__
 _module = type.__dict__["__module__"].__get__
@@ -104,7 +104,7 @@ class Census:
         self._idle_due = now + spent / BUDGET
         self._busy_due = max(self._idle_due, now + self._least_seconds)
 
-    def rows(self) -> dict[str, TypeRow]:
+    def types(self) -> dict[str, TypeCount]:
         """Per type: count, growth since the process started, and growth since its warm-up ended
         (what types are ranked by)."""
         started = self._started or {}
@@ -142,14 +142,14 @@ class Census:
         return counts
 
 
-def changed(rows: dict[str, TypeRow], sent: dict[str, TypeRow]) -> dict[str, TypeRow]:
-    """What has to be sent so that a receiver that has ``sent`` gets to know ``rows``: new values,
+def changed(types: dict[str, TypeCount], sent: dict[str, TypeCount]) -> dict[str, TypeCount]:
+    """What has to be sent so that a receiver that has ``sent`` gets to know ``types``: new values,
     and zeros for types gone."""
-    news = {name: row for name, row in rows.items() if sent.get(name) != row}
-    return news | {name: GONE for name in sent if name not in rows}
+    news = {name: count for name, count in types.items() if sent.get(name) != count}
+    return news | {name: GONE for name in sent if name not in types}
 
 
-def known(held: dict[str, TypeRow], news: dict[str, TypeRow]) -> dict[str, TypeRow]:
+def known(held: dict[str, TypeCount], news: dict[str, TypeCount]) -> dict[str, TypeCount]:
     """What a receiver of ``news`` holds: without the types that are gone, so that endless new ones
     do not add up."""
-    return {name: row for name, row in (held | news).items() if row != GONE}
+    return {name: count for name, count in (held | news).items() if count != GONE}

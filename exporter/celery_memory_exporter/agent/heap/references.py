@@ -2,7 +2,8 @@
 
 objgraph searches backwards, breadth first. Each object that it looks behind costs one pass over the
 whole heap (20 to 40 ms at a million objects), and it collects garbage first: the time is looked at
-between passes, so the search ends late by at most one pass, or by that collection.
+between passes, so the search ends late by at most one pass, or by that collection. It is the
+thread's own time: by the clock's, nothing would be found on a crowded machine.
 
 Namespaces of modules and classes are where a search ends: to go on from there would look behind
 every function of the module and every instance of the class. The agent's own references, and
@@ -19,16 +20,16 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from celery_memory_exporter.agent.heap.addresses import STEPS, TRANSPARENT, shape_of, shortened
+from celery_memory_exporter.agent.heap.addresses import shortened, written
 from celery_memory_exporter.agent.heap.census import type_name
-from celery_memory_exporter.agent.heap.shapes import (
+from celery_memory_exporter.agent.heap.foreign import (
     is_class,
     is_own,
     items_of,
-    known_shape,
     module_of,
     namespace_of,
 )
+from celery_memory_exporter.agent.heap.shapes import known_shape, shape_of
 
 #: What is further away from a module than this is not explained by it.
 MAX_STEPS = 20
@@ -52,7 +53,7 @@ def path_to_module(candidates: Sequence[object], seconds: float) -> str | None:
         from objgraph import find_backref_chain
     except ImportError:
         return None
-    deadline = time.perf_counter() + seconds
+    deadline = time.thread_time() + seconds
     roots = _namespaces()
     with contextlib.suppress(_OutOfTime):
         for candidate in candidates:
@@ -72,7 +73,7 @@ def _path(
     """One candidate's path; around the agent, as often as it takes."""
 
     def is_root(target: Any) -> bool:
-        if time.perf_counter() >= deadline:
+        if time.thread_time() >= deadline:
             raise _OutOfTime
         return target is not start and (
             id(target) in roots or (is_class(target) and not is_own(module_of(target)))
@@ -139,7 +140,7 @@ def _step(above: Any, holder: Any, held: Any, roots: dict[int, str]) -> str:
         return ""
     if type(above) is types.FunctionType and _is_part(above, holder):
         return (
-            _attribute_step("<" + _variable(above, held))
+            written("<" + _variable(above, held))
             if type(held) is types.CellType
             else _named(above, held)
         )
@@ -165,7 +166,7 @@ def _named(holder: Any, held: Any) -> str:
     for parts in shape_of(type(holder)).parts:
         for step, value in parts(holder):
             if value is held:
-                return _attribute_step(step)
+                return written(step)
     return f" -> {type_name(type(held))}"
 
 
@@ -174,10 +175,6 @@ def _is_part(function: types.FunctionType, held: Any) -> bool:
         held is part
         for part in (function.__closure__, function.__defaults__, function.__kwdefaults__)
     )
-
-
-def _attribute_step(step: str) -> str:
-    return "" if step in TRANSPARENT else STEPS[step[0]][0].format(step[1:])
 
 
 def _variable(function: types.FunctionType, cell: types.CellType) -> str:

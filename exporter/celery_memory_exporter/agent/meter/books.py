@@ -1,103 +1,138 @@
-"""One process's books: what its runs add up to, by task type and queue.
+"""What the runs of one process add up to, by task type and queue.
 
-Amounts are booked without the harness's own share (the objects that hold the opening readings, the
-answer itself), which the meter measures with a task that does nothing.
+Amounts are added without the meter's own share (the objects that hold the opening readings, the
+answer itself), which ``calibration`` measures with a task that does nothing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from dataclasses import dataclass
+from operator import add
 from typing import Any, NamedTuple
 
 from celery_memory_exporter.agent.audit.audit import Finding
+from celery_memory_exporter.agent.audit.dossier import Dossier
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.meter.answers import SUCCEEDED
 from celery_memory_exporter.agent.meter.run import Run
 from celery_memory_exporter.agent.stats import growth, tally
-from celery_memory_exporter.agent.stats.growth import Growth
-from celery_memory_exporter.agent.stats.tally import Row, TaskKey
+from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.common.names import short_name
 
 TRACEBACK_BLOCKS = 3
 
 
 class Bias(NamedTuple):
-    """The harness's own blocks and native bytes, in a run of nothing."""
+    """The meter's own blocks and native bytes, in a run of nothing."""
 
     blocks: float = 0.0
     native: float = 0.0
 
 
-class Books:
+@dataclass(frozen=True, slots=True)
+class Biases:
+    """The meter's own share by how a run is measured: only read, audited, audited and failed."""
+
+    sample: Bias = Bias()
+    audit: Bias = Bias()
+    failed: Bias = Bias()
+    #: Fewer blocks are no leak of a run that failed.
+    least_failed: float = -math.inf
+
+
+NO_BIASES = Biases()
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the agent itself used and could not do in a process."""
+
+    seconds: float = 0.0
+    errors: int = 0
+    tasks_folded: int = 0
+
+    def __add__(self, other: Costs) -> Costs:
+        return Costs(*map(add, dataclasses.astuple(self), dataclasses.astuple(other)))
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Everything that is to be sent of a process's runs. Totals and growth are the meter's own:
+    they go on rising, and types may be added while one goes through them."""
+
+    totals: dict[TaskKey, TaskTotals]
+    growth: dict[TaskKey, TaskProfile]
+    dossiers: dict[TaskKey, Dossier]
+    #: Those that grow, and how many searches for such have come to their end.
+    containers: list[GrowingContainer]
+    searches: int
+    costs: Costs
+
+
+class Totals:
     """Rows of figures by task type and queue; types beyond ``max_tasks`` are one."""
 
-    def __init__(self, max_tasks: int) -> None:
-        self.rows: dict[TaskKey, Row] = {}
-        self.growth: dict[TaskKey, Growth] = {}
+    def __init__(self, max_tasks: int, biases: Biases) -> None:
+        self.rows: dict[TaskKey, TaskTotals] = {}
+        self.growth: dict[TaskKey, TaskProfile] = {}
         self.tasks_folded = 0
-        self.sample_bias = self.audit_bias = self.failed_bias = Bias()
-        #: Fewer blocks are no leak of a run that failed.
-        self.least_failed = -math.inf
         self._max_tasks = max_tasks
+        self._biases = biases
 
-    def clear(self) -> None:
-        self.rows.clear()
-        self.growth.clear()
-
-    def row_of(self, name: str, request: Any) -> tuple[TaskKey, Row, Growth]:
+    def row_of(self, name: str, request: Any) -> tuple[TaskKey, TaskTotals, TaskProfile]:
         delivery = (request or {}).get("delivery_info") or {}
-        key = (name, short_name(delivery.get("routing_key") or ""))
+        key = (name, short_name(str(delivery.get("routing_key") or "")))
         if key not in self.rows:
             if len(self.rows) >= self._max_tasks and key != tally.OTHER:
                 self.tasks_folded += 1
                 key = tally.OTHER
-            self.growth.setdefault(key, Growth())
-            self.rows.setdefault(key, tally.new_row())
+            self.growth.setdefault(key, TaskProfile())
+            self.rows.setdefault(key, TaskTotals())
         return key, self.rows[key], self.growth[key]
-
-    def add(self, run: Run, seconds: float) -> None:
-        run.row[run.outcome] += 1
-        run.row[tally.SECONDS + run.outcome] += seconds
 
     def add_memory(self, run: Run, rss: int | None, peak: int) -> None:
         """Resident memory of a run that had the process to itself, and the highest that it was
         meanwhile."""
         if run.rss is None or rss is None:
             return
-        tally.observe_delta(run.row, rss - run.rss)
+        run.row.add_delta(rss - run.rss)
         if run.peak_reset:
-            tally.observe_peak(run.row, max(0, peak - run.rss))
+            run.row.add_peak(max(0, peak - run.rss))
 
     def add_sample(
         self, run: Run, blocks: int, native: int | None, *, freed: bool, only_large: bool
     ) -> None:
         """Live memory after a run that was not audited. ``freed``: a collection freed something
         meanwhile, maybe another run's."""
-        more = blocks - run.blocks - self.sample_bias.blocks
+        bias = self._biases.sample
+        more = blocks - run.blocks - bias.blocks
         more_native = (
-            0.0
-            if native is None or run.native is None
-            else native - run.native - self.sample_bias.native
+            0.0 if native is None or run.native is None else native - run.native - bias.native
         )
         if not freed or more > 0:
-            run.growth.add_sample(run.start, more, more_native, only_large=only_large)
+            run.growth.add_sample(run.age, more, more_native, only_large=only_large)
 
     def add_finding(self, run: Run, finding: Finding) -> None:
-        run.row[tally.AUDITED] += 1
+        """What an audited run left behind."""
+        run.row.add_audit()
         if run.growth.runs > growth.WARM_RUNS_AT_LEAST:
             run.growth.add_survivors(finding.types)
-        bias = self.audit_bias if run.outcome == SUCCEEDED else self.failed_bias
+        bias = self._biases.audit if run.outcome == SUCCEEDED else self._biases.failed
         blocks, native = finding.blocks - bias.blocks, finding.native - bias.native
         if run.deep:  # what tracing itself holds is in the figures, so only much of them tells
-            run.growth.add_sample(run.start, blocks, 0.0, only_large=True)
+            run.growth.add_sample(run.age, blocks, 0.0, only_large=True)
             return
         if run.outcome != SUCCEEDED:
             # Formatting a traceback leaves some texts in caches of the interpreter and the
             # libraries.
-            blocks, native = (blocks, native) if blocks > self.least_failed else (0.0, 0.0)
+            blocks, native = (blocks, native) if blocks > self._biases.least_failed else (0.0, 0.0)
             run.growth.add_failed(blocks, native)
         run.growth.cpu_seconds += run.cpu
-        run.growth.add_audit(run.start, blocks, native)
+        run.growth.add_audit(run.age, blocks, native)
         run.growth.add_kernel(
-            run.start, finding.fds, finding.threads, finding.children, finding.shared
+            run.age, finding.fds, finding.threads, finding.children, finding.shared
         )
-        run.growth.add_garbage(run.start, finding.garbage_blocks, finding.garbage_native)
+        run.growth.add_garbage(run.age, finding.garbage_blocks, finding.garbage_native)

@@ -22,13 +22,9 @@ What the figures rest on:
 
 from __future__ import annotations
 
-import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -37,29 +33,24 @@ from celery_memory_exporter.agent.audit.deep import DeepAuditor
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.meter import answers
 from celery_memory_exporter.agent.meter.answers import ABORTED, SUCCEEDED
-from celery_memory_exporter.agent.meter.books import TRACEBACK_BLOCKS, Bias, Books
+from celery_memory_exporter.agent.meter.books import (
+    NO_BIASES,
+    Biases,
+    Costs,
+    Measurements,
+    Totals,
+)
+from celery_memory_exporter.agent.meter.conditions import Conditions, Containers, OnClose, OnOpen
+from celery_memory_exporter.agent.meter.occupancy import Occupancy
 from celery_memory_exporter.agent.meter.run import Run
-from celery_memory_exporter.agent.meter.tracer import MEASURED_CODE, measured
-from celery_memory_exporter.agent.stats import growth
 from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.profile import WARM_AGE
 from celery_memory_exporter.agent.stats.readings import Readings
-from celery_memory_exporter.agent.stats.tally import TaskKey
-from celery_memory_exporter.common.names import short_name
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: Of a process's busy time, for reading live memory at both ends of runs that are not audited, and
 #: seconds once: a reading walks all pools of the heap (50 µs at a million objects) and takes their
 #: place in the processor's caches.
 SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS = 0.003, 0.03
-CALIBRATION_RUNS = 15
-
-
-class Containers(Protocol):
-    """Sizes of containers, read at both ends of a run; see ``shares``."""
-
-    def sizes(self) -> dict[str, int]: ...
-
-    def add_items(self, name: str, before: dict[str, int]) -> None: ...
 
 
 class Meter:
@@ -70,48 +61,45 @@ class Meter:
         self,
         guard: Guard,
         readings: Readings,
+        conditions: Conditions,
         *,
-        max_tasks: int,
-        audits: bool = True,
-        pickles_failures: bool = False,
-        peak_limit_bytes: int | None = None,
-        on_open: Callable[[str, int | None], None] | None = None,
-        on_close: Callable[[TaskKey], None] | None = None,
+        biases: Biases = NO_BIASES,
+        on_open: OnOpen | None = None,
+        on_close: OnClose | None = None,
     ) -> None:
-        """``audits``: whether runs have the process to themselves; ``pickles_failures``: whether
-        the pool pickles them anyway."""
+        """``biases``: what a run of nothing reads as; ``calibrated_meter`` measures them."""
         self.guard = guard
-        self.books = Books(max_tasks)
-        self._stash = answers.Stash()
-        self.auditor = Auditor(readings, enabled=audits)
+        self.occupancy = Occupancy()
+        self.totals = Totals(conditions.max_tasks, biases)
+        self.auditor = Auditor(readings, enabled=conditions.audits)
         self.deep = DeepAuditor(readings)
-        self.overhead_seconds = 0.0
+        self.sampling = Budget(SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS)
         self.busy_seconds = 0.0
         self.runs = 0
         #: The process's high-water mark at the end of a run that had it to itself.
         self.last_peak = 0
-        self._pickles_failures = pickles_failures
+        #: Where runs overlap: hears of those that had the process to themselves.
+        self.containers: Containers | None = None
+        self._stash = answers.Stash()
         self._readings = readings
-        self._peak_limit_bytes = peak_limit_bytes
+        self._pickles_failures = conditions.pickles_failures
+        self._peak_limit_bytes = conditions.peak_limit_bytes
         self._on_open = on_open
         self._on_close = on_close
-        #: Where runs overlap: told of the runs that do not.
-        self.containers: Containers | None = None
-        self._lock = threading.Lock()
-        self._running = self._working = 0
-        self._epoch = self._work = 0
-        self.sampling = Budget(SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS)
-        self._calibrate()
+        self._overhead_seconds = 0.0
 
-    # --- wrapping --------------------------------------------------------------------------------
-
-    def wrap_tasks(self, tasks: dict[str, Any]) -> None:
-        """Wraps the tracer of each task that is not wrapped yet; Celery builds new ones at each
-        (re)start."""
-        for name, task in list(tasks.items()):
-            trace = task.__dict__.get("__trace__") or getattr(task, "__trace__", None)
-            if trace is not None and getattr(trace, "__code__", None) is not MEASURED_CODE:
-                task.__trace__ = measured(self, short_name(name), trace)
+    def measurements(self) -> Measurements:
+        """Everything that is to be sent of this process's runs. Reads the sizes of up to twenty
+        containers, so it is not for each run."""
+        probe = self.deep.probe
+        return Measurements(
+            totals=self.totals.rows,
+            growth=self.totals.growth,
+            dossiers=self.deep.dossiers,
+            containers=probe.containers(),
+            searches=probe.walks,
+            costs=Costs(self._overhead_seconds, self.guard.errors, self.totals.tasks_folded),
+        )
 
     # --- one run ---------------------------------------------------------------------------------
 
@@ -127,14 +115,10 @@ class Meter:
             self.guard.note("Meter.open")
 
     def _open(self, run: Run, name: str, request: Any) -> None:
-        run.key, run.row, run.growth = self.books.row_of(name, request)
-        with self._lock:
-            run.active = True
-            self._epoch += 1
-            self._running += 1
-            run.epoch, run.work = self._epoch, self._work
-            run.alone = self._running == 1
-            run.start = run.growth.begin()
+        run.key, run.row, run.growth = self.totals.row_of(name, request)
+        with self.occupancy.lock:
+            self.occupancy.enter(run)
+            run.age = run.growth.begin()
         self._choose(run)
         run.rss = self._readings.rss()
         run.peak_reset = run.alone and self._reset_peak(run.rss or 0)
@@ -142,9 +126,9 @@ class Meter:
             self._on_open(name, run.rss)
         if run.deep:
             self.deep.begin(run.key)
-        past_start = run.alone and run.start >= growth.WARM
+        past_start = run.alone and run.age >= WARM_AGE
         run.sizes = self.containers.sizes() if self.containers is not None and past_start else None
-        self.overhead_seconds += time.perf_counter() - run.begun
+        self._overhead_seconds += time.perf_counter() - run.begun
         if run.audited:
             run.cpu = time.process_time()
             self.auditor.begin()
@@ -204,39 +188,41 @@ class Meter:
     def _close(self, run: Run, answer: Any) -> None:
         begun = time.perf_counter()
         try:
-            self._book(run, answer, begun)
+            self._add(run, answer, begun)
             if self.containers is not None and run.alone and run.sizes is not None:
                 self.containers.add_items(run.key[0], run.sizes)
-            if run.alone and self.deep.suspects:
-                self.deep.mark(run.key, run.growth, run.start)
-                self.deep.rest(self._busy())
+            if run.alone and self.deep.has_suspects:
+                self.deep.mark(run.key, run.growth, run.age)
+                self.deep.search(self._busy())
         finally:
             if self._on_close is not None:
-                self._on_close(run.key)
-            self.overhead_seconds += time.perf_counter() - begun
+                self._on_close(run.key, run.row)
+            self._overhead_seconds += time.perf_counter() - begun
 
-    def _book(self, run: Run, answer: Any, begun: float) -> None:
+    def _add(self, run: Run, answer: Any, begun: float) -> None:
         finding, blocks, native = None, 0, None
         if run.audited:
             finding = self.auditor.finish(answer)
             run.cpu = time.process_time() - run.cpu
         elif run.sampled:
+            reading = time.thread_time()
             blocks, native = sys.getallocatedblocks(), self._readings.native_live()
-            self.sampling.spend(2 * (time.perf_counter() - begun))  # the opening ones take as long
+            self.sampling.spend(2 * (time.thread_time() - reading))  # the opening ones take as long
         rss = self._readings.rss()
-        self._leave(run)
-        with self._lock:
-            run.alone = run.alone and self._epoch == run.epoch
-            undisturbed = run.alone and run.work == self._work
-            self.books.add(run, begun - run.begun)
+        self.occupancy.leave(run)
+        # No other run begins as long as this one is added up: it might start a new high-water mark.
+        with self.occupancy.lock:
+            run.alone = self.occupancy.was_alone(run)
+            undisturbed = run.alone and self.occupancy.was_undisturbed(run)
+            run.row.add_run(run.outcome, begun - run.begun)
             if run.alone:
                 self.last_peak = self._readings.peak()
-                self.books.add_memory(run, rss, self.last_peak)
+                self.totals.add_memory(run, rss, self.last_peak)
             if finding is not None and undisturbed:
-                self.books.add_finding(run, finding)
+                self.totals.add_finding(run, finding)
             elif run.sampled and undisturbed and run.outcome == SUCCEEDED:
                 freed = self._readings.collected() != run.collected
-                self.books.add_sample(
+                self.totals.add_sample(
                     run, blocks, native, freed=freed, only_large=self.auditor.enabled
                 )
             self.runs += 1
@@ -254,12 +240,6 @@ class Meter:
                 run.audited = False
                 self.auditor.abandon()
 
-    def _leave(self, run: Run) -> None:
-        with self._lock:
-            if run.active:
-                run.active = False
-                self._running -= 1
-
     def leave(self, run: Run) -> None:
         """Whatever happened: the heap is as it was, and the run is no longer among those active."""
         try:
@@ -269,12 +249,7 @@ class Meter:
         except Exception:
             self.guard.note("Meter.leave")
         finally:
-            self._leave(run)
-
-    def disturb(self) -> None:
-        """The runs that are active now are left out of the retained figures."""
-        with self._lock:
-            self._work += 1
+            self.occupancy.leave(run)
 
     def after_fork(self) -> None:
         """In a process that a task forked: its heap is collected again, and nothing is traced."""
@@ -283,31 +258,14 @@ class Meter:
         finally:
             self.auditor.abandon()
 
-    @contextmanager
-    def housekeeping(self) -> Iterator[None]:
-        """While the agent itself allocates: runs that overlap it are left out of the retained
-        figures."""
-        with self._lock:
-            self._work += 1
-            self._working += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._working -= 1
-
-    @property
-    def idle(self) -> bool:
-        return self._running == 0
-
     # --- parts -----------------------------------------------------------------------------------
 
     def _choose(self, run: Run) -> None:
         """How the run's live memory is measured: by an audit, by readings alone, or not at all."""
         run.sampled = False
-        if not run.alone or self._working:
+        if not run.alone or self.occupancy.working:
             return
-        run.audited = self.auditor.due(run.growth, len(self.books.growth), self._busy)
+        run.audited = self.auditor.due(run.growth, len(self.totals.growth), self._busy)
         if run.audited:
             run.deep = self.deep.wants(run.key, run.growth, self._busy())
         else:
@@ -331,34 +289,3 @@ class Meter:
         if self._peak_limit_bytes is not None and mark > self._peak_limit_bytes:
             return False
         return self._readings.reset_peak()
-
-    def _calibrate(self) -> None:
-        """Measures what a run of nothing reads as, with the very code that measures real runs."""
-        hooks = self._on_open, self._on_close
-        enabled = self.auditor.enabled
-        self._on_open = self._on_close = None
-        self.auditor.enabled = False
-        books = self.books
-        books.sample_bias = self._calibrated(answers.succeeded_answer)
-        self.auditor.enabled = enabled
-        books.audit_bias = self._calibrated(answers.succeeded_answer)
-        if self._pickles_failures:
-            books.failed_bias = self._calibrated(answers.failed_answer)
-        books.least_failed = TRACEBACK_BLOCKS
-        self.runs, self.overhead_seconds, self.busy_seconds = 0, 0.0, 0.0
-        self.auditor.audits, self.auditor.budget.spent, self.sampling.spent = 0, 0.0, 0.0
-        self._on_open, self._on_close = hooks
-
-    def _calibrated(self, answer: Callable[[], Any]) -> Bias:
-        trace = measured(self, "", lambda *_: answer())
-        samples = []
-        for _ in range(CALIBRATION_RUNS):
-            trace("", (), {}, None)
-            grown = self.books.growth["", ""]
-            if grown.row[growth.AUDITED]:
-                samples.append((grown.row[growth.BLOCKS], grown.row[growth.NATIVE]))
-            elif grown.row[growth.SAMPLED]:
-                samples.append((grown.row[growth.SAMPLED_BYTES] / MEAN_BLOCK_BYTES, 0.0))
-            grown.runs, grown.next_audit, grown.row = 0, 0, growth.new_row()
-        self.books.clear()
-        return Bias(*map(statistics.median, zip(*samples, strict=True))) if samples else Bias()

@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
-from celery_memory_exporter.agent.stats.growth import Growth
-from celery_memory_exporter.agent.stats.tally import Row, TaskKey
+from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 
 
+@dataclass(slots=True, init=False, eq=False)
 class Run:
-    """The opening readings of one run."""
-
-    __slots__ = (
-        *(
-            "active",
-            "alone",
-            "audited",
-            "begun",
-            "blocks",
-            "collected",
-            "cpu",
-            "deep",
-            "epoch",
-            "growth",
-            "key",
-            "native",
-        ),
-        *(
-            "opened",
-            "outcome",
-            "peak_reset",
-            "row",
-            "rss",
-            "sampled",
-            "sizes",
-            "start",
-            "stashed",
-            "work",
-        ),
-    )
-
-    def __init__(self) -> None:
-        self.opened = self.active = self.audited = self.deep = self.stashed = False
-        self.begun = time.perf_counter()
+    """The opening readings of one run; most of them are taken after it is made."""
 
     #: Whether it is measured: not where the agent failed.
     opened: bool
     key: TaskKey
-    row: Row
-    growth: Growth
-    #: Where the figures of this run's age start in the growth's row.
-    start: int
+    row: TaskTotals
+    growth: TaskProfile
+    #: Place among ``AGES``.
+    age: int
     begun: float
     #: The process's CPU seconds before an audited run; those of the run when it is over.
     cpu: float
@@ -64,14 +33,19 @@ class Run:
     deep: bool
     #: Whether live memory is read without an audit.
     sampled: bool
-    #: What ``collected`` said.
+    #: ``Readings.collected()`` before the run: if it has changed after it, a collection freed
+    #: something meanwhile.
     collected: int
     #: Whether the answer's contents wait in the stash.
     stashed: bool
-    #: Of containers, where runs overlap.
+    #: Items of containers before the run, where runs overlap.
     sizes: dict[str, int] | None
     peak_reset: bool
     rss: int | None
     native: int | None
     blocks: int
     outcome: int
+
+    def __init__(self) -> None:
+        self.opened = self.active = self.audited = self.deep = self.stashed = False
+        self.begun = time.perf_counter()

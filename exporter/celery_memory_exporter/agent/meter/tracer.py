@@ -1,20 +1,49 @@
 """The task's tracer with the meter's readings around it: ``task.__trace__`` is the one call around
-a run in every pool."""
+a run in every pool.
+
+A tracer that is measured already bears a mark, so that however often the worker's tasks are gone
+through, each of their runs is measured once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from celery_memory_exporter.agent.meter.run import Run
-
-if TYPE_CHECKING:
-    from celery_memory_exporter.agent.meter.meter import Meter
+from celery_memory_exporter.common.names import short_name
 
 Trace = Callable[..., Any]
 
+#: Attribute of a tracer with readings around it. Whoever wraps it by ``functools.wraps`` hands the
+#: mark on, and rightly so: the readings are taken inside.
+MARK = "celery_memory_measured"
 
-def measured(meter: Meter, name: str, trace: Trace) -> Trace:
+
+class RunMeter(Protocol):
+    """What is done around a run, in this order; see ``Meter``."""
+
+    def open(self, run: Run, name: str, request: Any) -> None: ...
+
+    def settle(self, run: Run, answer: Any) -> Any: ...
+
+    def close(self, run: Run, answer: Any, *, aborted: bool = False) -> None: ...
+
+    def leave(self, run: Run) -> None: ...
+
+    def restore(self, run: Run, answer: Any) -> Any: ...
+
+
+def wrap_tasks(meter: RunMeter, tasks: dict[str, Any]) -> None:
+    """Wraps the tracer of each task that is not wrapped yet; Celery builds new ones at each
+    (re)start."""
+    for name, task in list(tasks.items()):
+        trace = task.__dict__.get("__trace__") or getattr(task, "__trace__", None)
+        if trace is not None and not getattr(trace, MARK, False):
+            task.__trace__ = measured(meter, short_name(name), trace)
+
+
+def measured(meter: RunMeter, name: str, trace: Trace) -> Trace:
     """The task's tracer with readings around it: same arguments, same answer (without the value of
     a successful run)."""
 
@@ -34,7 +63,5 @@ def measured(meter: Meter, name: str, trace: Trace) -> Trace:
             meter.leave(run)
         return meter.restore(run, answer)
 
+    setattr(measured_trace, MARK, True)
     return measured_trace
-
-
-MEASURED_CODE = measured(None, "", len).__code__  # type: ignore[arg-type]  # only the code object is wanted

@@ -3,8 +3,9 @@ memory for what they do now.
 
 Both are made before the first fork and inherited. Neither ever blocks a child:
 
-* the pipe is non-blocking; a record is at most ``PIPE_BUF`` long, so that the kernel writes it
-  whole or not at all. Records are cumulative: one that found the pipe full is sent again later;
+* the pipe is non-blocking; a record (``records``) is at most ``PIPE_BUF`` long, so that the kernel
+  writes it whole or not at all. Records are cumulative: one that found the pipe full is sent again
+  later;
 * a slot is written with plain stores and read only after its child died, so it survives ``SIGKILL``
   without locks.
 
@@ -16,16 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import marshal
 import mmap
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-#: Linux guarantees 4096; POSIX only 512.
-PIPE_BUF = 4096
+from celery_memory_exporter.agent.worker.records import PIPE_BUF, Record, pack, unpack
+
 #: 2,000 records: what a fast worker writes between two looks of its main process.
 PIPE_BYTES = 1024 * 1024
 #: Pool slots told apart; a pool beyond it works, its children's last task stays unknown.
@@ -37,9 +36,6 @@ STATES_PER_SLOT = 4
 _length = struct.Struct("<H")
 #: pid, start of the run (Unix time, 0 when idle), RSS at its start, highest RSS, task name.
 _slot = struct.Struct("<qdqq128s")
-
-#: One record: its kind, the pid of its sender, and what it says.
-Record = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +69,12 @@ class Channel:
     # --- in a child ------------------------------------------------------------------------------
 
     def send(self, record: Record) -> bool:
-        """Whether the record was taken; ``False`` when the pipe is full, gone, or the record too
-        long."""
-        body = marshal.dumps(record)
+        """Whether the record was taken; ``False`` when the pipe is full or gone. Raises
+        ``ValueError`` for a record that is too long to be written at once."""
+        body = pack(record)
         if len(body) > PIPE_BUF - _length.size:
-            raise ValueError(f"a {record[0]!r} record of {len(body)} bytes does not fit the pipe")
+            kind = type(record).__name__
+            raise ValueError(f"a {kind} record of {len(body)} bytes does not fit the pipe")
         try:
             stat = os.fstat(self._writer)
             if (stat.st_dev, stat.st_ino) != self._identity:
@@ -121,7 +118,7 @@ class Channel:
                 end = start + _length.size + _length.unpack_from(data, start)[0]
                 if end > len(data):
                     break
-                yield marshal.loads(data[start + _length.size : end])
+                yield unpack(data[start + _length.size : end])
                 start = end
             self._tail = data[start:]
 

@@ -1,35 +1,37 @@
-"""What a process tells of one task type, how it goes through the pipe, and how several processes'
-words become one.
+"""What speaks for or against one task type: how one process sends it through the pipe, and what
+several processes know together.
 
-Everything in here adds up, so a child that is gone leaves its part behind. Words of gone processes
-fade: what twenty generations ago was so need not be so today.
+Everything in here adds up, so a child that is gone leaves its part behind. Evidence of gone
+processes fades: what was so twenty generations ago need not be so today.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from typing import Any
 
-from celery_memory_exporter.agent.audit.deep import Dossier
+from celery_memory_exporter.agent.audit.dossier import Dossier
 from celery_memory_exporter.agent.audit.suspicion import steady_sums
-from celery_memory_exporter.agent.heap.containers import ContainerRow
-from celery_memory_exporter.agent.stats import growth, tally
-from celery_memory_exporter.agent.stats.growth import Growth
-from celery_memory_exporter.agent.stats.tally import Row, TaskKey
-from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
-from celery_memory_exporter.common.report import (
-    MEAN_BLOCK_BYTES,
-    Estimate,
-    Evidence,
-    Fill,
-    Holder,
-    Site,
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
+from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.profile import ProfileRow
+from celery_memory_exporter.agent.stats.row import sum_of
+from celery_memory_exporter.agent.stats.tally import TaskKey
+from celery_memory_exporter.agent.worker.records import (
+    EvidenceRecord,
+    FillsRecord,
+    HoldersRecord,
+    Holding,
+    ProfileRecord,
+    SitesRecord,
+    SurvivorsRecord,
 )
+from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder, Site
+from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
 
-#: Weight of what a gone process told, each time that another one goes.
+#: Weight that is left of a gone process's evidence, each time that another one goes.
 FADE = 0.98
 #: Names in one record of the pipe, and bytes of each: they have to fit.
 NAMES = 10
@@ -38,18 +40,18 @@ NAME_BYTES = 120
 #: tells more than a younger one.
 UNBOUNDED = 2**62
 MAX_PATHS = 3
-#: Containers of which it is told how they filled up: with 22 ages each, they fit a record of the
-#: pipe.
+#: Containers whose filling up is sent: with 22 ages each, they fit a record of the pipe.
 FILLS = 4
-#: A process counts as a witness from so many measured runs on.
-WITNESS_RUNS = 5
+#: A process counts as one that measured from so many measured runs on.
+MEASURED_RUNS = 5
 
 
 @dataclass(slots=True)
-class Words:
-    """What is told of one task type: by one process, or by several together."""
+class TaskEvidence:
+    """What one process knows of one task type, or several together; all of it adds up."""
 
-    row: Row = field(default_factory=growth.new_row)
+    row: ProfileRow = field(default_factory=ProfileRow)
+    #: Objects that outlived audited runs, by type.
     survivors: dict[str, float] = field(default_factory=dict)
     deep_audits: float = 0.0
     #: Those with tracemalloc, and those with a watch over lines.
@@ -57,15 +59,37 @@ class Words:
     watched_audits: float = 0.0
     #: (figure, site) -> amount.
     sites: dict[tuple[str, str], float] = field(default_factory=dict)
-    #: path -> kind, items, growth, limit.
-    holders: dict[str, tuple[str, float, float, int | None]] = field(default_factory=dict)
+    holders: dict[str, Holding] = field(default_factory=dict)
     #: path -> per age past start-up: items gained, and runs meanwhile.
     fills: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     paths: dict[str, float] = field(default_factory=dict)
-    witnesses: float = 0.0
-    growing: float = 0.0
-    #: Whether these are several processes' words, whose witnesses have been counted.
+    #: Processes that measured enough runs, and those of them in which something was left behind.
+    processes_measured: float = 0.0
+    processes_growing: float = 0.0
+    #: Whether this is a sum, whose processes have been counted.
     summed: bool = False
+
+    def apply(self, record: EvidenceRecord) -> None:
+        """Takes one of ``evidence_records``; it replaces the process's earlier one of its kind."""
+        match record:
+            case ProfileRecord():
+                self.row = ProfileRow.from_bytes(record.row)
+            case SurvivorsRecord():
+                self.survivors = record.counts
+            case SitesRecord():
+                self.deep_audits = record.deep_audits
+                self.traced_audits = record.traced_audits
+                self.watched_audits = record.watched_audits
+                self.sites = record.sites
+                self.paths = dict.fromkeys(record.paths, 1.0)
+            case HoldersRecord():
+                self.holders = record.holders
+            case FillsRecord():
+                self.fills = record.fills
+
+    def fastest(self) -> dict[str, Holding]:
+        """The containers that grew most."""
+        return dict(sorted(self.holders.items(), key=lambda item: -item[1].growth)[:NAMES])
 
 
 def cut(name: str) -> str:
@@ -83,179 +107,167 @@ def cut_all(amounts: dict[Any, float], shorten: Callable[[Any], Any]) -> dict[An
 
 
 def top(amounts: dict[Any, float]) -> dict[Any, float]:
+    """The largest amounts."""
     return dict(sorted(amounts.items(), key=lambda item: -item[1])[:NAMES])
 
 
 # --- from a process to its records --------------------------------------------------------------
 
 
-def records(
-    pid: int, key: TaskKey, grown: Growth, dossier: Dossier | None, rows: dict[str, ContainerRow]
-) -> Iterator[tuple[Any, ...]]:
-    """One process's words, in portions that each fit the pipe."""
-    yield ("growth", pid, *key, grown.row.tobytes())
-    yield ("survivors", pid, *key, cut_all(top(dict(grown.survivors)), cut))
+def evidence_records(
+    pid: int,
+    key: TaskKey,
+    grown: TaskProfile,
+    dossier: Dossier | None,
+    rows: dict[str, GrowingContainer],
+) -> Iterator[EvidenceRecord]:
+    """What one process knows of one task type, in portions that each fit the pipe. ``rows`` are the
+    process's growing containers by path."""
+    yield ProfileRecord(pid, key, grown.row.to_bytes())
+    yield SurvivorsRecord(pid, key, cut_all(top(dict(grown.survivors)), cut))
     if dossier is None or not dossier.audits:
         return
-    sites = cut_all(top(dict(dossier.sites)), lambda site: (site[0], cut(site[1])))
-    audits = (dossier.audits, dossier.traced, dossier.watched)
-    yield (
-        "sites",
+    yield SitesRecord(
         pid,
-        *key,
-        audits,
-        sites,
-        [cut(path) for path in list(dossier.paths)[:MAX_PATHS]],
+        key,
+        dossier.audits,
+        dossier.traced,
+        dossier.watched,
+        sites=cut_all(top(dict(dossier.sites)), lambda site: (site[0], cut(site[1]))),
+        paths=[cut(path) for path in list(dossier.paths)[:MAX_PATHS]],
     )
-    held: dict[str, tuple[str, float, float, int | None]] = {}
-    for path, growing in top({path: items for path, (_, items) in dossier.holders.items()}).items():
+    fastest = list(top({path: items for path, (_, items) in dossier.holders.items()}))
+    yield HoldersRecord(pid, key, _holders(dossier, rows, fastest))
+    followed = [path for path in fastest if path in rows][:FILLS]
+    yield FillsRecord(
+        pid,
+        key,
+        {cut(path): dossier.fill(path, rows[path].items, grown.row) for path in followed},
+    )
+
+
+def _holders(
+    dossier: Dossier, rows: dict[str, GrowingContainer], paths: list[str]
+) -> dict[str, Holding]:
+    """By path; containers whose paths are the same when cut are one."""
+    held: dict[str, Holding] = {}
+    for path in paths:
         row, name = rows.get(path), cut(path)
-        _, items, grew, limit = held.get(name, ("", 0, 0.0, None))
+        kind, growing = dossier.holders[path]
+        before = held.get(name, Holding(kind, 0, 0.0, None))
+        limit, items = before.limit, 0
         if row is not None:
-            limit = UNBOUNDED if row.limit is None else row.limit
-        held[name] = (
-            dossier.holders[path][0],
-            items + (row.items if row else 0),
-            grew + growing,
-            limit,
-        )
-    yield ("holders", pid, *key, held)
-    most = [
-        path
-        for path in top({path: items for path, (_, items) in dossier.holders.items()})
-        if path in rows
-    ][:FILLS]
-    yield (
-        "fills",
-        pid,
-        *key,
-        {cut(path): dossier.fill(path, rows[path].items, grown.row) for path in most},
-    )
+            limit, items = UNBOUNDED if row.capacity is None else row.capacity, row.items
+        held[name] = Holding(kind, before.items + items, before.growth + growing, limit)
+    return held
 
-
-def apply(words: Words, kind: str, rest: list[Any]) -> None:
-    """Books one of ``records``; each replaces what the process told before."""
-    if kind == "growth":
-        words.row = array("d", rest[0])
-    elif kind == "survivors":
-        words.survivors = rest[0]
-    elif kind == "sites":
-        (words.deep_audits, words.traced_audits, words.watched_audits), words.sites, paths = rest
-        words.paths = dict.fromkeys(paths, 1.0)
-    elif kind == "holders":
-        words.holders = rest[0]
-    elif kind == "fills":
-        words.fills = rest[0]
-
-
-KINDS = ("growth", "survivors", "sites", "holders", "fills")
 
 # --- several processes ---------------------------------------------------------------------------
 
+#: Fields that add up as they are, and those that add up by name.
+FIGURES = [each.name for each in fields(TaskEvidence) if each.type == "float"]
+AMOUNTS = [each.name for each in fields(TaskEvidence) if str(each.type).endswith(", float]")]
 
-def together(parts: Iterable[Words]) -> Words:
-    """The sum. Each part that is not a sum itself is one witness."""
+
+def together(parts: Iterable[TaskEvidence]) -> TaskEvidence:
+    """The sum. Each part that is not a sum itself is one process."""
     parts = list(parts)
-    total = Words(row=tally.total(part.row for part in parts), summed=True)
+    total = TaskEvidence(row=sum_of(part.row for part in parts), summed=True)
     for part in parts:
-        witnesses, growing = (part.witnesses, part.growing) if part.summed else _testimony(part.row)
-        total.witnesses += witnesses
-        total.growing += growing
-        total.deep_audits += part.deep_audits
-        total.traced_audits += part.traced_audits
-        total.watched_audits += part.watched_audits
-        for name, count in part.survivors.items():
-            total.survivors[name] = total.survivors.get(name, 0) + count
-        for site, amount in part.sites.items():
-            total.sites[site] = total.sites.get(site, 0) + amount
-        for path, fill in part.fills.items():
-            before = total.fills.get(path, [])
-            total.fills[path] = [
-                (a + c, b + d) for (a, b), (c, d) in zip_longest(before, fill, fillvalue=(0.0, 0.0))
-            ]
-        for path, weight in part.paths.items():
-            total.paths[path] = total.paths.get(path, 0) + weight
-        for path, (kind, items, grown, limit) in part.holders.items():
-            _, more_items, more_grown, known = total.holders.get(path, (kind, 0, 0, None))
-            most = max((each for each in (known, limit) if each is not None), default=None)
-            total.holders[path] = (kind, items + more_items, grown + more_grown, most)
+        _add(total, part)
+        if not part.summed:
+            measured, growing = _measured_and_growing(part.row)
+            total.processes_measured += measured
+            total.processes_growing += growing
     return total
 
 
-def faded(words: Words) -> Words:
+def _add(total: TaskEvidence, part: TaskEvidence) -> None:
+    for name in FIGURES:
+        setattr(total, name, getattr(total, name) + getattr(part, name))
+    for name in AMOUNTS:
+        amounts = getattr(total, name)
+        for each, amount in getattr(part, name).items():
+            amounts[each] = amounts.get(each, 0) + amount
+    for path, fill in part.fills.items():
+        before = total.fills.get(path, [])
+        total.fills[path] = [
+            (a + c, b + d) for (a, b), (c, d) in zip_longest(before, fill, fillvalue=(0.0, 0.0))
+        ]
+    for path, (kind, items, grown, limit) in part.holders.items():
+        _, more_items, more_grown, known = total.holders.get(path, Holding(kind, 0, 0, None))
+        most = max((each for each in (known, limit) if each is not None), default=None)
+        total.holders[path] = Holding(kind, items + more_items, grown + more_grown, most)
+
+
+def faded(evidence: TaskEvidence) -> TaskEvidence:
     """What stays of a process that is gone: its containers are empty, and the rest counts a little
     less."""
-    return Words(
-        row=array("d", [value * FADE for value in words.row]),
-        survivors={name: count * FADE for name, count in top(words.survivors).items()},
-        deep_audits=words.deep_audits * FADE,
-        traced_audits=words.traced_audits * FADE,
-        watched_audits=words.watched_audits * FADE,
-        sites={site: amount * FADE for site, amount in top(words.sites).items()},
+    fastest = evidence.fastest()
+    gone = TaskEvidence(
+        row=evidence.row.scaled(FADE),
         holders={
-            path: (kind, 0, grown * FADE, limit)
-            for path, (kind, _, grown, limit) in _most(words.holders).items()
+            path: holding._replace(items=0, growth=holding.growth * FADE)
+            for path, holding in fastest.items()
         },
         fills={
-            path: [(a * FADE, b * FADE) for a, b in words.fills[path]]
-            for path in _most(words.holders)
-            if path in words.fills
+            path: [(a * FADE, b * FADE) for a, b in evidence.fills[path]]
+            for path in fastest
+            if path in evidence.fills
         },
-        paths={path: weight * FADE for path, weight in top(words.paths).items()},
-        witnesses=words.witnesses * FADE,
-        growing=words.growing * FADE,
         summed=True,
     )
+    for name in FIGURES:
+        setattr(gone, name, getattr(evidence, name) * FADE)
+    for name in AMOUNTS:
+        amounts = top(getattr(evidence, name))
+        setattr(gone, name, {each: amount * FADE for each, amount in amounts.items()})
+    return gone
 
 
-def _most(
-    holders: dict[str, tuple[str, float, float, int | None]],
-) -> dict[str, tuple[str, float, float, int | None]]:
-    return dict(sorted(holders.items(), key=lambda item: -item[1][2])[:NAMES])
-
-
-def _testimony(row: Row) -> tuple[float, float]:
-    """Whether the process is a witness, and whether it speaks for something left behind."""
+def _measured_and_growing(row: ProfileRow) -> tuple[float, float]:
+    """Whether the process measured enough runs, and whether something was left behind in it."""
     sums = steady_sums(row)
-    if sums.measured < WITNESS_RUNS:
+    if sums.measured < MEASURED_RUNS:
         return 0.0, 0.0
     return 1.0, float(bool(LeftBehind(sums, PROCESS)))
 
 
 def to_evidence(
-    words: Words, seconds: float, overlapping: Estimate | None, tmpfs: Estimate | None
+    known: TaskEvidence, seconds: float, overlapping: Estimate | None, tmpfs: Estimate | None
 ) -> Evidence:
-    """For the report."""
-    row = words.row
+    """For the report. ``seconds``: since the worker first ran the type; the estimates are by least
+    squares."""
+    row, fastest = known.row, known.fastest()
     return Evidence(
-        profile=growth.to_profile(row),
-        processes=round(words.witnesses, 2),
-        growing=round(words.growing, 2),
-        failed_audits=round(row[growth.FAILED], 1),
-        failed_bytes=round(
-            row[growth.FAILED_BLOCKS] * MEAN_BLOCK_BYTES + row[growth.FAILED_NATIVE], 1
-        ),
+        profile=row.to_profile(),
+        processes=round(known.processes_measured, 2),
+        growing=round(known.processes_growing, 2),
+        failed_audits=round(row.failed_audits, 1),
+        failed_bytes=round(row.failed_bytes, 1),
         seconds=round(seconds, 1),
-        survivors={name: round(count) for name, count in top(words.survivors).items()},
+        survivors={name: round(count) for name, count in top(known.survivors).items()},
         sites=[
             Site(site, figure, round(amount, 1))
-            for (figure, site), amount in top(words.sites).items()
+            for (figure, site), amount in top(known.sites).items()
         ],
-        deep_audits=round(words.deep_audits),
-        traced_audits=round(words.traced_audits),
-        watched_audits=round(words.watched_audits),
-        holders=[
-            Holder(path, kind, round(items), round(grown, 1), None if limit == UNBOUNDED else limit)
-            for path, (kind, items, grown, limit) in _most(words.holders).items()
-        ],
-        fills=[
-            Fill(
-                path, [round(gained, 1) for gained, _ in fill], [round(runs, 1) for _, runs in fill]
-            )
-            for path, fill in ((path, words.fills.get(path, [])) for path in _most(words.holders))
-            if fill
-        ],
-        paths=list(top(words.paths)),
+        deep_audits=round(known.deep_audits),
+        traced_audits=round(known.traced_audits),
+        watched_audits=round(known.watched_audits),
+        holders=[_holder(path, holding) for path, holding in fastest.items()],
+        fills=[_fill(path, known.fills[path]) for path in fastest if known.fills.get(path)],
+        paths=list(top(known.paths)),
         overlapping=overlapping,
         tmpfs=tmpfs,
+    )
+
+
+def _holder(path: str, held: Holding) -> Holder:
+    limit = None if held.limit == UNBOUNDED else held.limit
+    return Holder(path, held.kind, round(held.items), round(held.growth, 1), limit)
+
+
+def _fill(path: str, ages: list[tuple[float, float]]) -> Fill:
+    return Fill(
+        path, [round(gained, 1) for gained, _ in ages], [round(runs, 1) for _, runs in ages]
     )

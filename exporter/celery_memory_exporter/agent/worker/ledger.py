@@ -1,171 +1,205 @@
-"""The main process's books about its pool children: what each told, and the totals that outlive it.
-No I/O.
+"""What the worker's main process knows of each of its processes, and the totals that outlive a
+child. No I/O.
 
-Records arrive in the order that each child wrote them and are cumulative per child; a child's rows
-become part of the worker's own when it is gone, without what ended with it (live memory).
+Records arrive in the order that each child wrote them and are cumulative per child; a child's
+totals become part of the worker's own when it is gone, without what ended with it (live memory).
 """
 
 from __future__ import annotations
 
 import time
-from array import array
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from celery_memory_exporter.agent.heap import census
-from celery_memory_exporter.agent.heap.census import TypeRow
-from celery_memory_exporter.agent.heap.containers import ContainerRow
-from celery_memory_exporter.agent.stats import growth, tally
-from celery_memory_exporter.agent.stats.tally import Row, TaskKey
+from celery_memory_exporter.agent.heap.census import TypeCount
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
+from celery_memory_exporter.agent.meter.books import Costs
+from celery_memory_exporter.agent.stats import profile, tally
+from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained
+from celery_memory_exporter.agent.stats.row import sum_of
+from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker import evidence
-from celery_memory_exporter.agent.worker.channel import Record
-from celery_memory_exporter.agent.worker.evidence import Words
-from celery_memory_exporter.agent.worker.history import History
+from celery_memory_exporter.agent.worker.evidence import TaskEvidence
+from celery_memory_exporter.agent.worker.figures import OwnFigures
+from celery_memory_exporter.agent.worker.records import (
+    Bye,
+    ContainersRecord,
+    FiguresRecord,
+    Hello,
+    Record,
+    TotalsRecord,
+    TypesRecord,
+)
+
+#: Points of a process's past.
+HISTORY_SIZE = 24
+
+
+class History:
+    """A process's past in at most ``HISTORY_SIZE`` points, spread over its whole life: when there
+    are too many, every second one goes. Points are as ``report.HISTORY`` names their figures; the
+    first figure is the time and rises."""
+
+    def __init__(self) -> None:
+        self.points: list[list[float]] = []
+        self._pause = 0.0
+
+    def add(self, point: list[float]) -> None:
+        """Keeps the point, or lets it stand for the last one while that is too young for another
+        beside it."""
+        if len(self.points) >= 2 and self.points[-1][0] - self.points[-2][0] < self._pause:
+            self.points[-1] = point
+            return
+        self.points.append(point)
+        if len(self.points) > HISTORY_SIZE:
+            life = self.points[-1][0] - self.points[0][0]
+            self._pause = 2 * max(self._pause, life / HISTORY_SIZE)
+            self.points = [*self.points[:-1:2], self.points[-1]]
 
 
 @dataclass(slots=True)
-class Costs:
-    """What the agent itself used and could not do in a process."""
-
-    seconds: float = 0.0
-    errors: int = 0
-    tasks_folded: int = 0
-
-    def add(self, other: Costs) -> None:
-        self.seconds += other.seconds
-        self.errors += other.errors
-        self.tasks_folded += other.tasks_folded
-
-
-@dataclass(slots=True)
-class Account:
-    """One living process: a pool child, or the main process itself."""
+class ProcessTotals:
+    """What the runs of one living process add up to, and what it sent of itself: a pool child, or
+    the main process."""
 
     slot: int
     start_ticks: int | None
     #: Monotonic seconds at which it was first seen.
     since: float = field(default_factory=time.monotonic)
-    rows: dict[TaskKey, Row] = field(default_factory=dict)
-    words: dict[TaskKey, Words] = field(default_factory=dict)
-    containers: list[ContainerRow] = field(default_factory=list)
-    figures: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[TaskKey, TaskTotals] = field(default_factory=dict)
+    evidence: dict[TaskKey, TaskEvidence] = field(default_factory=dict)
+    containers: list[GrowingContainer] = field(default_factory=list)
+    figures: OwnFigures = OwnFigures()
     history: History = field(default_factory=History)
-    types: dict[str, TypeRow] = field(default_factory=dict)
-    costs: Costs = field(default_factory=Costs)
-    #: Told by a child that ends by itself.
+    types: dict[str, TypeCount] = field(default_factory=dict)
+    costs: Costs = Costs()
+    #: Of a child that ends by itself: how, and the highest resident memory of its life.
     exit_code: int | None = None
     peak_bytes: int = 0
 
+    def apply(self, record: Record) -> None:
+        """Takes one record of the process; it replaces an earlier one of its kind and task."""
+        match record:
+            case TotalsRecord(_, key, row):
+                self.tasks[key] = TaskTotals.from_bytes(row)
+            case FiguresRecord(_, figures, costs):
+                self.figures, self.costs = figures, costs
+            case TypesRecord(_, counts):
+                self.types = census.known(self.types, counts)
+            case ContainersRecord(_, rows):
+                self.containers = rows
+            case Bye(_, exit_code, peak_bytes):
+                self.exit_code, self.peak_bytes = exit_code, peak_bytes
+            case Hello():
+                pass
+            case _:
+                self.evidence.setdefault(record.key, TaskEvidence()).apply(record)
+
 
 class Ledger:
-    """Living children by pid, and what is left of those gone."""
+    """The main process, the living children by pid, and what is left of those gone."""
 
-    def __init__(self, max_tasks: int) -> None:
-        self.children: dict[int, Account] = {}
+    def __init__(self, max_tasks: int, start_ticks: int | None = None) -> None:
+        self.main = ProcessTotals(slot=-1, start_ticks=start_ticks)
+        self.children: dict[int, ProcessTotals] = {}
         self.started = 0
         self.exited: Counter[str] = Counter()
         self.lost: Counter[tuple[str, str]] = Counter()
-        self.costs = Costs()
         self._max_tasks = max_tasks
         self._admitted: set[TaskKey] = {tally.OTHER}
-        self._rows: dict[TaskKey, Row] = {}
-        self._words: dict[TaskKey, Words] = {}
+        self._gone_tasks: dict[TaskKey, TaskTotals] = {}
+        self._gone_evidence: dict[TaskKey, TaskEvidence] = {}
+        self._gone_costs = Costs()
 
-    def open_account(self, pid: int, slot: int, start_ticks: int | None) -> None:
+    def add_child(self, pid: int, slot: int, start_ticks: int | None) -> None:
+        """The child's own ``Hello`` and the pool's list both lead here; the first one counts."""
         if pid not in self.children:
             self.started += 1
-            self.children[pid] = Account(slot, start_ticks)
+            self.children[pid] = ProcessTotals(slot, start_ticks)
 
     def apply(self, record: Record) -> None:
-        """Books one record. Of a child whose ``hello`` found the pipe full nothing is booked until
-        the pool shows it."""
-        kind, pid, *rest = record
-        if kind == "hello":
-            self.open_account(pid, *rest)
-            return
-        account = self.children.get(pid)
-        if account is None:
-            return
-        if kind == "row":
-            name, queue, data = rest
-            account.rows[name, queue] = array("d", data)
-        elif kind == "process":
-            account.figures, costs = rest
-            account.costs = Costs(*costs)
-        elif kind == "types":
-            account.types = census.known(account.types, rest[0])
-        elif kind in evidence.KINDS:
-            name, queue, *told = rest
-            evidence.apply(account.words.setdefault((name, queue), Words()), kind, told)
-        elif kind == "containers":
-            account.containers = [ContainerRow(*row) for row in rest[0]]
-        elif kind == "bye":
-            account.exit_code, account.peak_bytes = rest
+        """Takes one record of a child. Of one whose ``Hello`` found the pipe full nothing is taken
+        until the pool shows it."""
+        if isinstance(record, Hello):
+            self.add_child(*record)
+        elif record.pid in self.children:
+            self.children[record.pid].apply(record)
 
-    def close_account(self, pid: int, reason: str, running: str | None) -> None:
+    def remove_child(self, pid: int, reason: str, running: str | None) -> None:
         """A child is gone. ``running`` is the task it was in, when it did not end by itself."""
-        account = self.children.pop(pid)
+        child = self.children.pop(pid)
         self.exited[reason] += 1
         if running:
             key = (running, reason)
             self.lost[
                 key if key in self.lost or len(self.lost) < self._max_tasks else ("other", reason)
             ] += 1
-        for task, row in account.rows.items():
+        for task, row in child.tasks.items():
             kept = self._key(task)
-            self._rows[kept] = tally.total([self._rows[kept], row]) if kept in self._rows else row
-        for task, words in account.words.items():
+            gone = self._gone_tasks.get(kept)
+            self._gone_tasks[kept] = row if gone is None else sum_of([gone, row])
+        for task, known in child.evidence.items():
             kept = self._key(task)
-            gone = [self._words[kept]] if kept in self._words else []
-            self._words[kept] = evidence.faded(evidence.together([*gone, words]))
-        self.costs.add(account.costs)
+            before = [self._gone_evidence[kept]] if kept in self._gone_evidence else []
+            self._gone_evidence[kept] = evidence.faded(evidence.together([*before, known]))
+        self._gone_costs += child.costs
 
-    def rows(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Row]:
-        """Per task type the sum over the gone, the living and ``extra`` accounts."""
-        grouped: dict[TaskKey, list[Row]] = {key: [row] for key, row in self._rows.items()}
-        for account in [*self.children.values(), *extra]:
+    def processes(self) -> list[ProcessTotals]:
+        """The living ones, the main process last."""
+        return [*self.children.values(), self.main]
+
+    def tasks(self) -> dict[TaskKey, TaskTotals]:
+        """Per task type the sum over all processes, gone ones included."""
+        grouped = {key: [row] for key, row in self._gone_tasks.items()}
+        for process in self.processes():
             # A copy: in the threads pool the main process's own rows grow meanwhile.
-            for key, row in list(account.rows.items()):
+            for key, row in list(process.tasks.items()):
                 grouped.setdefault(self._key(key), []).append(row)
-        return {key: tally.total(rows) for key, rows in grouped.items()}
+        return {key: sum_of(rows) for key, rows in grouped.items()}
 
-    def words(self, extra: Iterable[Account] = ()) -> dict[TaskKey, Words]:
-        """Per task type what all processes tell, gone ones included."""
-        grouped: dict[TaskKey, list[Words]] = {key: [words] for key, words in self._words.items()}
-        for account in [*self.children.values(), *extra]:
-            for key, words in account.words.items():
-                grouped.setdefault(self._key(key), []).append(words)
+    def evidence(self) -> dict[TaskKey, TaskEvidence]:
+        """Per task type what all processes know, gone ones included."""
+        grouped = {key: [known] for key, known in self._gone_evidence.items()}
+        for process in self.processes():
+            for key, known in process.evidence.items():
+                grouped.setdefault(self._key(key), []).append(known)
         return {key: evidence.together(parts) for key, parts in grouped.items()}
 
-    def retained(self, extra: Iterable[Account] = ()) -> dict[TaskKey, tuple[float, float, float]]:
+    def retained(self) -> dict[TaskKey, Retained]:
         """Per task type: blocks and native bytes that are left behind in living processes, and the
         runs behind these figures."""
-        rows: dict[TaskKey, list[Row]] = {}
-        for account in [*self.children.values(), *extra]:
-            for key, words in account.words.items():
-                rows.setdefault(self._key(key), []).append(words.row)
-        return {key: growth.retained(parts) for key, parts in rows.items()}
+        rows: dict[TaskKey, list[ProfileRow]] = {}
+        for process in self.processes():
+            for key, known in process.evidence.items():
+                rows.setdefault(self._key(key), []).append(known.row)
+        return {key: profile.retained(parts) for key, parts in rows.items()}
 
-    def containers(self, extra: Iterable[Account] = ()) -> list[ContainerRow]:
+    def containers(self) -> list[GrowingContainer]:
         """Growing containers by path, summed over living processes, the fastest growing first."""
-        by_path: dict[str, ContainerRow] = {}
-        for account in [*self.children.values(), *extra]:
-            for row in account.containers:
-                before = by_path.get(row.path, ContainerRow(row.path, row.kind, 0, 0, row.limit))
+        by_path: dict[str, GrowingContainer] = {}
+        for process in self.processes():
+            for row in process.containers:
+                before = by_path.get(
+                    row.path, GrowingContainer(row.path, row.kind, 0, 0, row.capacity)
+                )
                 by_path[row.path] = replace(
                     row, items=row.items + before.items, growth=row.growth + before.growth
                 )
         return sorted(by_path.values(), key=lambda row: -row.growth)
 
-    def types(self, extra: Iterable[Account] = ()) -> dict[str, TypeRow]:
-        summed: dict[str, TypeRow] = {}
-        for account in [*self.children.values(), *extra]:
-            for name, (count, grown, recent) in account.types.items():
-                before = summed.get(name, (0, 0, 0))
+    def types(self) -> dict[str, TypeCount]:
+        """Counts of object types, summed over living processes."""
+        summed: dict[str, TypeCount] = {}
+        for process in self.processes():
+            for name, (count, grown, recent) in process.types.items():
+                before = summed.get(name, census.GONE)
                 summed[name] = (before[0] + count, before[1] + grown, before[2] + recent)
         return summed
+
+    def costs(self) -> Costs:
+        """What the agent costs in all processes, gone ones included."""
+        return sum((process.costs for process in self.processes()), start=self._gone_costs)
 
     def _key(self, key: TaskKey) -> TaskKey:
         """Children may each know other task types: the cap holds for the worker. A type once told
@@ -175,21 +209,3 @@ class Ledger:
                 return tally.OTHER
             self._admitted.add(key)
         return key
-
-
-class TopTypes:
-    """Which object types are reported: at most ``size``, the fastest growing first.
-
-    A type comes in when it is among the first half of ``size`` and goes when it is no longer among
-    the first ``size``: a series that comes and goes with each scrape cannot be drawn.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._members: set[str] = set()
-
-    def choose(self, types: dict[str, TypeRow]) -> list[str]:
-        ranked = sorted(types, key=lambda name: (-types[name][2], -types[name][1], name))
-        best = set(ranked[: (self._size + 1) // 2])
-        self._members = best | (self._members & set(ranked[: self._size]))
-        return [name for name in ranked[: self._size] if name in self._members]

@@ -35,7 +35,7 @@ STARTED, SUCCEEDED, FAILED = "task-started", "task-succeeded", "task-failed"
 
 
 class RequestCounter:
-    """Of one worker."""
+    """Counts what becomes of task messages, for one worker."""
 
     def __init__(self, guard: Guard, settings: Settings) -> None:
         self.guard = guard
@@ -95,7 +95,7 @@ class RequestCounter:
         with self._lock:
             self._counts.count(event, request.name, queue, fields)
             if wait is not None:
-                self._counts.row(request.name, queue).queue_wait.observe(wait)
+                self._counts.totals(request.name, queue).queue_wait.observe(wait)
 
     def count_failure(self, request: Any, exception: str) -> None:
         queue = self.queue_of(request)

@@ -18,13 +18,13 @@ import threading
 import time
 from collections.abc import Iterable
 
-from celery_memory_exporter.agent.heap.containers import ContainerRow, Probe
+from celery_memory_exporter.agent.heap.containers import GrowingContainer, Probe
 from celery_memory_exporter.agent.meter.meter import Meter
-from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.readings import Readings
-from celery_memory_exporter.agent.worker.ledger import Account
-from celery_memory_exporter.common.least_squares import Intervals
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, Estimate, Holder
+from celery_memory_exporter.agent.worker.ledger import ProcessTotals
+from celery_memory_exporter.common.evidence import Estimate, Holder
+from celery_memory_exporter.common.intervals import Intervals
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 #: An interval ends when no task runs, or after this: a busy pool may never rest.
 LEAST_SECONDS, MOST_SECONDS = 0.4, 3.0
@@ -82,27 +82,27 @@ class Shares:
         self._started: set[str] = set()
         self._last = self._read()
 
-    def look(self, accounts: Iterable[Account]) -> None:
+    def look(self, processes: Iterable[ProcessTotals]) -> None:
         """Ends the interval if it is time to. Called on the worker's timer, and after runs, by
         whichever thread comes first."""
         seconds = time.monotonic() - self._since
         if seconds < LEAST_SECONDS or (
-            self._meter is not None and not self._meter.idle and seconds < MOST_SECONDS
+            self._meter is not None and not self._meter.occupancy.idle and seconds < MOST_SECONDS
         ):
             return
         if self._looking.acquire(blocking=False):
             try:
-                self._end_interval(accounts)
+                self._end_interval(processes)
             finally:
                 self._looking.release()
 
-    def rest(self) -> None:
+    def search(self) -> None:
         """On the worker's timer: goes on looking for containers that grow."""
         if self._meter is not None:
             self._probe.work(WALK_SECONDS)
 
-    def containers(self) -> list[ContainerRow]:
-        return self._probe.rows()
+    def containers(self) -> list[GrowingContainer]:
+        return self._probe.containers()
 
     def sizes(self) -> dict[str, int]:
         """Items of the containers that grow, to be read at both ends of a run."""
@@ -117,7 +117,7 @@ class Shares:
     def holders(self, name: str) -> list[Holder]:
         """Containers that grow with this task type's runs, the fastest first."""
         held = []
-        for row in self._probe.rows():
+        for row in self._probe.containers():
             added = self._added.get((row.path, name))
             share = added.estimate() if added is not None else None
             if share is not None and share.per_run >= max(
@@ -125,29 +125,30 @@ class Shares:
             ):
                 held.append(
                     Holder(
-                        row.path, row.kind, row.items, share.per_run * share.runs, row.limit, share
+                        row.path,
+                        row.kind,
+                        row.items,
+                        share.per_run * share.runs,
+                        row.capacity,
+                        share,
                     )
                 )
         return sorted(held, key=lambda holder: -holder.growth)
 
     def estimates(self) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
         """Bytes of live memory and in tmpfs that a run leaves behind, by task name."""
-        memory, tmpfs = (
-            {name: each.told() for name, each in of.estimates().items()}
-            for of in (self._memory, self._tmpfs)
-        )
-        return memory, tmpfs
+        return self._memory.estimates(), self._tmpfs.estimates()
 
     def collections(self) -> int:
         """Full collections since intervals are kept: what waits for one looks like growth of each
         task type until then."""
         return self._readings.full_collections() - self._collections
 
-    def _end_interval(self, accounts: Iterable[Account]) -> None:
+    def _end_interval(self, processes: Iterable[ProcessTotals]) -> None:
         runs: dict[str, int] = {}
-        for account in accounts:
-            for (name, _), row in list(account.rows.items()):
-                runs[name] = runs.get(name, 0) + tally.runs_of(row)
+        for process in processes:
+            for (name, _), row in list(process.tasks.items()):
+                runs[name] = runs.get(name, 0) + row.runs
         # A child that is gone took its runs along: what it ran last is not known to this interval.
         ran = {
             name: count - self._runs.get(name, 0)
@@ -162,7 +163,7 @@ class Shares:
                 self._memory.add(ran, now[0] - self._last[0])
             self._started = {
                 key[0]
-                for key, grown in list(self._meter.books.growth.items())
+                for key, grown in list(self._meter.measurements().growth.items())
                 if not grown.starting
             }
         self._since, self._runs, self._last = time.monotonic(), runs, now

@@ -1,0 +1,151 @@
+"""The profile of a task type by age: what its runs left behind, by how many runs of the type their
+process had seen before.
+
+A leak leaves as much behind at every age; a cache that fills, an import, a pool of connections
+leave something behind when the process is young and nothing later. Ages are the same in every
+process, so profiles of children and of generations of children add up column by column, and
+recycling hides nothing.
+
+A row has the fields of the report's ``Profile`` for each age, then the figures of audited runs that
+failed. Figures of audits are exact; those of sampled runs (tier 0) hold garbage that waits for the
+collector and the interpreter's free lists: they serve to see much that few runs leave behind or
+free.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from enum import IntEnum, auto
+from typing import NamedTuple
+
+from celery_memory_exporter.agent.stats.row import Row
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Profile))
+#: Columns of one age.
+WIDTH = len(FIELDS)
+#: The age from which on runs are past start-up: its place among ``AGES``.
+WARM_AGE = AGES.index(WARM_RUNS)
+
+
+class Column(IntEnum):
+    """A figure of one age: a field of ``Profile``, by its name and at its place."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, *_: object) -> int:
+        return FIELDS.index(name.lower())
+
+    RUNS = auto()
+    AUDITED = auto()
+    BLOCKS = auto()
+    NATIVE = auto()
+    SQUARES = auto()
+    FDS = auto()
+    THREADS = auto()
+    CHILDREN = auto()
+    SHARED = auto()
+    SHARED_RISES = auto()
+    GARBAGE_BLOCKS = auto()
+    GARBAGE_NATIVE = auto()
+    LARGE = auto()
+    LARGE_SQUARES = auto()
+    SAMPLED = auto()
+    SAMPLED_BYTES = auto()
+    SAMPLED_SQUARES = auto()
+
+
+class Failed(IntEnum):
+    """A figure of audited runs that did not succeed, at whatever age: behind all ages."""
+
+    AUDITS = WIDTH * len(AGES)
+    BLOCKS = AUDITS + 1
+    NATIVE = BLOCKS + 1
+    END = NATIVE + 1
+
+
+class Retained(NamedTuple):
+    """What runs left behind, and how many runs these figures are of."""
+
+    blocks: float = 0.0
+    native_bytes: float = 0.0
+    runs: float = 0.0
+
+
+class ProfileRow(Row):
+    """Figures by age, of one process or of several. ``row[age, column]`` is one of them; an age is
+    told by its place among ``AGES``."""
+
+    __slots__ = ()
+    SIZE = Failed.END
+
+    def __getitem__(self, place: tuple[int, Column]) -> float:
+        age, column = place
+        return self.figures[age * WIDTH + column]
+
+    def ages(self, column: Column) -> list[float]:
+        """This figure at each age."""
+        return list(self.figures[column : Failed.AUDITS : WIDTH])
+
+    def sums(self, first_age: int) -> list[float]:
+        """By column the sum over the ages from this one on."""
+        figures = self.figures[first_age * WIDTH : Failed.AUDITS]
+        return [sum(figures[column::WIDTH]) for column in range(WIDTH)]
+
+    @property
+    def failed_audits(self) -> float:
+        return self.figures[Failed.AUDITS]
+
+    @property
+    def failed_bytes(self) -> float:
+        """Bytes that audited runs left behind which did not succeed."""
+        return self.figures[Failed.BLOCKS] * MEAN_BLOCK_BYTES + self.figures[Failed.NATIVE]
+
+    def to_profile(self) -> Profile:
+        """For the report: by figure one value for each age, without the ages that no process has
+        reached."""
+        runs = self.ages(Column.RUNS)
+        ages = max((age + 1 for age in range(len(AGES)) if runs[age]), default=0)
+        figures = self.figures[: ages * WIDTH]
+        return Profile(
+            **{
+                name: [round(value, 1) for value in figures[at::WIDTH]]
+                for at, name in enumerate(FIELDS)
+            }
+        )
+
+
+def retained(rows: Iterable[ProfileRow]) -> Retained:
+    """Blocks and native bytes that runs left behind, without each process's first run.
+
+    The measured runs of each age stand for all of that age; where there are none, those of the age
+    before do.
+    """
+    blocks = native = behind = 0.0
+    for row in rows:
+        means = (0.0, 0.0)
+        for runs, measured in _means_by_age(row):
+            means = measured or means
+            blocks += means[0] * runs
+            native += means[1] * runs
+            behind += runs
+    return Retained(blocks, native, behind)
+
+
+def _means_by_age(row: ProfileRow) -> Iterator[tuple[float, tuple[float, float] | None]]:
+    """Without the first age: runs, and blocks and native bytes that a measured one left behind;
+    ``None`` at an age that none was measured at. Nothing where none was at any age.
+
+    Without audits, what was read counts as blocks.
+    """
+    runs = row.ages(Column.RUNS)[1:]
+    audited, sampled = row.ages(Column.AUDITED)[1:], row.ages(Column.SAMPLED)[1:]
+    if any(audited):
+        blocks, native = row.ages(Column.BLOCKS)[1:], row.ages(Column.NATIVE)[1:]
+        for at, audits in enumerate(audited):
+            yield runs[at], (blocks[at] / audits, native[at] / audits) if audits else None
+    elif any(sampled):
+        sizes = row.ages(Column.SAMPLED_BYTES)[1:]
+        for at, samples in enumerate(sampled):
+            yield runs[at], (sizes[at] / samples / MEAN_BLOCK_BYTES, 0.0) if samples else None

@@ -1,0 +1,1 @@
+"""What each metric is called and what it says, by what it is about."""

@@ -1,0 +1,85 @@
+"""Which runs are audited."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+
+import pytest
+
+from celery_memory_exporter.agent.audit.audit import (
+    AUDITS_PER_STEP,
+    CREDIT_SECONDS,
+    SHARE,
+    Auditor,
+)
+from celery_memory_exporter.agent.meter.tracer import measured
+from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.readings import Readings
+from tests.agent.audit.harness import answer, make_meter, returning, run
+
+pytestmark = pytest.mark.usefixtures("heap_as_it_was")
+
+
+def test_nothing_is_audited_beyond_the_budget() -> None:
+    auditor = Auditor(Readings(), enabled=True)
+    profile = TaskProfile()
+    profile.begin()
+    assert auditor.due(profile, 1, lambda: 0.0)
+    auditor.budget.spend(CREDIT_SECONDS)
+    assert not auditor.due(TaskProfile(), 1, lambda: 0.0)
+    assert auditor.due(TaskProfile(), 1, lambda: CREDIT_SECONDS / SHARE), (
+        "a share of busy time comes on top"
+    )
+
+
+def test_audits_are_on_the_budget() -> None:
+    meter = make_meter()
+    run(meter, returning(lambda: None))
+    assert meter.auditor.budget.spent > 0
+
+
+def test_when_the_budget_is_scarce_rare_types_go_first() -> None:
+    auditor = Auditor(Readings(), enabled=True)
+    rare, frequent = TaskProfile(), TaskProfile()
+    for profile in (rare, frequent):
+        profile.begin()
+    frequent.audits, rare.audits, auditor.audits = 20, 2, 22
+    auditor.budget.spend(0.95 * CREDIT_SECONDS)
+    assert auditor.due(rare, 2, lambda: 0.0)
+    assert not auditor.due(frequent, 2, lambda: 0.0)
+
+
+def test_a_rare_type_is_audited_in_each_run_and_a_frequent_one_ever_more_seldom() -> None:
+    meter = make_meter()
+    trace = measured(meter, "t", returning(lambda: None))
+    audited: list[int] = []
+    while len(audited) < 4 * AUDITS_PER_STEP:
+        before = meter.auditor.audits
+        trace("uuid", (), {}, {})
+        if meter.auditor.audits > before:
+            audited.append(meter.runs)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(audited)]
+    step = AUDITS_PER_STEP
+    assert set(pauses[: step - 1]) == {1}
+    for number in range(1, 4):
+        # By chance, since a task may do in every second run what it undoes in the next.
+        assert set(pauses[number * step + 1 : (number + 1) * step]) <= set(range(1, 2 * number + 2))
+    assert len(set(pauses)) > 2
+
+
+def test_an_audit_spends_nothing_while_it_waits_for_a_processor() -> None:
+    """As on a crowded machine; here a callback of the collector lets it wait."""
+    auditor, waiting = Auditor(Readings(), enabled=True), threading.Event()
+
+    def wait(phase: str, _: dict[str, int]) -> None:
+        waiting.wait(0.1 if phase == "start" else 0.0)
+
+    gc.callbacks.append(wait)
+    try:
+        auditor.begin()
+        auditor.finish(answer())
+    finally:
+        gc.callbacks.remove(wait)
+    assert 0 < auditor.budget.spent < 0.1

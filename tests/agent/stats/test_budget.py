@@ -1,0 +1,33 @@
+"""How much time the agent may spend."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from celery_memory_exporter.agent.stats.budget import Budget
+
+SECONDS = st.floats(0, 1e6)
+
+
+def test_a_budget_is_a_credit_and_a_share_of_busy_time() -> None:
+    budget = Budget(0.01, 0.5)
+    assert budget.left(0.0) == 0.5
+    assert budget.left(10.0) == pytest.approx(0.6)
+
+
+def test_what_took_longer_than_was_left_is_owed() -> None:
+    budget = Budget(0.01, 0.5)
+    budget.spend(0.75)
+    assert budget.left(10.0) == pytest.approx(-0.15)
+    assert budget.left(100.0) == pytest.approx(0.75)
+
+
+@given(SECONDS, SECONDS, SECONDS)
+def test_spending_leaves_less_and_work_earns_more(spent: float, busy: float, more: float) -> None:
+    budget = Budget(0.01, 0.5)
+    before = budget.left(busy)
+    budget.spend(spent)
+    assert budget.left(busy) <= before
+    assert budget.left(busy + more) >= budget.left(busy)

@@ -1,0 +1,42 @@
+"""A Celery app whose broker can be gone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+
+class App:
+    """As far as the agent's steps and their sender ask for it."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.tasks: dict[str, Any] = {}
+        self.celery_memory_settings: Any = None
+        self.sent: list[tuple[str, Any]] = []
+        self.connected: list[tuple[str | None, dict[str, Any]]] = []
+        self.open = 0
+        self.conf = SimpleNamespace(broker_transport_options={"master_name": "mymaster"})
+        self.events = SimpleNamespace(Dispatcher=self._dispatcher)
+
+    def connection_for_write(self, url: str | None, **options: Any) -> Any:
+        self.connected.append((url, options))
+        self.open += 1
+        return SimpleNamespace(ensure_connection=self._ensure, release=self._release)
+
+    def _ensure(self, **_: Any) -> None:
+        if self.gone:
+            raise ConnectionRefusedError
+
+    def _release(self) -> None:
+        self.open -= 1
+
+    def _dispatcher(self, connection: Any, *, hostname: str, buffer_while_offline: bool) -> Any:
+        assert not buffer_while_offline
+
+        def send(kind: str, *, report: Any) -> None:
+            if self.gone:
+                raise ConnectionResetError
+            self.sent.append((kind, report))
+
+        return SimpleNamespace(send=send)

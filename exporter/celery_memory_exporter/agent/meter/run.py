@@ -9,7 +9,7 @@ from celery_memory_exporter.agent.stats.growth import Growth
 from celery_memory_exporter.agent.stats.tally import Row, TaskKey
 
 
-@dataclass(slots=True, init=False, eq=False)
+@dataclass(slots=True, init=False, repr=False, eq=False)
 class Run:
     """The opening readings of one run; most of them are taken after it is made."""
 

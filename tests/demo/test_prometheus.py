@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from celery_memory_exporter.demo import prometheus, view
-from tests.integration.conftest import need
+from tests.integration.programs import need
 
 
 def test_alerts_are_told_with_their_state_and_task_type() -> None:

@@ -1,5 +1,5 @@
-"""What users of danihodovic/celery-exporter rely on, seen from outside as its own black-box tests see
-it: the text of ``/metrics``."""
+"""What users of danihodovic/celery-exporter rely on, seen from outside as its own black-box tests
+see it: the text of ``/metrics``."""
 
 from __future__ import annotations
 

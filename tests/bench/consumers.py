@@ -25,7 +25,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.bench.flood import WORKERS
 from tests.bench.result import BenchError
-from tests.integration.conftest import ROOT, Exporter, Program, Server, answers, free_port, wait_for
+from tests.integration.exporter import Exporter
+from tests.integration.programs import ROOT, Program, answers, free_port
+from tests.integration.servers import Server
+from tests.integration.waiting import wait_for
 
 #: What one task of the flood has, and how each consumer counts it.
 KINDS = ("sent", "received", "started", "succeeded")

@@ -38,7 +38,8 @@ from tests.bench.flood import EVENTS_PER_TASK, TASK_TYPES, WORKERS
 from tests.bench.result import BenchError, Options, Part, Row, spread
 from tests.bench.stage import BenchWorker, Load, redis_version, running_redis
 from tests.bench.throughput import NOOP
-from tests.integration.conftest import Server, wait_for
+from tests.integration.servers import Server
+from tests.integration.waiting import wait_for
 
 #: Of the tasks of the memory's figure: those of one round, and those of a real worker beside the
 #: overload.
@@ -145,7 +146,9 @@ class Measured:
             for load in loads:
                 load.send([NOOP] * 100)
             wait_for(
-                lambda: ours.counted()["succeeded"] == 200, "both workers' reports", WAIT_SECONDS
+                lambda: ours.counted()["succeeded"] == 200,
+                "both workers' reports",
+                patience=WAIT_SECONDS,
             )
             pairs = [(ours.scrape()[0], flower.scrape()[0]) for _ in range(SCRAPES)]
         return {"ours": [pair[0] for pair in pairs], "Flower": [pair[1] for pair in pairs]}
@@ -190,7 +193,9 @@ class Measured:
                 f"peers: memory of {type(consumer).__name__}, {sent:,} of {tasks:,} tasks"
             )
             flood.send(min(PORTION, tasks - sent))
-            wait_for(lambda: consumer.backlog() == 0, "the events to be taken", WAIT_SECONDS)
+            wait_for(
+                lambda: consumer.backlog() == 0, "the events to be taken", patience=WAIT_SECONDS
+            )
         consumer.settle()
 
     def overload(self, name: str, real: int) -> Overload:
@@ -220,7 +225,7 @@ class Measured:
                     wait_for(
                         lambda: consumer.succeeded(worker.nodename) >= real,
                         "the agent's report",
-                        WAIT_SECONDS,
+                        patience=WAIT_SECONDS,
                     )
             counted = {
                 kind: count - len(PRODUCERS) * WORKERS

@@ -20,15 +20,14 @@ import pytest
 import redis
 
 from tests.bench.result import BenchError
-from tests.integration.conftest import Program, Server, Worker, free_port, need
+from tests.integration.programs import Program, free_port, need
+from tests.integration.servers import Server
+from tests.integration.worker import Worker
 
 POLL_SECONDS = 0.05
 #: A worker that is slower than this is taken for one that hangs.
 START_SECONDS = 90.0
 LEAST_TASKS_PER_SECOND = 20.0
-#: A child that is told to stop under load waits up to 30 s for its last results to be read
-#: (billiard), with or without an agent.
-STOP_SECONDS = 60.0
 CHILDREN = 2
 TESTS_APPLICATION = "tests.integration.tasks"
 
@@ -93,10 +92,6 @@ class BenchWorker(Worker):
     def start(self) -> None:
         """Without waiting: at this level a worker does not tell that it is ready."""
         Program.start(self)
-
-    def ensure_stopped(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.stop(patience=STOP_SECONDS)
 
     def tree(self) -> list[psutil.Process]:
         """The main process, then its children."""

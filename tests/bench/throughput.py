@@ -24,7 +24,7 @@ from celery_memory_exporter.common.codec import decode
 from celery_memory_exporter.common.report import WorkerReport
 from tests.bench.result import Options, Part, Row, spread
 from tests.bench.stage import TESTS_APPLICATION, BenchWorker, Load, redis_version, running_redis
-from tests.integration.conftest import Server
+from tests.integration.servers import Server
 
 NOOP = f"{TESTS_APPLICATION}.noop"
 WARM_UP_TASKS = 500

@@ -1,18 +1,28 @@
-"""How the demo sets up Prometheus, and asks it."""
+"""What the demo shows, and how it sets up Prometheus."""
 
 from __future__ import annotations
 
-import json
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
-from celery_memory_exporter.demo import prometheus
-from tests.integration.conftest import need
+from celery_memory_exporter.demo import prometheus, view
+from tests.integration.programs import need
+
+
+def test_alerts_are_told_with_their_state_and_task_type() -> None:
+    found = [
+        ("CeleryTaskLeak", "firing", "celery_memory_exporter.demo.shop.leaks"),
+        ("CeleryWorkerDown", "pending", ""),
+    ]
+    told = view.alerts("http://here/alerts", found)
+    assert (
+        told
+        == "alerts      CeleryTaskLeak firing (leaks), CeleryWorkerDown pending   http://here/alerts"
+    )
+    assert view.alerts("http://here/alerts", []) == "alerts      none yet   http://here/alerts"
 
 
 def test_the_rules_are_those_of_the_project() -> None:
@@ -43,51 +53,3 @@ def test_an_alertmanager_is_told_only_where_one_is_given() -> None:
 
 def test_a_prometheus_that_cannot_be_asked_has_no_alerts() -> None:
     assert prometheus.Prometheus("http://127.0.0.1:1").alerts("demo@localhost") == []
-
-
-class Answers(BaseHTTPRequestHandler):
-    """As Prometheus' API answers."""
-
-    ALERTS = (
-        ("CeleryTaskLeak", "firing", {"worker": "demo@localhost", "name": "shop.leak"}),
-        ("CeleryWorkerDown", "pending", {"worker": "demo@localhost"}),
-        ("CeleryTaskLeak", "firing", {"worker": "celery@elsewhere", "name": "shop.leak"}),
-    )
-
-    def do_GET(self) -> None:
-        assert self.path == "/api/v1/alerts"
-        alerts = [
-            {"labels": {"alertname": name, **labels}, "state": state}
-            for name, state, labels in self.ALERTS
-        ]
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps({"data": {"alerts": alerts}}).encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Not on standard error."""
-
-
-def test_only_alerts_of_the_demos_own_worker_are_told() -> None:
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        asked = prometheus.Prometheus(f"http://127.0.0.1:{server.server_port}")
-        found = asked.alerts("demo@localhost")
-        server.shutdown()
-        thread.join()
-    assert found == [
-        ("CeleryTaskLeak", "firing", "shop.leak"),
-        ("CeleryWorkerDown", "pending", ""),
-    ]
-
-
-def test_without_prometheus_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with (
-        pytest.raises(prometheus.PrometheusError, match="apt install prometheus"),
-        prometheus.running(tmp_path, "127.0.0.1:1", None),
-    ):
-        pass

@@ -21,7 +21,7 @@ from celery_memory_exporter.config.loading import ENVIRONMENT
 from celery_memory_exporter.config.settings import Listen
 from tests.conftest import IN_CI
 from tests.deploy import systemd_unit
-from tests.integration.conftest import ROOT, need
+from tests.integration.programs import ROOT, need
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -87,6 +87,15 @@ def test_what_gained_nothing_of_late_does_not() -> None:
     assert not keeps_filling(fill((15.0, 15.0), (15.0, 15.0), (0.0, 15.0)))
 
 
+@pytest.mark.parametrize(
+    ("gains", "fills"), [([15.0, 10.0, 7.0, 5.0], False), ([3.0, 2.0, 1.0, 1.0], True)]
+)
+def test_that_gains_get_fewer_may_be_chance_where_they_are_few(
+    gains: list[float], fills: bool
+) -> None:
+    assert keeps_filling(fill(*[(gained, 15.0) for gained in gains])) is fills
+
+
 # --- verdicts -----------------------------------------------------------------------------------
 
 

@@ -120,6 +120,15 @@ def test_a_steady_leak_goes_on_and_a_cache_that_has_filled_does_not(runs: int) -
     assert (goes_on(leaking), goes_on(cached)) == (True, False)
 
 
+@pytest.mark.parametrize(("late", "on"), [(1000.0, False), (1320.0, True)])
+def test_chance_is_granted_some_of_what_only_every_second_run_leaves(late: float, on: bool) -> None:
+    """In the later half; by mean it is less than before, but not surely so."""
+    seen = Process()
+    for number in range(330):
+        seen.audit(native=1000.0 if number < 180 else late * (number % 2))
+    assert goes_on(steady(seen)) is on
+
+
 def test_of_a_later_half_without_audits_nothing_is_known() -> None:
     seen = Process()
     for number in range(400):

@@ -15,7 +15,7 @@ from celery_memory_exporter.metrics.catalogue import BY_NAME
 from celery_memory_exporter.metrics.families.family import Family
 from tests.grafana import linter
 from tests.grafana.committed import Json
-from tests.integration.conftest import need
+from tests.integration.programs import need
 
 #: The same nodename in two clusters, and at two brokers of one exporter.
 PLACES = (

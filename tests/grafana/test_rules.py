@@ -17,7 +17,8 @@ import yaml
 from grafana.generate.promql import RECORDED
 from grafana.generate.thresholds import OF_ALERT, OF_MOST
 from tests.grafana.committed import ALERT_NAMES, ALERT_RULES, GRAFANA, LABELS, ROOT, RULES, Json
-from tests.integration.conftest import need
+from tests.integration.programs import need
+from tests.integration.waiting import PATIENCE
 
 RUNBOOKS = ROOT / "docs" / "runbooks" / "README.md"
 UNIT_TESTS = Path(__file__).parent / "rules"
@@ -93,7 +94,11 @@ def test_its_unit_tests_see_it_fire_and_not_fire(name: str) -> None:
 
 def run(*command: str | Path) -> str:
     done = subprocess.run(
-        [str(each) for each in command], capture_output=True, text=True, check=False, timeout=120
+        [str(each) for each in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

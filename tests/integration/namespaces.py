@@ -4,10 +4,13 @@ without a container engine."""
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +18,9 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from tests.integration.conftest import ROOT, Program, need, wait_for
+from celery_memory_exporter.common import procfs
+from tests.integration.programs import ROOT, Program, need
+from tests.integration.waiting import wait_for
 
 #: Numbers that no account has.
 WORKERS_USER, EXPORTERS_USER = 61_001, 61_002
@@ -90,6 +95,10 @@ def _opened(paths: set[Path]) -> list[str]:
     return lines
 
 
+def ticks_since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
+
+
 class Contained(Program):
     """Another program in a pid namespace of its own, as its process 1, on a host of that name."""
 
@@ -109,15 +118,29 @@ class Contained(Program):
         super().__init__(command, program.log)
         self.environment = program.environment
 
+    def start(self) -> None:
+        """Its process 1 is there then, and was born before any that is started later: by the
+        kernel's clock ticks, which is all that some may see of it."""
+        super().start()
+        born = procfs.start_ticks(self.inner().pid)
+        assert born is not None
+        wait_for(lambda: ticks_since_boot() > born + 1, "the next of the kernel's ticks")
+
     def inner(self) -> psutil.Process:
         """Its process 1, as the outside sees it."""
-        return wait_for(
+        return self.wait_until_up(
             lambda: next(iter(psutil.Process(self.pid).children()), None),
-            "the process in the namespace",
+            "a process in the namespace",
         )
 
-    def ensure_stopped(self) -> None:
-        """unshare waits for its child, and passes no signal on."""
-        if self.process is not None and self.process.poll() is None:
-            self.inner().terminate()
-            self.process.wait(timeout=30)
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """unshare waits for its child, and passes no signal on. The child as process 1 gets none
+        that it does not handle: none before it has come up."""
+
+        def ended() -> int | None:
+            assert self.process is not None
+            for inner in psutil.Process(self.pid).children():
+                inner.send_signal(signum)
+            return self.process.poll()
+
+        return wait_for(ended, f"{self.log} to end", lambda status: status is not None)

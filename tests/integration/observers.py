@@ -12,18 +12,17 @@ from typing import Any
 
 import yaml
 
-from tests.integration.conftest import Program, free_port, need, wait_for
-
-LOOPBACK = "127.0.0.1"
+from tests.integration.programs import LOOPBACK, Program, free_port, need
+from tests.integration.waiting import PATIENCE, wait_for
 
 
 def get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         return json.load(response)
 
 
 def is_ready(port: int) -> bool:
-    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/-/ready", timeout=10) as response:
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/-/ready", timeout=PATIENCE) as response:
         return bool(response.status == 200)
 
 
@@ -73,7 +72,7 @@ class Prometheus(Program):
 
     def start(self) -> None:
         super().start()
-        wait_for(lambda: is_ready(self.port), "Prometheus")
+        self.wait_until_up(lambda: is_ready(self.port), "Prometheus")
         wait_for(lambda: self.query("up == 1"), "the first scrape")
 
     def ask(self, path: str, **parameters: Any) -> Any:
@@ -112,7 +111,7 @@ class Alertmanager(Program):
 
     def start(self) -> None:
         super().start()
-        wait_for(lambda: is_ready(self.port), "Alertmanager")
+        self.wait_until_up(lambda: is_ready(self.port), "Alertmanager")
 
 
 class Webhook:

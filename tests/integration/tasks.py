@@ -18,6 +18,8 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     task_ignore_result="TEST_BACKEND_URL" not in os.environ,
     worker_cancel_long_running_tasks_on_connection_loss=False,
+    # Celery kills a new child that has not come up within 4 s; on a crowded machine that is soon.
+    worker_proc_alive_timeout=600,
     broker_transport_options={"visibility_timeout": 3600},
 )
 # Thousands of tasks need not be logged one by one.

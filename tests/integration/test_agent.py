@@ -3,74 +3,38 @@ Celery."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
+import socketserver
 import sys
-import time
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Exporter, Stage, Worker, wait_for
+from tests.integration.figures import (
+    no_agent_trouble,
+    of_task,
+    per_run,
+    succeeded,
+    wait_for_growth,
+    wait_for_processes,
+    wait_for_runs,
+    wait_for_value,
+)
+from tests.integration.programs import LOOPBACK, free_port
+from tests.integration.stage import Stage
+from tests.integration.waiting import at_least, contains, equals, wait_for
+from tests.integration.worker import name_of
 
 pytestmark = pytest.mark.integration
-ENTRY = "tests.integration.tasks.MyCacheEntry"
-
-
-def name_of(task: str) -> str:
-    return f"tests.integration.tasks.{task}"
-
-
-def succeeded(exporter: Exporter, worker: Worker, task: str) -> float | None:
-    return exporter.value("celery_task_succeeded_total", worker=worker.nodename, name=name_of(task))
-
-
-def wait_for_runs(exporter: Exporter, worker: Worker, task: str, runs: int) -> None:
-    wait_for(lambda: (succeeded(exporter, worker, task) or 0) >= runs, f"{runs} runs of {task}")
-    assert succeeded(exporter, worker, task) == runs
-
-
-def wait_for_growth(exporter: Exporter, worker: Worker, entries: int) -> None:
-    """By the true number."""
-    seen: list[float | None] = []
-
-    def reached() -> bool:
-        seen.append(
-            exporter.value(
-                "celery_worker_objects_growth", worker=worker.nodename, object_type=ENTRY
-            )
-        )
-        return seen[-1] == entries
-
-    try:
-        wait_for(reached, f"{entries} entries")
-    except AssertionError as error:
-        raise AssertionError(f"{error}; seen last: {seen[-3:]}") from None
-
-
-def no_agent_trouble(exporter: Exporter, worker: Worker) -> bool:
-    return (
-        exporter.value("celery_agent_errors_total", worker=worker.nodename) == 0
-        and "memory agent failed" not in worker.text
-    )
 
 
 def test_prefork_every_figure(stage: Stage) -> None:
     exporter = stage.exporter()
     worker = stage.worker("-c", "4")
-    processes = wait_for(
-        lambda: (
-            len(
-                found := exporter.by_label(
-                    "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
-                )
-            )
-            == 5
-            and found
-        ),
-        "main and four slots",
-    )
-    assert set(processes) == {"main", "0", "1", "2", "3"}
+    wait_for_processes(exporter, worker, "main", "0", "1", "2", "3")
     stage.send(worker, "leak", 1, times=100)
     wait_for_growth(exporter, worker, 100)
     stage.send(worker, "leak", 1, times=400)
@@ -78,15 +42,20 @@ def test_prefork_every_figure(stage: Stage) -> None:
     wait_for_runs(exporter, worker, "leak", 500)
     wait_for_runs(exporter, worker, "noop", 500)
     wait_for_growth(exporter, worker, 500)
-    labels = {"worker": worker.nodename, "name": name_of("noop")}
+    labels = of_task(worker, "noop")
     assert exporter.value("celery_task_memory_delta_bytes_bucket", le="+Inf", **labels) == 500
     assert exporter.value("celery_task_memory_peak_bytes_count", **labels) == 500
     assert exporter.value("celery_task_runtime_count", **labels) == 500
-    assert exporter.value("celery_worker_children_started_total", worker=worker.nodename) == 4
+    of_all = {"worker": worker.nodename}
+    assert exporter.value("celery_worker_children_started_total", **of_all) == 4
     statm = Path(f"/proc/{worker.pid}/statm")
-    rss = exporter.value("celery_worker_memory_rss_bytes", worker=worker.nodename, process="main")
-    assert rss == pytest.approx(
-        int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"), abs=1024 * 1024
+    wait_for(
+        lambda: (
+            exporter.value("celery_worker_memory_rss_bytes", process="main", **of_all),
+            int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+        ),
+        "the resident memory as it is",
+        lambda seen: seen[0] == pytest.approx(seen[1], abs=1024 * 1024),
     )
     assert no_agent_trouble(exporter, worker)
 
@@ -119,34 +88,15 @@ def test_totals_survive_recycled_children_and_a_restarted_exporter(stage: Stage)
     again = stage.exporter(port=exporter.port)
     stage.send(worker, "noop", times=150)
     wait_for_runs(again, worker, "noop", 300)
-    wait_for(
-        lambda: (
-            (
-                again.value(
-                    "celery_worker_children_exited_total", worker=worker.nodename, reason="tasks"
-                )
-                or 0
-            )
-            >= 8
+    ended = wait_for(
+        lambda: again.by_label(
+            "celery_worker_children_exited_total", "reason", worker=worker.nodename
         ),
         "recycled children",
+        lambda ended: sum(ended.values()) >= 8,
     )
-    assert again.by_label(
-        "celery_worker_children_exited_total", "reason", worker=worker.nodename
-    ).keys() == {"tasks"}
-    slots = wait_for(
-        lambda: (
-            len(
-                found := again.by_label(
-                    "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
-                )
-            )
-            == 3
-            and found
-        ),
-        "main and two slots",
-    )
-    assert set(slots) == {"main", "0", "1"}
+    assert ended.keys() == {"tasks"}
+    wait_for_processes(again, worker, "main", "0", "1")
     assert no_agent_trouble(again, worker)
 
 
@@ -159,9 +109,9 @@ def test_pools_without_children(stage: Stage, pool: str) -> None:
     wait_for_runs(exporter, worker, "leak", 200)
     labels = {"worker": worker.nodename}
     failed = {"name": name_of("fail"), "exception": "ValueError", **labels}
-    wait_for(lambda: exporter.value("celery_task_failed_total", **failed) == 5, "five failures")
+    wait_for_value(exporter, 5, "celery_task_failed_total", **failed)
     wait_for_growth(exporter, worker, 200)
-    assert set(exporter.by_label("celery_worker_memory_rss_bytes", "process", **labels)) == {"main"}
+    wait_for_processes(exporter, worker, "main")
     assert exporter.by_label("celery_worker_info", "pool", **labels).keys() == {pool}
     if pool == "solo":
         assert (
@@ -171,21 +121,6 @@ def test_pools_without_children(stage: Stage, pool: str) -> None:
             == 200
         )
     assert no_agent_trouble(exporter, worker)
-
-
-def per_run(exporter: Exporter, worker: Worker, family: str, task: str) -> float:
-    labels = {"worker": worker.nodename, "name": name_of(task)}
-    # What runs left behind is told once a second.
-    wait_for(
-        lambda: exporter.value("celery_task_memory_retained_runs", **labels),
-        f"what {task} left behind",
-    )
-    value, runs = (
-        exporter.value(each, **labels) for each in (family, "celery_task_memory_retained_runs")
-    )
-    assert value is not None
-    assert runs
-    return value / runs
 
 
 def test_results_and_arguments_are_not_retained(stage: Stage, broker_url_as_backend: str) -> None:
@@ -226,19 +161,11 @@ def test_what_ends_while_the_worker_shuts_down_is_counted(stage: Stage, pool: st
     exporter = stage.exporter()
     worker = stage.worker("-c", "2", "-P", pool)
     stage.send(worker, "sleep", 4, times=2)
-    labels = {"worker": worker.nodename, "name": name_of("sleep")}
-    wait_for(
-        lambda: exporter.value("celery_task_started_total", **labels) == 2, "both to have started"
-    )
+    wait_for_value(exporter, 2, "celery_task_started_total", **of_task(worker, "sleep"))
     worker.stop()
-    wait_for(
-        lambda: exporter.value("celery_task_succeeded_total", **labels) == 2,
-        "the last words of the worker",
-    )
-    wait_for(
-        lambda: exporter.value("celery_worker_up", worker=worker.nodename) == 0,
-        "the process to be gone",
-    )
+    # The worker's last words.
+    wait_for_runs(exporter, worker, "sleep", 2)
+    wait_for_value(exporter, 0, "celery_worker_up", worker=worker.nodename)
     assert exporter.value("celery_agent_errors_total", worker=worker.nodename) == 0
 
 
@@ -247,39 +174,22 @@ def test_the_task_that_a_killed_child_was_in_is_named(stage: Stage) -> None:
     worker = stage.worker("-c", "2")
     stage.send(worker, "noop", times=20)
     stage.send(worker, "die", times=2)
-    lost = {"worker": worker.nodename, "name": name_of("die"), "reason": "signal"}
-    wait_for(lambda: exporter.value("celery_task_lost_total", **lost) == 2, "two lost runs")
+    wait_for_value(exporter, 2, "celery_task_lost_total", reason="signal", **of_task(worker, "die"))
     stage.send(worker, "noop", times=20)
     wait_for_runs(exporter, worker, "noop", 40)
-    assert (
-        exporter.value(
-            "celery_worker_children_exited_total", worker=worker.nodename, reason="signal"
-        )
-        == 2
-    )
-    assert exporter.value("celery_worker_children_started_total", worker=worker.nodename) == 4
+    labels = {"worker": worker.nodename}
+    wait_for_value(exporter, 2, "celery_worker_children_exited_total", reason="signal", **labels)
+    wait_for_value(exporter, 4, "celery_worker_children_started_total", **labels)
 
 
 def test_a_child_over_its_memory_limit_is_told_from_one_over_its_tasks(stage: Stage) -> None:
     exporter = stage.exporter()
     worker = stage.worker("-c", "1", "--max-memory-per-child", "300000")
     stage.send(worker, "spike", 400)
-    wait_for(
-        lambda: (
-            exporter.value(
-                "celery_worker_children_exited_total", worker=worker.nodename, reason="memory"
-            )
-            == 1
-        ),
-        "a child recycled for its memory",
-    )
-    assert (
-        exporter.value("celery_worker_child_memory_limit_bytes", worker=worker.nodename)
-        == 300_000 * 1024
-    )
-    peaks = exporter.value(
-        "celery_task_memory_peak_bytes_sum", worker=worker.nodename, name=name_of("spike")
-    )
+    labels = {"worker": worker.nodename}
+    wait_for_value(exporter, 1, "celery_worker_children_exited_total", reason="memory", **labels)
+    assert exporter.value("celery_worker_child_memory_limit_bytes", **labels) == 300_000 * 1024
+    peaks = exporter.value("celery_task_memory_peak_bytes_sum", **of_task(worker, "spike"))
     assert peaks
     assert peaks > 350 * 1024 * 1024
 
@@ -292,11 +202,9 @@ def test_a_task_that_forks_finds_its_process_single_threaded(stage: Stage) -> No
         wait_for_runs(exporter, worker, "fork_twice", round_)
         # Long enough for the helper to have come up behind the run.
         wait_for(
-            lambda: (
-                (exporter.value("celery_worker_threads", worker=worker.nodename, process="0") or 0)
-                >= 2
-            ),
+            lambda: exporter.value("celery_worker_threads", worker=worker.nodename, process="0"),
             "the helper",
+            at_least(2),
         )
     assert no_agent_trouble(exporter, worker)
 
@@ -308,27 +216,44 @@ def test_a_task_that_closes_the_agents_descriptors_hurts_nobody(stage: Stage) ->
     wait_for_runs(exporter, worker, "noop", 3)
     stage.send(worker, "close_all_descriptors")
     stage.send(worker, "noop", times=3)
-    wait_for(
-        lambda: len(re.findall(r"tasks\.noop\[\S+\] succeeded", worker.text)) == 6,
-        "six runs in the worker's log",
-    )
+    wait_for(lambda: worker.logged("noop"), "six runs in the worker's log", equals(6))
     assert "memory agent failed" not in worker.text
 
 
+@contextlib.contextmanager
+def hanging_up(port: int) -> Iterator[list[str]]:
+    """A port at which each client is hung up on; who has called."""
+    calls: list[str] = []
+
+    class HangUp(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            calls.append(str(self.client_address))
+
+    with socketserver.ThreadingTCPServer((LOOPBACK, port), HangUp) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield calls
+        server.shutdown()
+        thread.join()
+
+
 def test_reports_to_a_broker_that_is_not_there_cost_no_task(stage: Stage) -> None:
-    worker = stage.worker("-c", "1", CELERY_MEMORY_EVENTS_URL="redis://127.0.0.1:1/0")
+    port = free_port()
+    worker = stage.worker("-c", "1", CELERY_MEMORY_EVENTS_URL=f"redis://{LOOPBACK}:{port}/0")
     stage.send(worker, "noop", times=50)
-    wait_for(lambda: worker.text.count("] succeeded") == 50, "50 runs in the worker's log")
-    wait_for(lambda: "memory agent failed" in worker.text, "the one warning")
-    time.sleep(3 * 1.0)  # three more intervals, in which nothing is to be said
-    assert worker.text.count("memory agent failed") == 1
+    wait_for(lambda: worker.logged("noop"), "50 runs in the worker's log", equals(50))
+    wait_for(lambda: worker.text, "the one warning", contains("memory agent failed"))
+    # More reports, of which nothing is to be said.
+    with hanging_up(port) as calls:
+        wait_for(lambda: len(calls), "three more reports", at_least(3))
+        assert worker.text.count("memory agent failed") == 1
 
 
 def test_the_agent_can_be_turned_off(stage: Stage) -> None:
     exporter = stage.exporter()
     worker = stage.worker("-c", "1", CELERY_MEMORY_ENABLED="0")
     stage.send(worker, "noop", times=5)
-    wait_for(lambda: worker.text.count("] succeeded") == 5, "five runs in the worker's log")
+    wait_for(lambda: worker.logged("noop"), "five runs in the worker's log", equals(5))
     assert succeeded(exporter, worker, "noop") is None
 
 
@@ -342,9 +267,9 @@ def test_the_python_under_test(stage: Stage) -> None:
     worker = stage.worker("-P", "solo")
     version = ".".join(map(str, sys.version_info[:3]))
     wait_for(
-        lambda: (
-            exporter.by_label("celery_worker_info", "python_version", worker=worker.nodename).keys()
-            == {version}
-        ),
+        lambda: {
+            *exporter.by_label("celery_worker_info", "python_version", worker=worker.nodename)
+        },
         "the worker's Python version",
+        equals({version}),
     )

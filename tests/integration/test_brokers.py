@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
 
 from celery_memory_exporter.common.codec import MAX_MESSAGE_BYTES, encode
 from tests import samples
-from tests.integration.conftest import Exporter, Server, Stage, wait_for
-from tests.integration.test_agent import name_of, no_agent_trouble, wait_for_growth, wait_for_runs
+from tests.integration.exporter import Exporter
+from tests.integration.figures import (
+    no_agent_trouble,
+    succeeded,
+    wait_for_growth,
+    wait_for_processes,
+    wait_for_runs,
+    wait_for_value,
+)
+from tests.integration.servers import Server
+from tests.integration.stage import Stage
+from tests.integration.waiting import at_least, contains, equals, wait_for
 
 pytestmark = pytest.mark.integration
 BOTH = pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
@@ -25,10 +34,7 @@ def test_a_thousand_runs_are_a_thousand(stage: Stage) -> None:
     stage.send(worker, "leak", 1, times=500)
     wait_for_runs(exporter, worker, "noop", 500)
     wait_for_runs(exporter, worker, "leak", 500)
-    processes = exporter.by_label(
-        "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
-    )
-    assert set(processes) >= {"main"}
+    assert exporter.value("celery_worker_memory_rss_bytes", worker=worker.nodename, process="main")
     assert exporter.value("celery_memory_exporter_reports_rejected_total") == 0
     assert no_agent_trouble(exporter, worker)
 
@@ -48,20 +54,20 @@ def test_a_broker_that_goes_and_comes_back_costs_no_task_and_no_count(stage: Sta
     stage.send(worker, "noop", times=50)
     wait_for_runs(exporter, worker, "noop", 50)
     stage.send(worker, "sleep", 8, times=2)
-    wait_for(lambda: worker.text.count("tasks.sleep[") == 2, "both sleepers to be received")
+    wait_for(lambda: worker.text.count("tasks.sleep["), "both sleepers to be received", equals(2))
     stage.broker.stop()
-    wait_for(lambda: not exporter.ready(), "the exporter to notice")
-    wait_for(lambda: "Trying again in" in worker.text, "the worker to notice")
+    wait_for(exporter.readiness, "the exporter to notice")
+    wait_for(lambda: worker.text, "the worker to notice", contains("Trying again in"))
     stage.broker.start()
-    wait_for(exporter.ready, "the exporter to be connected again")
+    exporter.wait_until_ready()
     stage.send(worker, "noop", times=50)
     wait_for_runs(exporter, worker, "noop", 100)
-    sleepers = {"worker": worker.nodename, "name": name_of("sleep")}
-    succeeded = partial(exporter.value, "celery_task_succeeded_total", **sleepers)
-    wait_for(lambda: (succeeded() or 0) >= 2, "both sleepers to end")
+    slept = wait_for(
+        lambda: succeeded(exporter, worker, "sleep"), "both sleepers to end", at_least(2)
+    )
     assert (exporter.value("celery_memory_exporter_broker_reconnects_total") or 0) >= 1
     assert exporter.value("celery_task_failed_total", worker=worker.nodename) == 0
-    assert succeeded() in (2, 3, 4), "the broker may deliver again what it did not see acknowledged"
+    assert slept in (2, 3, 4), "the broker may deliver again what it did not see acknowledged"
 
 
 def publish(server: Server, body: bytes, routing_key: str = "memory.report") -> None:
@@ -100,10 +106,7 @@ def test_bad_reports_are_refused_with_a_reason_and_the_next_good_one_shows(stage
     publish(stage.broker, report_event(sequence=5))
     publish(stage.broker, report_event(sequence=4))
     publish(stage.broker, report_event(sequence=6, children_started=77))
-    wait_for(
-        lambda: exporter.value("celery_worker_children_started_total", worker="by@hand") == 77,
-        "the good report",
-    )
+    wait_for_value(exporter, 77, "celery_worker_children_started_total", worker="by@hand")
     assert rejected(exporter) == {
         "undecodable": 1,
         "malformed": 1,
@@ -120,45 +123,18 @@ def test_a_worker_without_agent_and_events_has_its_memory_and_its_life_shown(sta
     exporter = stage.exporter()
     one = stage.worker("-c", "2", agent=False)
     two = stage.worker("-P", "solo", agent=False)
-    for worker, processes in ((one, {"main", "0", "1"}), (two, {"main"})):
-        wait_for(
-            lambda worker=worker, processes=processes: (
-                set(
-                    exporter.by_label(
-                        "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
-                    )
-                )
-                == processes
-            ),
-            f"the processes {processes} of {worker.nodename}",
-        )
+    for worker, processes in ((one, ("main", "0", "1")), (two, ("main",))):
+        wait_for_processes(exporter, worker, *processes)
         assert exporter.value("celery_worker_up", worker=worker.nodename) == 1
 
 
 def test_the_process_table_alone_is_enough(stage: Stage) -> None:
     exporter = stage.exporter(broker=False)
     worker = stage.worker("-c", "2", agent=False)
-    slots = wait_for(
-        lambda: (
-            len(
-                found := exporter.by_label(
-                    "celery_worker_memory_rss_bytes", "process", worker=worker.nodename
-                )
-            )
-            == 3
-            and found
-        ),
-        "main and two slots",
-    )
-    assert set(slots) == {"main", "0", "1"}
+    wait_for_processes(exporter, worker, "main", "0", "1")
     assert worker.stop() == 0
-    wait_for(
-        lambda: exporter.value("celery_worker_up", worker=worker.nodename) == 0,
-        "the worker to be down",
-    )
-    assert (
-        exporter.by_label("celery_worker_memory_rss_bytes", "process", worker=worker.nodename) == {}
-    )
+    wait_for_value(exporter, 0, "celery_worker_up", worker=worker.nodename)
+    wait_for_processes(exporter, worker)
 
 
 def test_reports_over_another_broker_than_the_workers_own(

@@ -11,7 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.conftest import Exporter, Server, free_port, need, wait_for
+from tests.integration import servers
+from tests.integration.exporter import Exporter
+from tests.integration.programs import free_port
+from tests.integration.servers import running
+from tests.integration.waiting import PATIENCE, contains, wait_for
 
 pytestmark = pytest.mark.integration
 COMMAND = [sys.executable, "-m", "celery_memory_exporter.cli"]
@@ -22,7 +26,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         env={**os.environ, **environment},
     )
@@ -83,7 +87,7 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, signum: int) -> None:
 def test_a_broker_that_refuses_is_told_once_an_attempt_and_tried_again(tmp_path: Path) -> None:
     exporter = Exporter(tmp_path / "log", f"redis://127.0.0.1:{free_port()}/0")
     exporter.start()
-    wait_for(lambda: "check that the broker runs there" in exporter.text, "the reason")
+    wait_for(lambda: exporter.text, "the reason", contains("check that the broker runs there"))
     assert not exporter.ready()
     assert exporter.value("celery_memory_exporter_source_up", source="broker") == 0
     assert exporter.value("celery_memory_exporter_source_up", source="processes") == 1
@@ -92,26 +96,12 @@ def test_a_broker_that_refuses_is_told_once_an_attempt_and_tried_again(tmp_path:
 
 
 def test_a_wrong_password_is_told_without_the_password(tmp_path: Path) -> None:
-    port = free_port()
-    command = [
-        need("redis-server"),
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--requirepass",
-        "right",
-        "--save",
-        "",
-    ]
-    server = Server(command, tmp_path / "redis.log", "", port)
-    server.start()
-    exporter = Exporter(tmp_path / "log", f"redis://:hunter2@127.0.0.1:{port}/0")
-    exporter.start()
-    wait_for(lambda: "check user and password" in exporter.text, "the reason")
-    assert "hunter2" not in exporter.text + exporter.text_of()
-    exporter.stop()
-    server.stop()
+    with running(servers.redis(tmp_path, "--requirepass", "right", "--save", "")) as server:
+        exporter = Exporter(tmp_path / "log", f"redis://:hunter2@127.0.0.1:{server.port}/0")
+        exporter.start()
+        wait_for(lambda: exporter.text, "the reason", contains("check user and password"))
+        assert "hunter2" not in exporter.text + exporter.text_of()
+        exporter.stop()
 
 
 @pytest.mark.parametrize(("broker", "status"), [(None, 0), ("redis://127.0.0.1:1/0", 1)])
@@ -165,8 +155,8 @@ def test_the_demo_ends_by_ctrl_c_and_leaves_nothing_behind(tmp_path: Path, folde
         process = subprocess.Popen(
             [*COMMAND, "demo"], stdout=out, stderr=out, start_new_session=True, env=environment
         )
-    wait_for(lambda: "blocks/run" in (tmp_path / "out").read_text(), "the table")
+    wait_for((tmp_path / "out").read_text, "the table", contains("blocks/run"))
     assert leftovers(folder), "while it runs there is something to be found"
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(PATIENCE) == 0
     assert leftovers(folder) == []

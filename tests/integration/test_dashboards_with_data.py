@@ -13,15 +13,14 @@ import pytest
 import yaml
 
 from tests.grafana import linter
-from tests.integration.conftest import ROOT, wait_for
+from tests.integration.programs import ROOT
+from tests.integration.waiting import nothing, wait_for
 from tests.scene.scene import JOB, SCRAPE_SECONDS, Scene
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(480)]
+pytestmark = pytest.mark.integration
 Json = dict[str, Any]
 DASHBOARDS = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 RULES = sorted((ROOT / "grafana" / "rules").glob("*.yaml"))
-#: For what comes seldom (a child that is recycled) to have come.
-PATIENCE = 150
 #: What a panel shows.
 SHOWN_SECONDS = 180
 #: One worker's dashboard is looked at for the one that has all: an agent, recycling, and a limit
@@ -51,23 +50,20 @@ def substituted(expression: str, **chosen: str) -> str:
     return expression
 
 
-def without_data(scene: Scene, expressions: dict[str, str]) -> list[str]:
-    """Those that have none even after a while; by what they are of."""
+def wait_for_data(scene: Scene, expressions: dict[str, str]) -> None:
+    """Of each, by what it is of. What comes seldom (a child that is recycled) may be gone from the
+    panel when the next one comes."""
+    missing = dict(expressions)
 
-    def missing() -> dict[str, str]:
+    def look() -> dict[str, str]:
         end = time.time()
         ends = {"start": end - SHOWN_SECONDS, "end": end, "step": SCRAPE_SECONDS}
-        return {
-            of: each
-            for of, each in expressions.items()
-            if not scene.prometheus.ask("query_range", query=each, **ends)["result"]
-        }
+        for of, each in list(missing.items()):
+            if scene.prometheus.ask("query_range", query=each, **ends)["result"]:
+                del missing[of]
+        return missing
 
-    try:
-        wait_for(lambda: not missing(), "data of all", PATIENCE)
-    except AssertionError:
-        return [f"{of}: {expression}" for of, expression in missing().items()]
-    return []
+    wait_for(look, "data of all queries", nothing)
 
 
 def may_be_asked(scene: Scene, expression: str) -> bool:
@@ -119,11 +115,6 @@ def test_every_query_has_data(tmp_path: Path) -> None:
         asked = dict(
             [*(each for dashboard in dashboards for each in of_panels(dashboard)), *of_rules()]
         )
-        assert (
-            without_data(
-                scene, {of: each for of, each in asked.items() if may_be_asked(scene, each)}
-            )
-            == []
-        )
+        wait_for_data(scene, {of: each for of, each in asked.items() if may_be_asked(scene, each)})
         for dashboard in dashboards:
             assert empty_variables(scene, dashboard) == ["cluster"], dashboard["title"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import ROOT
+from tests.integration.programs import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

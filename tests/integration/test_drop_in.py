@@ -8,15 +8,15 @@ import socket
 import time
 import urllib.request
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.integration.conftest import Exporter, Stage, Worker, wait_for
-from tests.integration.test_agent import name_of
-from tests.integration.test_outcomes import sending_app
+from tests.integration.client import sending_app
+from tests.integration.exporter import Exporter
+from tests.integration.stage import Stage
+from tests.integration.waiting import nothing, wait_for
+from tests.integration.worker import Worker, name_of
 
 pytestmark = pytest.mark.integration
 BOTH = pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
@@ -30,14 +30,12 @@ VALUE = re.compile(r"-?\d+\.\d+(e[+-]\d+)?|[+-]Inf|NaN")
 
 def exporter_with(stage: Stage, **settings: Any) -> Exporter:
     """``settings`` beside short intervals, since nobody wants to wait."""
-    path = Path(stage.folder) / f"config{len(list(stage.folder.glob('config*')))}.yaml"
     broker = {"url": stage.broker.url, "queues": [CONFIGURED]}
     intervals = {
         "queues": {"interval_seconds": 1, "inspect_interval_seconds": 5},
         "processes": {"interval_seconds": 1},
     }
-    path.write_text(yaml.safe_dump({"broker": broker, **intervals, **settings}))
-    return stage.exporter("--config", str(path), broker=False)
+    return stage.configured(broker=broker, **intervals, **settings)
 
 
 def line(family: str, value: float, **labels: str) -> str:
@@ -47,21 +45,16 @@ def line(family: str, value: float, **labels: str) -> str:
 
 
 def wait_for_lines(exporter: Exporter, lines: Iterable[str]) -> None:
-    missing: list[str] = []
+    """An error shows each line that is missing, with those of its family."""
 
-    def all_there() -> bool:
+    def missing() -> list[str]:
         text = exporter.text_of().splitlines()
-        missing[:] = [each for each in lines if each not in text]
-        return not missing
+        lacking = [each for each in lines if each not in text]
+        families = {each.partition("{")[0] for each in lacking}
+        near = [f"there is {each}" for each in text if each.partition("{")[0] in families]
+        return [*lacking, *near]
 
-    try:
-        wait_for(all_there, "lines")
-    except AssertionError as error:
-        families = {each.partition("{")[0] for each in missing}
-        near = [
-            each for each in exporter.text_of().splitlines() if each.partition("{")[0] in families
-        ]
-        raise AssertionError("\n".join([f"{error}:", *missing, "among:", *near])) from None
+    wait_for(missing, "lines", nothing)
 
 
 def assert_well_written(text: str) -> None:

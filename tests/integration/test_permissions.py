@@ -12,8 +12,11 @@ import pytest
 import yaml
 
 from tests.deploy import systemd_unit
-from tests.integration.conftest import Exporter, Server, Worker, wait_for
+from tests.integration.exporter import Exporter
+from tests.integration.figures import wait_for_value
 from tests.integration.namespaces import EXPORTERS_USER, WORKERS_USER, Start, as_user, start
+from tests.integration.servers import Server
+from tests.integration.worker import Worker
 
 pytestmark = pytest.mark.integration
 __all__ = ["start"]
@@ -126,10 +129,7 @@ def test_what_the_unit_must_not_say_hides_the_workers_and_that_is_told(
     worker: Worker, start: Start[Exporter], tmp_path: Path, protect_proc: str
 ) -> None:
     exporter = start(exporter_of(tmp_path, protect_proc=protect_proc))
-    wait_for(
-        lambda: exporter.value(DENIED, what="processes") == 1,
-        "the exporter to tell that it is denied the process table",
-    )
+    wait_for_value(exporter, 1, DENIED, what="processes")
     assert families(exporter, worker) == set()
     assert exporter.value("celery_memory_exporter_source_up", source="processes") == 1, (
         "it can be read; there is nothing in it"

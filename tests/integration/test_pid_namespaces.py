@@ -3,6 +3,7 @@ two pids, and is shown once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -10,8 +11,12 @@ import pytest
 import yaml
 
 from celery_memory_exporter.common import procfs
-from tests.integration.conftest import Exporter, Server, Worker, wait_for
+from tests.integration.exporter import Exporter
 from tests.integration.namespaces import EXPORTERS_USER, Contained, Start, as_user, start
+from tests.integration.programs import suspended
+from tests.integration.servers import Server
+from tests.integration.waiting import equals, wait_for
+from tests.integration.worker import Worker
 
 pytestmark = pytest.mark.integration
 __all__ = ["start"]
@@ -57,6 +62,26 @@ def workers(exporter: Exporter, *names: str) -> list[str]:
     )
 
 
+def wait_for_both(exporter: Exporter, worker: Worker, *families: str) -> None:
+    """Its main process and its child, in each of the families."""
+    wait_for(
+        lambda: [shown(exporter, family, worker).keys() for family in families],
+        f"main and 0 of {worker.nodename} in {families}",
+        equals([{"main", "0"}] * len(families)),
+    )
+
+
+def wait_for_memory(
+    exporter: Exporter, worker: Worker, process: str, really: Callable[[], int], share: float
+) -> None:
+    """Its resident memory is shown as it is, up to so large a share of it."""
+    wait_for(
+        lambda: (shown(exporter, RSS, worker).get(process), really()),
+        f"the resident memory of {process} of {worker.nodename}, as (shown, real)",
+        lambda seen: seen[0] == pytest.approx(seen[1], rel=share),
+    )
+
+
 def test_a_contained_workers_processes_are_matched_and_shown_once(
     start: Start[Exporter], exporter: Exporter, broker: Server, tmp_path: Path
 ) -> None:
@@ -64,52 +89,36 @@ def test_a_contained_workers_processes_are_matched_and_shown_once(
     worker, contained = container(tmp_path, broker, f"inside-{broker.port}")
     start(contained)
     outside = contained.inner()
-    both = {"main", "0"}
-    wait_for(
-        lambda: (
-            shown(exporter, BLOCKS, worker).keys() == shown(exporter, PSS, worker).keys() == both
-        ),
-        "agent and table",
-    )
+    wait_for_both(exporter, worker, BLOCKS, PSS)
     status = procfs.status(outside.pid)
     assert status is not None
     assert status.namespace_pids[-1] == 1, "inside it is process 1"
     assert outside.pid != 1
-    assert shown(exporter, RSS, worker)["main"] == pytest.approx(
-        outside.memory_info().rss, rel=0.05
-    )
-    assert sum(shown(exporter, RSS, worker).values()) == pytest.approx(
-        sum(each.memory_info().rss for each in [outside, *outside.children()]), rel=0.05
-    )
+    (child,) = outside.children()
+    for process, each in (("main", outside), ("0", child)):
+        wait_for_memory(exporter, worker, process, lambda each=each: each.memory_info().rss, 0.05)
     assert workers(exporter, worker.queue) == [worker.nodename]
 
 
 def test_a_name_that_was_guessed_from_outside_does_not_stay_beside_the_workers_own(
     start: Start[Exporter], exporter: Exporter, broker: Server, tmp_path: Path
 ) -> None:
-    # Its agent reports some seconds after its process is there: until then its name is a guess.
-    worker, contained = container(
-        tmp_path, broker, f"inner-{broker.port}", CELERY_MEMORY_INTERVAL_SECONDS="3"
-    )
+    worker, contained = container(tmp_path, broker, f"inner-{broker.port}")
     outer = f"outer-{broker.port}"
+    script = f'hostname {outer}; exec "$@"'
     command = as_user(EXPORTERS_USER, exporter.command, tmp_path)
-    exporter.command = [
-        "unshare",
-        "--uts",
-        "sh",
-        "-c",
-        f'hostname {outer}; exec "$@"',
-        "sh",
-        *command,
-    ]
+    exporter.command = ["unshare", "--uts", "sh", "-c", script, "sh", *command]
     start(exporter)
     start(contained)
+    inner = contained.inner()
+    wait_for(inner.cmdline, "the worker's own command line", lambda words: "celery" in words)
+    # Before its agent has reported, its name is a guess.
+    with suspended(inner.pid):
+        wait_for(lambda: workers(exporter, outer), "the name that is guessed")
     wait_for(
-        lambda: any(outer in each for each in workers(exporter, outer)), "the name that is guessed"
-    )
-    wait_for(
-        lambda: workers(exporter, outer, worker.queue) == [worker.nodename],
+        lambda: workers(exporter, outer, worker.queue),
         "its own name, and no other",
+        equals([worker.nodename]),
     )
 
 
@@ -122,20 +131,11 @@ def test_workers_that_are_all_process_1_are_told_apart_without_the_right_to_look
     exporter.command = as_user(EXPORTERS_USER, exporter.command, tmp_path)
     start(exporter)
     for worker, contained in pairs:
-        wait_for(
-            lambda worker=worker: shown(exporter, BLOCKS, worker).keys() == {"main", "0"},
-            "the agent",
-        )  # type: ignore[misc]
+        wait_for_both(exporter, worker, BLOCKS)
         inner = contained.inner()
         assert procfs.status(inner.pid) is not None
-        child = inner.children()[0]
-        wait_for(
-            lambda worker=worker, child=child: (
-                shown(exporter, RSS, worker).get("0")  # type: ignore[misc]
-                == pytest.approx(child.memory_info().rss, rel=0.01)
-            ),
-            "the table's figure",
-        )
+        (child,) = inner.children()
+        wait_for_memory(exporter, worker, "0", lambda child=child: child.memory_info().rss, 0.01)
     assert len(workers(exporter, *(worker.queue for worker, _ in pairs))) == 2
 
 
@@ -145,15 +145,8 @@ def test_an_exporter_in_a_container_shows_a_worker_outside_by_its_reports(
     contained = Contained(exporter, f"exporter-{broker.port}")
     start(contained)
     worker = start(Worker(tmp_path / "worker.log", broker, f"beside-{broker.port}", "-c", "1"))
-    both = {"main", "0"}
-    wait_for(
-        lambda: (
-            shown(exporter, BLOCKS, worker).keys() == shown(exporter, RSS, worker).keys() == both
-        ),
-        "the reports",
-    )
-    assert shown(exporter, RSS, worker)["main"] == pytest.approx(
-        psutil.Process(worker.pid).memory_info().rss, rel=0.1
-    )
+    wait_for_both(exporter, worker, BLOCKS, RSS)
+    main = psutil.Process(worker.pid)
+    wait_for_memory(exporter, worker, "main", lambda: main.memory_info().rss, 0.1)
     assert not shown(exporter, PSS, worker), "its process is not in the exporter's table"
     assert workers(exporter, worker.queue) == [worker.nodename]

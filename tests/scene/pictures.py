@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.integration.conftest import ROOT, need
+from tests.integration.programs import ROOT, need
 
 #: A terminal's looks around a command and what it prints.
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>

@@ -17,8 +17,11 @@ from typing import Any
 import yaml
 from celery import Celery
 
-from tests.integration.conftest import ROOT, Exporter, Program, Server, free_port, need, wait_for
+from tests.integration import servers
+from tests.integration.exporter import Exporter
 from tests.integration.observers import Prometheus
+from tests.integration.programs import ROOT, Program
+from tests.integration.waiting import at_least, wait_for
 
 JOB = "celery"
 SCRAPE_SECONDS = 2
@@ -165,7 +168,7 @@ class Scene:
             return program
 
         self.cgroup = self._cgroup(stack)
-        broker = run(self._redis()).url
+        broker = run(servers.redis(self.folder, "--save", "")).url
         self.exporter: Exporter = run(self._exporter(broker))
         self.prometheus: Prometheus = run(
             Prometheus(
@@ -206,21 +209,6 @@ class Scene:
         stack.callback(cgroup.remove)
         return cgroup
 
-    def _redis(self) -> Server:
-        port = free_port()
-        command = [
-            need("redis-server"),
-            "--port",
-            str(port),
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            str(self.folder),
-            "--save",
-            "",
-        ]
-        return Server(command, self.folder / "redis.log", f"redis://127.0.0.1:{port}/0", port)
-
     def _exporter(self, broker: str) -> Exporter:
         path = self.folder / "exporter.yaml"
         settings = {
@@ -231,10 +219,14 @@ class Scene:
         path.write_text(yaml.safe_dump(settings))
         return Exporter(self.folder / "exporter.log", None, "--config", str(path))
 
-    def wait_until_told(self, patience: float = 150) -> None:
-        """Until the leaks are named and Prometheus has seen them for a while."""
-        leaks = 'count(celery_leak_suspect{name=~"shop.orders.price|shop.images.resize"}) >= 2'
-        wait_for(lambda: self.prometheus.query(leaks), "the leaks to be named", patience)
+    def wait_until_told(self) -> None:
+        """Until the leaks are named and Prometheus has seen them."""
+        leaks = 'count(celery_leak_suspect{name=~"shop.orders.price|shop.images.resize"})'
+
+        def named() -> float:
+            return sum(float(each["value"][1]) for each in self.prometheus.query(leaks))
+
+        wait_for(named, "both leaks to be named", at_least(2))
 
 
 def wait_seconds(seconds: float) -> None:

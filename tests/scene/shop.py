@@ -18,6 +18,8 @@ app.conf.update(
     task_ignore_result=True,
     task_send_sent_event=True,
     worker_prefetch_multiplier=2,
+    # Celery kills a new child that has not come up within 4 s; on a crowded machine that is soon.
+    worker_proc_alive_timeout=600,
     task_routes={
         "shop.images.*": {"queue": "images"},
         "shop.video.*": {"queue": "video"},

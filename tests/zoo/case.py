@@ -25,6 +25,8 @@ app.conf.update(
     imports=("tests.zoo.neighbours", "tests.zoo.reported", "tests.zoo.others"),
     broker_connection_retry_on_startup=True,
     task_ignore_result=True,
+    # Celery kills a new child that has not come up within 4 s; on a crowded machine that is soon.
+    worker_proc_alive_timeout=600,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_transport_options={"visibility_timeout": 7200},  # longer than the flood's eta
 )

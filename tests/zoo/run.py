@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.integration.conftest import Server, free_port
+from tests.integration.programs import free_port
+from tests.integration.servers import Server
 from tests.zoo import judge, others, reported  # noqa: F401  # the modules make the cases
 from tests.zoo.case import CASES, Case
 from tests.zoo.judge import Verdict

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration import conftest
-from tests.integration.conftest import Server
+from tests.integration.servers import Server
 from tests.zoo import baseline, judge, others, reported  # noqa: F401  # the modules make the cases
 from tests.zoo.case import CASES, name_of
 from tests.zoo.judge import Verdict

@@ -18,7 +18,7 @@ from cfnlint.api import lint, lint_file
 from celery_memory_exporter.cli import main
 from tests.deploy.aws.conftest import DEPLOY, emf_of, extension, job_of, on_beanstalk, on_ecs
 from tests.deploy.aws.skips import skips
-from tests.integration.conftest import need
+from tests.integration.programs import need
 
 JOB = "celery-memory-exporter"
 PROCFILE = (DEPLOY / "beanstalk" / "Procfile").read_text()

@@ -21,7 +21,8 @@ from celery_memory_exporter.config.settings import Config
 from tests.deploy.aws.cloud import REGION
 from tests.deploy.aws.conftest import DEPLOY, emf_of, on_ecs
 from tests.deploy.aws.skips import skips
-from tests.integration.conftest import Exporter, free_port
+from tests.integration.exporter import Exporter
+from tests.integration.programs import free_port
 
 TASK = json.loads((DEPLOY / "task-definition.json").read_text())
 WORKER, EXPORTER = TASK["containerDefinitions"]

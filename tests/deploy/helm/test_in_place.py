@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from tests.deploy.helm.chart import rendered
-from tests.integration.conftest import ROOT, Exporter, Program, free_port
+from tests.integration.exporter import Exporter
 from tests.integration.namespaces import WORKERS_USER, Start, start
+from tests.integration.programs import ROOT, Program, free_port
+from tests.integration.waiting import PATIENCE
 
 pytestmark = pytest.mark.integration
 __all__ = ["start"]
@@ -40,7 +42,7 @@ print(json.dumps({
 
 def status(port: int, path: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", None, PATIENCE) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -104,7 +106,7 @@ def seen(
     reader: dict[str, Any], target: dict[str, Any], start: Start[Program], folder: Path
 ) -> set[str]:
     """What a container with these rights reads of a process of one with those."""
-    asleep = start(Program(as_container(target, ["sleep", "600"]), folder / "target"))
+    asleep = start(Program(as_container(target, ["sleep", "infinity"]), folder / "target"))
     # The process is the target's only when setpriv has become it.
     waiting = [
         "sh",
@@ -116,7 +118,7 @@ def seen(
         as_container(reader, waiting),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
         cwd=ROOT,
     )

@@ -9,7 +9,7 @@ from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 
 
-@dataclass(slots=True, init=False, eq=False)
+@dataclass(slots=True, init=False, repr=False, eq=False)
 class Run:
     """The opening readings of one run; most of them are taken after it is made."""
 

@@ -65,13 +65,13 @@ class WorkerAgent:
             overlapping.containers = self._shares
         self._reporter = Reporter(
             Sources(
-                worker,
-                self.pool,
-                settings,
-                self.ledger,
-                self._shares,
-                self.requests,
-                self.child_memory_limit_bytes,
+                worker=worker,
+                pool=self.pool,
+                settings=settings,
+                ledger=self.ledger,
+                shares=self._shares,
+                requests=self.requests,
+                child_memory_limit_bytes=self.child_memory_limit_bytes,
             )
         )
 
@@ -122,9 +122,8 @@ class WorkerAgent:
 
     @guarded
     def _count_requests(self, consumer: Any) -> None:
-        if self.requests.count_tasks(
-            self.worker.app.tasks
-        ):  # of tasks that came after the worker was made
+        # Of tasks that came after the worker was made.
+        if self.requests.count_tasks(self.worker.app.tasks):
             consumer.update_strategies()
         self.requests.follow(consumer)
 
@@ -153,7 +152,7 @@ class WorkerAgent:
         self._pool_processes = pool
 
     def _children(self) -> list[Any]:
-        """None when the pool has ended."""
+        """The pool's; none when it has ended."""
         pool = self.worker.pool._pool
         return list(pool._pool) if pool is not None else []
 

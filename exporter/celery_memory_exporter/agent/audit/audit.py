@@ -154,9 +154,8 @@ class Auditor:
         self._await_threads()
         survivors = gc.get_objects()
         self.abandon()
-        if _among(
-            survivors, self
-        ):  # made before the run: the application has unfrozen the heap meanwhile
+        if _among(survivors, self):
+            # Made before the run: the application has unfrozen the heap meanwhile.
             self.enabled = False
             return None
         before = self._before

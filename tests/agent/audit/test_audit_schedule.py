@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import threading
 
 import pytest
 
@@ -15,7 +17,7 @@ from celery_memory_exporter.agent.audit.audit import (
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.readings import Readings
-from tests.agent.audit.harness import make_meter, returning, run
+from tests.agent.audit.harness import answer, make_meter, returning, run
 
 pytestmark = pytest.mark.usefixtures("heap_as_it_was")
 
@@ -65,3 +67,19 @@ def test_a_rare_type_is_audited_in_each_run_and_a_frequent_one_ever_more_seldom(
         # By chance, since a task may do in every second run what it undoes in the next.
         assert set(pauses[number * step + 1 : (number + 1) * step]) <= set(range(1, 2 * number + 2))
     assert len(set(pauses)) > 2
+
+
+def test_an_audit_spends_nothing_while_it_waits_for_a_processor() -> None:
+    """As on a crowded machine; here a callback of the collector lets it wait."""
+    auditor, waiting = Auditor(Readings(), enabled=True), threading.Event()
+
+    def wait(phase: str, _: dict[str, int]) -> None:
+        waiting.wait(0.1 if phase == "start" else 0.0)
+
+    gc.callbacks.append(wait)
+    try:
+        auditor.begin()
+        auditor.finish(answer())
+    finally:
+        gc.callbacks.remove(wait)
+    assert 0 < auditor.budget.spent < 0.1

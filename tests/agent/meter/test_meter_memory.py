@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery.app.trace import trace_ok_t
 
+from celery_memory_exporter.agent.guard import Guard
+from celery_memory_exporter.agent.meter.calibration import calibrated_meter
+from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.growth import LARGE_NATIVE_BYTES
 from celery_memory_exporter.agent.stats.profile import retained as retained_by
+from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 from tests.agent.meter.runs import (
     KEPT,
@@ -169,3 +174,20 @@ def test_to_an_audit_what_is_returned_makes_no_difference_at_all(value: object) 
     # Blocks are counted in the whole process: once in a while a thread of the test runner keeps
     # some.
     assert 0 in (blocks_a_run() for _ in range(3))
+
+
+def test_a_reading_spends_nothing_while_it_waits_for_a_processor() -> None:
+    """As on a crowded machine; here the reading itself waits."""
+
+    class Waiting(Readings):
+        seconds = 0.0
+
+        def native_live(self) -> int | None:
+            time.sleep(self.seconds)
+            return super().native_live()
+
+    readings = Waiting()
+    meter = calibrated_meter(Guard(), readings, Conditions(max_tasks=200, audits=False))
+    readings.seconds = 0.1
+    run(meter, lambda: None)
+    assert 0 < meter.sampling.spent < 0.1

@@ -9,7 +9,8 @@ lists as it did before the run; ``gc.get_objects()`` then lists the survivors of
   debugs its collector.
 * A frozen collector resets Python's counters, on which automatic full collections depend: those
   that would have come are made up for, so that old garbage is freed as it is without the agent.
-* Time for audits is a share of the process's busy time; a task type's audits get rarer with their
+* Time for audits, as the thread itself computes (on a crowded machine the scheduler's pauses are
+  not its own), is a share of the process's busy time; a task type's audits get rarer with their
   number, so rare types are audited in each run and frequent ones some times the square root of
   their runs.
 """
@@ -122,7 +123,7 @@ class Auditor:
 
     def begin(self) -> None:
         """Takes the opening readings; the run has to follow at once."""
-        begun = time.perf_counter()
+        begun = time.thread_time()
         self._owe()  # before freezing, which sets the counts to zero
         self._frozen = True
         gc.freeze()
@@ -130,7 +131,7 @@ class Auditor:
         clear_type_cache()
         before = self._before
         self._read_kernel(before)
-        self.budget.spend(time.perf_counter() - begun)
+        self.budget.spend(time.thread_time() - begun)
         self._readings.fill_caches()
         before[NATIVE] = self._native()
         before[BLOCKS] = sys.getallocatedblocks()
@@ -138,7 +139,7 @@ class Auditor:
     def finish(self, answer: Any) -> Finding | None:
         """Takes the closing readings; ``None`` when they say nothing. ``answer`` is of the run, and
         no survivor."""
-        begun = time.perf_counter()
+        begun = time.thread_time()
         if not self._frozen:
             return None
         blocks, native = sys.getallocatedblocks(), self._native()
@@ -171,7 +172,7 @@ class Auditor:
             survivors=survivors,
         )
         self.audits += 1
-        self.budget.spend(time.perf_counter() - begun)
+        self.budget.spend(time.thread_time() - begun)
         self._collect_what_is_owed()
         return finding
 

@@ -205,8 +205,9 @@ class Meter:
             finding = self.auditor.finish(answer)
             run.cpu = time.process_time() - run.cpu
         elif run.sampled:
+            reading = time.thread_time()
             blocks, native = sys.getallocatedblocks(), self._readings.native_live()
-            self.sampling.spend(2 * (time.perf_counter() - begun))  # the opening ones take as long
+            self.sampling.spend(2 * (time.thread_time() - reading))  # the opening ones take as long
         rss = self._readings.rss()
         self.occupancy.leave(run)
         # No other run begins as long as this one is added up: it might start a new high-water mark.

@@ -8,21 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from celery_memory_exporter.demo import prometheus, view
+from celery_memory_exporter.demo import prometheus
 from tests.integration.programs import need
-
-
-def test_alerts_are_told_with_their_state_and_task_type() -> None:
-    found = [
-        ("CeleryTaskLeak", "firing", "celery_memory_exporter.demo.shop.leaks"),
-        ("CeleryWorkerDown", "pending", ""),
-    ]
-    told = view.alerts("http://here/alerts", found)
-    assert (
-        told
-        == "alerts      CeleryTaskLeak firing (leaks), CeleryWorkerDown pending   http://here/alerts"
-    )
-    assert view.alerts("http://here/alerts", []) == "alerts      none yet   http://here/alerts"
 
 
 def test_the_rules_are_those_of_the_project() -> None:

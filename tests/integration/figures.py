@@ -51,17 +51,22 @@ def wait_for_value(exporter: Exporter, wanted: float | None, name: str, /, **lab
     wait_for(lambda: exporter.value(name, **labels), f"{name} {labels} {wanted}", equals(wanted))
 
 
-def per_run(exporter: Exporter, worker: Worker, family: str, task: str) -> float:
-    """What runs left behind is told once a second."""
-    labels = of_task(worker, task)
-    runs = wait_for(
-        lambda: exporter.value("celery_task_memory_retained_runs", **labels),
-        f"what {task} left behind",
+def per_run(exporter: Exporter, worker: Worker, family: str, task: str, measured: int = 1) -> float:
+    """The mean of what so many runs left behind, which processes tell once a second; of their first
+    runs they do not."""
+    runs_name, labels = "celery_task_memory_retained_runs", of_task(worker, task)
+
+    def told() -> dict[str, float]:
+        """In one answer."""
+        samples = exporter.samples(family, runs_name)
+        return {name: value for (name, has), value in samples.items() if labels.items() <= has}
+
+    seen = wait_for(
+        told,
+        f"what {measured} runs of {task} left behind",
+        lambda seen: seen.get(runs_name, 0) >= measured,
     )
-    value = exporter.value(family, **labels)
-    assert value is not None
-    assert runs
-    return value / runs
+    return seen[family] / seen[runs_name]
 
 
 def no_agent_trouble(exporter: Exporter, worker: Worker) -> bool:

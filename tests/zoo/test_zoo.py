@@ -48,7 +48,7 @@ def test_an_innocent_task_is_not_accused(name: str, broker: Server, tmp_path: Pa
     # The walk that finds a cache's bound has little time in a run: where the tests crowd the
     # machine, the cache may be full before that, and look like a leak until then. `make zoo` asks
     # for more: that nobody is ever accused.
-    verdict = verdict_of(name, broker, tmp_path, runs=400)
+    verdict = verdict_of(name, broker, tmp_path, runs=1_000)
     assert not verdict.wrong_at_end
     assert not verdict.trouble
 

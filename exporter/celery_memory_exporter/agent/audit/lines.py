@@ -134,14 +134,12 @@ class LineWatch:
         try:
             self._book()
             self._line = self._next_line(frame, event)
-        except (
-            SoftTimeLimitExceeded
-        ):  # raised by a signal handler wherever it finds us; it is the task's
+        except SoftTimeLimitExceeded:
+            # Raised by a signal handler wherever it finds us; it is the task's.
             self._give_up()
             raise
-        except (
-            Exception
-        ):  # a reading that fails ends the watch, not the run, and is not tried again
+        except Exception:
+            # A reading that fails ends the watch, not the run, and is not tried again.
             self._give_up()
             self._readings = ()
             return None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from itertools import compress
+from collections.abc import Iterator
+from itertools import compress, tee
 from typing import Any
 
 from celery.app.trace import trace_ok_t
@@ -45,6 +46,11 @@ def telling() -> list[Any]:
 
 
 def _some(kinds: set[int]) -> list[Any]:
-    """``kinds`` are identities: a metaclass may have a hash of its own."""
-    chosen = map(kinds.__contains__, map(id, census.kinds(MIDDLE)))
-    return list(deque(compress(census.listed(MIDDLE), chosen), maxlen=FEW))
+    return list(deque(_of(kinds), maxlen=FEW))
+
+
+def _of(kinds: set[int]) -> Iterator[Any]:
+    """``kinds`` are identities: a metaclass may have a hash of its own. Nothing is listed before
+    the first one is asked for, and no variable keeps the list."""
+    each, same = tee(census.listed(MIDDLE))
+    return compress(each, map(kinds.__contains__, map(id, map(type, same))))

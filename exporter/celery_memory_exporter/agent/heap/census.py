@@ -13,7 +13,9 @@ the application froze (``gc.freeze``) are not listed and stay shared.
 
 No list of objects is held while other threads run: a tuple that one of them is making (``tuple(…)``
 of a generator) would have a second reference, and CPython up to 3.13 then fails with a
-``SystemError`` in that thread. So objects are listed and counted within one call into C.
+``SystemError`` in that thread. So objects are listed and counted within one call into C. What
+remains: up to 3.11 a collection may begin within that call, and its callbacks (``gc.callbacks``)
+take so long that another thread has its turn.
 
 The collector does not track strings, numbers, or dicts and tuples of only such: a leak of those
 does not show here.
@@ -26,7 +28,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from typing import TypeAlias
 
 #: Distinct type names followed per process. An application that makes classes without end must not
@@ -48,6 +50,7 @@ GONE: TypeCount = (0, 0, 0)
 
 _qualname = type.__dict__["__qualname__"].__get__
 _module = type.__dict__["__module__"].__get__
+_attribute = type.__getattribute__
 
 
 def type_name(kind: type) -> str:
@@ -68,14 +71,31 @@ def listed(generation: int | None = None) -> Iterator[object]:
 
 def count_types(generation: int | None = None, step: int = 1) -> list[tuple[type, int]]:
     """Types and their counts, the most frequent first; of every ``step``-th object only."""
-    try:
+    if _hashed_in_c():
         return Counter(map(type, islice(listed(generation), 0, None, step))).most_common()
-    except Exception:
-        # A metaclass that defines equality without a hash, or one that fails. By identity it takes
-        # three times as long.
-        by_identity = dict(zip(map(id, kinds(generation)), kinds(generation), strict=False))
-        counts = Counter(map(id, islice(kinds(generation), 0, None, step)))
-        return [(by_identity[each], count) for each, count in counts.most_common()]
+    # By identity it takes twice as long.
+    by_identity = dict(_with_identity(kinds(generation)))
+    counts = Counter(map(id, islice(kinds(generation), 0, None, step)))
+    return [
+        (by_identity[each], count) for each, count in counts.most_common() if each in by_identity
+    ]
+
+
+def _with_identity(found: Iterator[type]) -> Iterator[tuple[int, type]]:
+    first, second = tee(found)
+    return zip(map(id, first), second, strict=True)
+
+
+def _hashed_in_c() -> bool:
+    """Whether counting by type runs no code of the application: no metaclass has a hash of its own,
+    nor equality without one."""
+    pending: list[type] = [type]
+    while pending:
+        metaclass = pending.pop()
+        if _attribute(metaclass, "__hash__") is not object.__hash__:
+            return False
+        pending.extend(type.__subclasses__(metaclass))
+    return True
 
 
 def kinds(generation: int | None) -> Iterator[type]:

@@ -2,19 +2,17 @@
 worker.
 
 Two kinds of exception pass: ``BaseException`` that is no ``Exception`` (the worker's own way to
-stop, greenlet time-outs) and ``SoftTimeLimitExceeded``, which Celery's signal handler raises
-wherever the process happens to be: swallowing it here would cost the task its soft time limit.
+stop, greenlet time-outs), and what is not the agent's own (``interruptions``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from billiard.exceptions import SoftTimeLimitExceeded
+from celery_memory_exporter.agent.interruptions import is_from_handler, let_pass
 
 logger = logging.getLogger("celery_memory_exporter.agent")
 
@@ -34,12 +32,15 @@ class Guard:
         self.errors += 1
         if place not in self._logged:
             self._logged.add(place)
-            with contextlib.suppress(Exception):  # of the application's own handlers
+            try:
                 logger.warning(
                     "The memory agent failed in %s; tasks are not affected. Logged once.",
                     place,
                     exc_info=True,
                 )
+            except Exception as error:  # of the application's own log handlers
+                if is_from_handler(error):
+                    raise
 
 
 def guarded(method: Callable[P, R]) -> Callable[P, R | None]:
@@ -50,9 +51,8 @@ def guarded(method: Callable[P, R]) -> Callable[P, R | None]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return method(*args, **kwargs)
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception:
+        except Exception as error:
+            let_pass(error)
             owner: Any = args[0]
             owner.guard.note(method.__qualname__)
             return None

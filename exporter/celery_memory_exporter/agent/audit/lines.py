@@ -27,9 +27,8 @@ from collections.abc import Callable, Mapping
 from types import FrameType, MethodType
 from typing import Any, TypeAlias
 
-from billiard.exceptions import SoftTimeLimitExceeded
-
 from celery_memory_exporter.agent.audit.sites import is_application, site_of
+from celery_memory_exporter.agent.interruptions import let_pass
 
 Reading: TypeAlias = Callable[[], "float | None"]
 #: File and line; for what happened outside the application's lines, the file is empty.
@@ -134,13 +133,10 @@ class LineWatch:
         try:
             self._book()
             self._line = self._next_line(frame, event)
-        except SoftTimeLimitExceeded:
-            # Raised by a signal handler wherever it finds us; it is the task's.
+        except Exception as error:
             self._give_up()
-            raise
-        except Exception:
+            let_pass(error)
             # A reading that fails ends the watch, not the run, and is not tried again.
-            self._give_up()
             self._readings = ()
             return None
         self._events_left -= 1

@@ -13,6 +13,8 @@ import sysconfig
 from functools import lru_cache
 from pathlib import Path
 
+from celery_memory_exporter.agent.interruptions import let_pass
+
 #: Answers are kept per file. Generated code may have a name of its own each time.
 MAX_FILES = 4_096
 PACKAGES = frozenset({"site-packages", "dist-packages"})
@@ -95,5 +97,6 @@ def _name_of(filename: str, search_path: tuple[str, ...]) -> str:
 def _absolute(path: str) -> str:
     try:
         return os.path.abspath(path)
-    except OSError:  # the current directory was removed under us
+    except OSError as error:  # the current directory was removed under us
+        let_pass(error)
         return os.path.normpath(path)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from celery_memory_exporter.agent.heap.foreign import bases_of, class_dict, namespace_of
 from celery_memory_exporter.agent.heap.parts import SEPARATOR
 from celery_memory_exporter.agent.heap.shapes import known_shape
+from celery_memory_exporter.agent.interruptions import let_pass
 
 MAX_PATH_LENGTH = 120
 
@@ -98,7 +99,8 @@ def _attribute(found: Any, name: str) -> Any:
         if type(member) is types.MemberDescriptorType:
             try:
                 return member.__get__(found)
-            except (AttributeError, TypeError):  # the same
+            except (AttributeError, TypeError) as error:  # the same
+                let_pass(error)
                 break
     return MISSING
 

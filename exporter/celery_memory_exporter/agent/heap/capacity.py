@@ -33,6 +33,7 @@ from celery_memory_exporter.agent.heap.foreign import (
     namespace_of,
 )
 from celery_memory_exporter.agent.heap.parts import SEPARATOR, target_of
+from celery_memory_exporter.agent.interruptions import let_pass
 
 #: Steps of an address that name something in code: attributes, also of thread-locals, default
 #: arguments, closures.
@@ -208,6 +209,6 @@ def _closure(function: types.FunctionType) -> dict[str, Any]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
             variables[name] = cell.cell_contents
-        except ValueError:  # not bound yet
-            continue
+        except ValueError as error:  # not bound yet
+            let_pass(error)
     return variables

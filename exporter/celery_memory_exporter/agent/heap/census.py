@@ -31,6 +31,8 @@ from collections.abc import Iterator
 from itertools import chain, islice, tee
 from typing import TypeAlias
 
+from celery_memory_exporter.agent.interruptions import let_pass
+
 #: Distinct type names followed per process. An application that makes classes without end must not
 #: make us grow.
 MAX_TYPES = 2_000
@@ -58,7 +60,8 @@ def type_name(kind: type) -> str:
     names."""
     try:
         module, name = _module(kind), _qualname(kind)
-    except Exception:  # a C type may have none; its plain name always exists
+    except Exception as error:  # a C type may have none; its plain name always exists
+        let_pass(error)
         return str(type.__dict__["__name__"].__get__(kind))
     return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else str(name)
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+from celery_memory_exporter.agent.interruptions import let_pass
+
 #: Entries of one namespace or dict that are read.
 MAX_ENTRIES = 5_000
 #: Shorter strings and tuples are constants.
@@ -75,7 +77,8 @@ def items_of(mapping: Any) -> list[tuple[Any, Any]]:
     entries = mapping.items() if type(mapping) is types.MappingProxyType else dict.items(mapping)
     try:
         return list(islice(entries, MAX_ENTRIES))
-    except RuntimeError:
+    except RuntimeError as error:
+        let_pass(error)
         return []
 
 

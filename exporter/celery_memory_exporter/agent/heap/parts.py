@@ -25,6 +25,7 @@ from celery_memory_exporter.agent.heap.foreign import (
     mro,
     namespace_getter,
 )
+from celery_memory_exporter.agent.interruptions import let_pass
 
 #: Between the module's name and the steps of an address.
 SEPARATOR = "\0"
@@ -76,7 +77,8 @@ def indexes(base: Any) -> Parts:
             return
         try:
             values = list(base.__iter__(found))
-        except RuntimeError:  # a deque that another thread changes
+        except RuntimeError as error:  # a deque that another thread changes
+            let_pass(error)
             return
         for index, value in enumerate(values):
             yield f"#{index}", value
@@ -104,8 +106,8 @@ def function_parts(function: Any) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
         try:
             yield "<" + name, cell.cell_contents
-        except ValueError:  # not bound yet
-            continue
+        except ValueError as error:  # not bound yet
+            let_pass(error)
     if has_attributes(function):
         yield from attributes_in(function.__dict__)
 
@@ -128,7 +130,8 @@ def target_of(proxy: Any) -> Any:
     it."""
     try:
         return object.__getattribute__(proxy, "__thing")
-    except AttributeError:
+    except AttributeError as error:
+        let_pass(error)
         return None
 
 
@@ -158,7 +161,8 @@ def instance_parts(kind: type, *, large: Callable[[Any], bool]) -> Parts | None:
         for step, get in slots:
             try:
                 value = get(found)
-            except (AttributeError, TypeError):  # an empty slot, or another class's of this name
+            except (AttributeError, TypeError) as error:
+                let_pass(error)  # else an empty slot, or another class's of this name
                 continue
             yield step, value
 

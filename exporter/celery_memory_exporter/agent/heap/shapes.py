@@ -41,6 +41,7 @@ from celery_memory_exporter.agent.heap.parts import (
     local_parts,
     target_of,
 )
+from celery_memory_exporter.agent.interruptions import let_pass
 
 LRU_CACHE: type = type(functools.lru_cache(len))
 _cache_info = LRU_CACHE.__dict__["cache_info"]
@@ -163,5 +164,6 @@ def measure(found: object) -> int | None:
     size = known_shape(found).size
     try:
         return None if size is None else size(found)
-    except ValueError:  # a closed text buffer
+    except ValueError as error:  # a closed text buffer
+        let_pass(error)
         return None

@@ -16,6 +16,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import TraceInfo, trace_ok_t
 
+from celery_memory_exporter.agent.interruptions import is_from_handler
 from celery_memory_exporter.common.report import OUTCOMES
 
 SUCCEEDED, FAILED, ABORTED = (
@@ -77,7 +78,9 @@ class Stash:
         """
         try:
             data = _encoded(answer)
-        except Exception:  # whatever the application's exception raises in its __reduce__
+        except Exception as error:  # whatever the application's exception raises in its __reduce__
+            if is_from_handler(error):
+                raise
             return None
         if len(data) > ROOM:
             return None

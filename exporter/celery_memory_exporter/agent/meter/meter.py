@@ -31,6 +31,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery_memory_exporter.agent.audit.audit import Auditor
 from celery_memory_exporter.agent.audit.deep import DeepAuditor
 from celery_memory_exporter.agent.guard import Guard
+from celery_memory_exporter.agent.interruptions import let_pass
 from celery_memory_exporter.agent.meter import answers
 from celery_memory_exporter.agent.meter.answers import ABORTED, SUCCEEDED
 from celery_memory_exporter.agent.meter.books import (
@@ -108,10 +109,9 @@ class Meter:
         try:
             self._open(run, name, request)
             run.opened = True
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception:
+        except Exception as error:
             self.leave(run)
+            let_pass(error)
             self.guard.note("Meter.open")
 
     def _open(self, run: Run, name: str, request: Any) -> None:
@@ -140,16 +140,16 @@ class Meter:
         """The answer without what it need not hold over the closing readings; ``restore`` gives
         back what the worker needs.
 
-        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its
-        result is stored.
+        Raises nothing of its own, nor a soft time limit that arrives in here: the run is over, and
+        its result is stored.
         """
         if not run.opened:
             return answer
         try:
             return self._settle(run, answer)
-        except Exception:
+        except Exception as error:
             self.leave(run)
-            self.guard.note("Meter.settle")
+            self._note_late("Meter.settle", error)
             return answer
 
     def restore(self, run: Run, answer: Any) -> Any:
@@ -170,8 +170,8 @@ class Meter:
     def close(self, run: Run, answer: Any, *, aborted: bool = False) -> None:
         """Takes the closing readings and adds the run to its type's row.
 
-        Raises nothing, not even a soft time limit that arrives in here: the run is over, and its
-        result is stored.
+        Raises nothing of its own, nor a soft time limit that arrives in here: the run is over, and
+        its result is stored.
         """
         if not run.opened:
             return
@@ -180,8 +180,8 @@ class Meter:
                 run.outcome = ABORTED
                 self._abandon(run)
             self._close(run, answer)
-        except Exception:
-            self.guard.note("Meter.close")
+        except Exception as error:
+            self._note_late("Meter.close", error)
         finally:
             self.leave(run)
 
@@ -244,9 +244,8 @@ class Meter:
         """Whatever happened: the heap is as it was, and the run is no longer among those active."""
         try:
             self._abandon(run)
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception:
+        except Exception as error:
+            let_pass(error)
             self.guard.note("Meter.leave")
         finally:
             self.occupancy.leave(run)
@@ -259,6 +258,13 @@ class Meter:
             self.auditor.abandon()
 
     # --- parts -----------------------------------------------------------------------------------
+
+    def _note_late(self, place: str, error: Exception) -> None:
+        """Of a run that is over. Its soft time limit has come too late; Celery would lose the
+        result."""
+        if not isinstance(error, SoftTimeLimitExceeded):
+            let_pass(error)
+        self.guard.note(place)
 
     def _choose(self, run: Run) -> None:
         """How the run's live memory is measured: by an audit, by readings alone, or not at all."""

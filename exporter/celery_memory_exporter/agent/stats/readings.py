@@ -12,7 +12,6 @@ used, is given up.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import os
@@ -20,6 +19,7 @@ import resource
 import sys
 import tracemalloc
 
+from celery_memory_exporter.agent.interruptions import let_pass
 from celery_memory_exporter.common import procfs
 
 #: Seven objects for each size of chunk from 528 to 1,040 bytes: object, its header of 33 bytes, and
@@ -38,7 +38,8 @@ class KeptFile:
         try:
             self._fd: int | None = os.open(path, flags | os.O_CLOEXEC)
             self._identity = self._identify()
-        except OSError:
+        except OSError as error:
+            let_pass(error)
             self._fd = None
 
     def _identify(self) -> tuple[int, int]:
@@ -52,17 +53,21 @@ class KeptFile:
     def read(self, size: int = 128) -> bytes | None:
         """Of whatever has the descriptor: reading a file of the task's by mistake harms nobody, and
         its text is not ours."""
-        with contextlib.suppress(OSError):
+        try:
             if self._fd is not None:
                 return os.pread(self._fd, size, 0)
+        except OSError as error:
+            let_pass(error)
         self._fd = None
         return None
 
     def write(self, data: bytes) -> bool:
-        with contextlib.suppress(OSError):
+        try:
             if self._ours():
                 os.write(self._fd, data)  # type: ignore[arg-type]  # ours, so not None
                 return True
+        except OSError as error:
+            let_pass(error)
         self._fd = None
         return False
 
@@ -141,9 +146,12 @@ class Readings:
         """Bytes used in the file systems that live in memory, by whomever."""
         used = 0.0
         for path in self._tmpfs:
-            with contextlib.suppress(OSError):  # unmounted since
+            try:
                 stat = os.statvfs(path)
-                used += (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+            except OSError as error:  # unmounted since
+                let_pass(error)
+                continue
+            used += (stat.f_blocks - stat.f_bfree) * stat.f_frsize
         return used
 
     def in_memory_files(self) -> float:
@@ -155,14 +163,16 @@ class Readings:
     def fds() -> int:
         try:
             return len(os.listdir("/proc/self/fd"))
-        except OSError:  # no more descriptors to be had
+        except OSError as error:  # no more descriptors to be had
+            let_pass(error)
             return 0
 
     @staticmethod
     def threads() -> int:
         try:
             return len(os.listdir("/proc/self/task"))
-        except OSError:  # the same
+        except OSError as error:  # the same
+            let_pass(error)
             return 0
 
     def fill_caches(self) -> None:

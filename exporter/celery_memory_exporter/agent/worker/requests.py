@@ -24,6 +24,7 @@ from celery.utils.serialization import UnpickleableExceptionWrapper
 from celery.worker import state
 
 from celery_memory_exporter.agent.guard import Guard, guarded
+from celery_memory_exporter.agent.interruptions import let_pass
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.common.message_times import sent_at
 from celery_memory_exporter.common.report import Running, Traffic
@@ -168,7 +169,8 @@ def counted(base: type, counter: RequestCounter) -> type:
             # The event has only the exception's repr, which may tell anything.
             try:
                 self.memory_exception = name_of(exc_info)
-            except Exception:
+            except Exception as error:
+                let_pass(error)
                 counter.guard.note("Request.on_failure")
             return super().on_failure(exc_info, *args, **kwargs)
 
@@ -183,7 +185,8 @@ def counted(base: type, counter: RequestCounter) -> type:
                         self,
                         known or exception_class(fields.get("exception"), fields.get("traceback")),
                     )
-            except Exception:
+            except Exception as error:
+                let_pass(error)
                 counter.guard.note("Request.send_event")
             return super().send_event(type, **fields)
 
@@ -200,7 +203,8 @@ def counting(on_success: Callable[..., Any], counter: RequestCounter) -> Callabl
             failed, _, runtime = outcome
             if not failed and self.__dict__.get("memory_event") != SUCCEEDED:
                 counter.count(SUCCEEDED, self, {"runtime": runtime})
-        except Exception:
+        except Exception as error:
+            let_pass(error)
             counter.guard.note("Request.on_success")
         return answer
 
@@ -240,6 +244,6 @@ def copied(requests: Iterable[Any]) -> list[Any]:
     for _ in range(COPY_TRIES):
         try:
             return list(requests)
-        except RuntimeError:  # a thread of the pool changed it meanwhile
-            continue
+        except RuntimeError as error:  # a thread of the pool changed it meanwhile
+            let_pass(error)
     return []

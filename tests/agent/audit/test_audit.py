@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import sys
 import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from celery_memory_exporter.agent.stats.readings import Readings
 from tests.agent.audit.harness import (
     answer,
     audits,
+    figures_of,
     keep,
     make_meter,
     mostly,
@@ -137,14 +140,27 @@ def test_while_the_application_traces_its_allocations_the_c_heap_is_unknown() ->
     assert all(20 <= each["blocks"] <= 21 for each in found)
 
 
-def test_tracing_that_begins_within_a_run_leaves_no_gap_in_its_figures() -> None:
+@pytest.mark.parametrize(
+    ("begin", "end", "reason"),
+    [
+        (tracemalloc.start, tracemalloc.stop, "tracemalloc"),
+        (lambda: sys.settrace(lambda *_: None), lambda: sys.settrace(None), "trace"),
+        (lambda: sys.setprofile(lambda *_: None), lambda: sys.setprofile(None), "profile"),
+    ],
+)
+def test_a_run_that_begins_to_trace_or_profile_says_nothing(
+    begin: Callable[[], object], end: Callable[[], object], reason: str
+) -> None:
+    meter = make_meter()
+    trace, profile = sys.gettrace(), sys.getprofile()  # of a coverage tool
     try:
-        found = audits(
-            returning(lambda: tracemalloc.start() if not tracemalloc.is_tracing() else None), runs=2
-        )
+        run(meter, returning(begin))
     finally:
-        tracemalloc.stop()
-    assert [each["native"] for each in found] == [0, 0]
+        end()
+        sys.settrace(trace)
+        sys.setprofile(profile)
+    assert meter.auditor.discarded == {reason: 1}
+    assert figures_of(profile_of(meter).row)["audited"] == 0
 
 
 def test_a_run_that_frees_more_than_it_makes_is_audited_like_any_other() -> None:

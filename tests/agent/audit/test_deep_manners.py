@@ -54,6 +54,46 @@ def test_an_application_that_traces_by_itself_is_left_alone(load: Load) -> None:
     assert not knows(dossier, "bytes")
 
 
+def test_an_application_that_begins_to_trace_within_a_traced_run_keeps_its_traces(
+    load: Load,
+) -> None:
+    leaky = load(LEAKS)
+    began: list[int] = []
+
+    def run() -> None:
+        leaky.run()
+        if tracemalloc.is_tracing() and not began:
+            tracemalloc.start(25)
+            began.append(len(leaky.CARTS))
+            leaky.run()
+
+    start = tracemalloc.start
+    meter = make_meter()
+    try:
+        run_until(meter, run, lambda dossier: bool(began))
+        assert tracemalloc.get_traceback_limit() == 25
+        run_until(meter, run, lambda dossier: meter.runs >= 400)
+        assert tracemalloc.start is start
+        assert tracemalloc.get_traceback_limit() == 25
+        traced = leaky.CARTS[began[0]].items
+        assert tracemalloc.get_object_traceback(traced) is not None, "its traces are still there"
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_application_may_stop_tracing_that_it_did_not_start(load: Load) -> None:
+    leaky = load(LEAKS)
+    meter = make_meter()
+
+    def run() -> None:
+        leaky.run()
+        tracemalloc.stop()
+
+    dossier = run_until(meter, run, lambda dossier: dossier.audits >= 3)
+    assert meter.guard.errors == 0
+    assert not knows(dossier, "bytes")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_tracing_ends_with_a_run_that_raises(load: Load, error: type[BaseException]) -> None:
     leaky = load(LEAKS)

@@ -6,7 +6,8 @@ what the run left behind, and its survivors are listed by type. No page and no r
 the older heap is touched.
 
 * Never while runs overlap in the process, nor while the application debugs its collector.
-* A run that did something to the collector says nothing, and is counted by what it did.
+* A run that did something to the collector, or began to trace or profile, says nothing, and is
+  counted by what it did.
 * Time for audits is a share of the process's busy time; a task type's audits get rarer with their
   number, so rare types are audited in each run and frequent ones some times the square root of
   their runs.
@@ -23,6 +24,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from tracemalloc import is_tracing as tracing
 from typing import Any
 
 from celery_memory_exporter.agent.audit import survivors
@@ -52,6 +54,8 @@ clear_type_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_ty
 #: What is read at both ends of an audited run, in an array: an object that holds a number would
 #: count as left behind.
 NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = READINGS = range(6)
+#: Whether ``tracemalloc`` is at work, and who is called for each line and each call.
+TRACING, TRACE, PROFILE = TOOLS = range(3)
 
 
 @dataclass(slots=True)
@@ -79,9 +83,10 @@ class Auditor:
         self._readings = readings
         self._random = random.Random()  # noqa: S311  # not the application's, and no secret
         self._collector = Collector()
-        #: Audits that said nothing, by what the application did to its collector.
+        #: Audits that said nothing, by what the application did meanwhile.
         self.discarded: Counter[str] = Counter()
         self._opened = False
+        self._tools = array("q", bytes(8 * len(TOOLS)))
         self._before = array("d", bytes(8 * len(READINGS)))
         self._after = array("d", bytes(8 * len(READINGS)))
 
@@ -106,6 +111,8 @@ class Auditor:
         begun = time.thread_time()
         self._opened = True
         self._collector.open(quiet=profile.quiet)
+        self._tools[TRACING], self._tools[PROFILE] = tracing(), id(sys.getprofile())
+        self._tools[TRACE] = id(sys.gettrace())
         clear_type_cache()
         before = self._before
         self._read_kernel(before)
@@ -123,6 +130,7 @@ class Auditor:
         self._fill_caches()
         blocks, native = sys.getallocatedblocks(), self._native()
         disturbance, garbage = self._collector.close()
+        disturbance = disturbance or self._watched()
         clear_type_cache()
         self._readings.fill_caches()
         after = self._after
@@ -155,6 +163,16 @@ class Auditor:
         """Leaves the collector as it was, whatever happened."""
         self._opened = False
         self._collector.abandon()
+
+    def _watched(self) -> str | None:
+        """What the application began to watch the run by. (A watch of the agent's may end within a
+        run, so a tracer that is gone is no sign.)"""
+        if tracing() != self._tools[TRACING]:
+            return "tracemalloc"
+        if id(sys.getprofile()) != self._tools[PROFILE]:
+            return "profile"
+        trace = sys.gettrace()
+        return "trace" if trace is not None and id(trace) != self._tools[TRACE] else None
 
     def _fill_caches(self) -> None:
         free_lists.fill()  # first, since what it makes has rooms from ``malloc``

@@ -26,6 +26,7 @@ from celery_memory_exporter.agent.audit.audit import Finding
 from celery_memory_exporter.agent.audit.dossier import FEW_FRAMES, FRAMES, MAX_NAMES, Dossier
 from celery_memory_exporter.agent.audit.lines import LineWatch, Reading
 from celery_memory_exporter.agent.audit.suspicion import suspicion_of
+from celery_memory_exporter.agent.audit.tracing import Tracing
 from celery_memory_exporter.agent.heap import references
 from celery_memory_exporter.agent.heap.containers import QUICK_WALKS, Probe
 from celery_memory_exporter.agent.stats.budget import Budget
@@ -64,7 +65,7 @@ class DeepAuditor:
             "processes": readings.children,
             "shared": readings.in_memory_files,
         }
-        self._tracing = False
+        self._tracing = Tracing()
         self._watch: LineWatch | None = None
         self._sizes: dict[str, int] = {}
         self._begun = 0.0
@@ -105,9 +106,8 @@ class DeepAuditor:
         if dossier.beyond_tracemalloc:
             self._watch = LineWatch(self._figures)
             self._watch.start()
-        elif not tracemalloc.is_tracing():
-            self._tracing = True  # before it is: a soft time limit may be raised in between
-            tracemalloc.start(dossier.frames)
+        else:
+            self._tracing.start(dossier.frames)
 
     def end(self, key: TaskKey, profile: TaskProfile, finding: Finding | None) -> None:
         """After the audit's closing readings; what outlived the run still is the middle
@@ -145,9 +145,7 @@ class DeepAuditor:
 
     def abandon(self) -> None:
         """Leaves tracing as it was found."""
-        if self._tracing:
-            tracemalloc.stop()
-            self._tracing = False
+        self._tracing.stop()
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
@@ -172,14 +170,16 @@ class DeepAuditor:
     # --- parts -----------------------------------------------------------------------------------
 
     def _end_trace(self, dossier: Dossier, finding: Finding | None) -> bool:
-        if not self._tracing:
-            return False
         try:
-            if tracemalloc.get_tracemalloc_memory() > MAX_TRACING_BYTES:
+            if self._tracing.active and tracemalloc.get_tracemalloc_memory() > MAX_TRACING_BYTES:
                 dossier.too_large = True
             if finding is None or dossier.too_large:
                 return False
-            by_site, own = bytes_by_site(traces_of(tracemalloc.take_snapshot()))
+            snapshot = self._tracing.snapshot()
+            if snapshot is None:
+                return False
+            by_site, own = bytes_by_site(traces_of(snapshot))
+            del snapshot
         finally:
             self.abandon()
         traced = sum(by_site.values())

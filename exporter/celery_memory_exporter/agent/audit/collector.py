@@ -23,7 +23,7 @@ import gc
 import sys
 from array import array
 
-YOUNG, MIDDLE = 0, 1
+YOUNG, MIDDLE, OLD = 0, 1, 2
 INCREMENTAL = sys.version_info >= (3, 14)
 #: No count of young collections comes this far: the largest ``int`` in C.
 NEVER = 2**31 - 1
@@ -43,11 +43,14 @@ class Collector:
         self._before, self._opened, self._now = (array("q", bytes(8 * len(STATE))) for _ in "012")
         self._open = False
 
-    def open(self, *, quiet: bool = False) -> None:
-        """Makes everything old, unless the application has switched its collector off."""
+    def open(self, *, quiet: bool = False, full: bool = False) -> None:
+        """Makes everything old, unless the application has switched its collector off. ``full``:
+        and frees all garbage first."""
         _read(self._before)
         if self._before[ENABLED]:
-            gc.collect(MIDDLE)
+            if full:
+                gc.collect(OLD)
+            gc.collect(MIDDLE)  # counted until the next full collection or freeze, see below
             self._open = True
             if INCREMENTAL:
                 gc.disable()
@@ -62,6 +65,12 @@ class Collector:
         disturbance = self._disturbance()
         self.abandon()
         return disturbance, gc.collect(YOUNG) if collects and disturbance is None else 0
+
+    @staticmethod
+    def free_all() -> int:
+        """Frees old garbage as well, after ``close``: how many objects that was. It takes some
+        0.2 s at a million objects, and what outlived the run is no longer apart."""
+        return gc.collect(OLD)
 
     def abandon(self) -> None:
         """The collector is as it was, but for what the application changed meanwhile."""

@@ -78,6 +78,11 @@ class DeepAuditor:
         """Whether any task type of this process has been suspected."""
         return self._suspect_runs > 0
 
+    def suspects(self, key: TaskKey) -> bool:
+        """Whether the type's runs seem to leave memory behind."""
+        dossier = self.dossiers.get(key)
+        return dossier is not None and dossier.suspicion.bytes > 0
+
     def wants(self, key: TaskKey, profile: TaskProfile, busy_seconds: float) -> bool:
         """Whether the audited run that begins now is to be a deep one."""
         dossier = self.dossiers.get(key)

@@ -122,8 +122,11 @@ class Totals:
             run.growth.add_survivors(finding.types)
         bias = self._biases.audit if run.outcome == SUCCEEDED else self._biases.failed
         blocks, native = finding.blocks - bias.blocks, finding.native - bias.native
-        if run.deep:  # what tracing itself holds is in the figures, so only much of them tells
-            run.growth.add_sample(run.age, blocks, 0.0, only_large=True)
+        if run.deep:
+            # What tracing itself holds is in the figures, so only much of them tells; nor are they
+            # free of what the run replaced.
+            if not run.growth.replaces:
+                run.growth.add_sample(run.age, blocks, 0.0, only_large=True)
             return
         if run.outcome != SUCCEEDED:
             # Formatting a traceback leaves some texts in caches of the interpreter and the

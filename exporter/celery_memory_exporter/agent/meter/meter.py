@@ -131,7 +131,7 @@ class Meter:
         self._overhead_seconds += time.perf_counter() - run.begun
         if run.audited:
             run.cpu = time.process_time()
-            self.auditor.begin(run.growth)
+            self.auditor.begin(run.growth, confirm=run.confirms)
         elif run.sampled:
             run.native = self._readings.native_live()
             run.blocks = sys.getallocatedblocks()
@@ -273,8 +273,11 @@ class Meter:
             return
         run.audited = self.auditor.due(run.growth, len(self.totals.growth), self._busy)
         if run.audited:
-            run.deep = self.deep.wants(run.key, run.growth, self._busy())
-        else:
+            busy = self._busy()
+            run.deep = self.deep.wants(run.key, run.growth, busy)
+            suspected = self.deep.suspects(run.key)
+            run.confirms = not run.deep and self.auditor.confirms(run.growth, busy, suspected)
+        elif not run.growth.replaces:
             run.sampled = self.sampling.left(self.busy_seconds) > 0
             run.collected = self._readings.collected() if run.sampled else 0
 

@@ -31,6 +31,8 @@ class Run:
     alone: bool
     audited: bool
     deep: bool
+    #: Whether the audit frees all garbage at both ends.
+    confirms: bool
     #: Whether live memory is read without an audit.
     sampled: bool
     #: ``Readings.collected()`` before the run: if it has changed after it, a collection freed

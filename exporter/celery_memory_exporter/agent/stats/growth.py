@@ -43,9 +43,11 @@ class TaskProfile:
     __slots__ = (
         "_jump",
         "audits",
+        "confirmations",
         "cpu_seconds",
         "next_audit",
         "quiet",
+        "replaces",
         "row",
         "runs",
         "since",
@@ -62,6 +64,10 @@ class TaskProfile:
         self.next_audit = 0
         #: Whether its runs allocate so much that the collector must be quiet for an audit.
         self.quiet = False
+        #: Audits that freed old garbage at both ends.
+        self.confirmations = 0
+        #: Whether its runs replace old objects that only a full collection frees.
+        self.replaces = False
         #: Objects that outlived audited runs after start-up, by type.
         self.survivors: dict[str, int] = {}
         #: Monotonic seconds at which the type was first seen.
@@ -89,6 +95,17 @@ class TaskProfile:
     @property
     def cpu_per_audit(self) -> float:
         return self.cpu_seconds / max(1, self.audits)
+
+    def forget_audits(self) -> None:
+        """Its runs replace old objects: what audits have told so far was wrong. The runs themselves
+        stay counted."""
+        runs = self.row.ages(Column.RUNS)
+        self.row = ProfileRow()
+        for age, number in enumerate(runs):
+            self.row.figures[age * WIDTH + _RUNS] = number
+        self.replaces = True
+        self.audits = self.next_audit = 0
+        self.survivors.clear()
 
     def add_audit(self, age: int, blocks: float, native: float) -> None:
         """What an audited run of this age left behind."""

@@ -1,0 +1,134 @@
+"""What a run replaces is not left behind, whether or not it has cycles."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+
+from celery_memory_exporter.agent.meter.meter import Meter
+from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.profile import Column
+from tests.agent.audit.harness import ROOM, figures_of, make_meter, profile_of, returning, run
+
+pytestmark = pytest.mark.usefixtures("heap_as_it_was")
+
+
+class Node:
+    def __init__(self, parent: Node | None = None) -> None:
+        self.parent, self.children = parent, list[Node]()
+        if parent is not None:
+            parent.children.append(self)
+
+
+def tree() -> Node:
+    root = Node()
+    for _ in range(30):
+        Node(root)
+    return root
+
+
+class Kept:
+    """What a module of an application keeps."""
+
+    last: Any = None
+    pages: ClassVar[OrderedDict[int, Node]] = OrderedDict()
+    calls = 0
+
+
+def keep_last() -> None:
+    Kept.last = tree()
+
+
+def keep_error() -> None:
+    try:
+        raise ValueError("the last one")
+    except ValueError as error:
+        Kept.last = same = error  # its traceback refers to this frame, and the frame to it
+        assert same
+
+
+def keep_twenty() -> None:
+    Kept.calls += 1
+    Kept.pages[Kept.calls] = tree()
+    if len(Kept.pages) > 20:
+        Kept.pages.popitem(last=False)
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Any:
+    yield
+    Kept.last = None
+    Kept.pages.clear()
+    gc.collect()
+
+
+def meter_with_time() -> Meter:
+    meter = make_meter()
+    meter.auditor.confirming = Budget(0.0, 1e9)
+    return meter
+
+
+@pytest.mark.parametrize("body", [keep_last, keep_error, keep_twenty])
+def test_what_has_cycles_and_is_replaced_counts_for_nothing(body: Callable[[], None]) -> None:
+    meter = meter_with_time()
+    run(meter, returning(body), times=100)
+    figures = figures_of(profile_of(meter).row)
+    assert profile_of(meter).replaces
+    assert profile_of(meter).confirmations >= 20
+    late = sum(profile_of(meter).row.ages(Column.BLOCKS)[2:])
+    # An error's frames hold what the tracer's frames held in their run: that is older than it.
+    assert late <= 0.1 * figures["audited"]
+    assert body is keep_error or late >= -0.1 * figures["audited"]
+
+
+def test_a_leak_beside_what_is_replaced_is_told_to_the_block() -> None:
+    def task() -> None:
+        keep_last()
+        first = ROOM.index(None)
+        for place in range(10):
+            ROOM[first + place] = object()
+
+    meter = meter_with_time()
+    run(meter, returning(task), times=60)
+    figures = figures_of(profile_of(meter).row)
+    assert profile_of(meter).replaces
+    assert figures["blocks"] / figures["audited"] == pytest.approx(10, abs=0.2)
+
+
+def test_a_leak_is_confirmed_a_few_times_and_goes_on_being_audited() -> None:
+    def task() -> None:
+        ROOM[ROOM.index(None)] = tree()
+
+    meter = meter_with_time()
+    run(meter, returning(task), times=60)
+    figures = figures_of(profile_of(meter).row)
+    assert not profile_of(meter).replaces
+    assert 3 <= profile_of(meter).confirmations <= 10
+    assert figures["audited"] >= 20
+    assert figures["blocks"] / figures["audited"] > 60
+
+
+def test_nothing_is_confirmed_where_nothing_is_suspected() -> None:
+    meter = meter_with_time()
+    before = gc.get_stats()[2]["collections"]
+    run(meter, returning(lambda: None), times=60)
+    assert profile_of(meter).confirmations == 0
+    if sys.version_info < (3, 14):
+        assert gc.get_stats()[2]["collections"] - before <= 1
+
+
+def test_without_time_for_a_full_collection_nothing_is_known() -> None:
+    """As on a heap of many millions of objects."""
+    meter = meter_with_time()
+    run(meter, returning(keep_last), times=20)
+    assert profile_of(meter).replaces
+    meter.auditor.confirming = Budget(0.0, 0.0)
+    audited = figures_of(profile_of(meter).row)["audited"]
+    run(meter, returning(keep_last), times=20)
+    after = figures_of(profile_of(meter).row)
+    assert (after["audited"], after["sampled"]) == (audited, 0)

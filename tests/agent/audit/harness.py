@@ -58,11 +58,12 @@ def keep(count: int, kind: Callable[[], object] = object) -> None:
 
 
 def make_meter(readings: Readings | None = None, **options: Any) -> Meter:
-    """One with time for each audit, and none for deep ones."""
+    """One with time for each audit, and none for deep and confirming ones."""
     options = {"max_tasks": 200, "pickles_failures": True, **options}
     conditions = Conditions(**options)
     meter = calibrated_meter(Guard(), readings or Readings(), conditions)
-    meter.auditor.budget, meter.deep.budget = Budget(0.0, 1e9), Budget(0.0, -1.0)
+    meter.auditor.budget = Budget(0.0, 1e9)
+    meter.auditor.confirming = meter.deep.budget = Budget(0.0, -1.0)
     return meter
 
 

@@ -81,9 +81,9 @@ def test_what_has_cycles_and_is_replaced_counts_for_nothing(body: Callable[[], N
     assert profile_of(meter).replaces
     assert profile_of(meter).confirmations >= 20
     late = sum(profile_of(meter).row.ages(Column.BLOCKS)[2:])
-    # An error's frames hold what the tracer's frames held in their run: that is older than it.
-    assert late <= 0.1 * figures["audited"]
-    assert body is keep_error or late >= -0.1 * figures["audited"]
+    # Fewer do no harm: an error's frames hold what the tracer's frames held in their run.
+    least = -8 if body is keep_error else -3
+    assert least * figures["audited"] <= late <= 0.1 * figures["audited"]
 
 
 def test_a_leak_beside_what_is_replaced_is_told_to_the_block() -> None:
@@ -127,8 +127,19 @@ def test_without_time_for_a_full_collection_nothing_is_known() -> None:
     meter = meter_with_time()
     run(meter, returning(keep_last), times=20)
     assert profile_of(meter).replaces
-    meter.auditor.confirming = Budget(0.0, 0.0)
+    meter.auditor.confirming = Budget(0.0, -1.0)
     audited = figures_of(profile_of(meter).row)["audited"]
     run(meter, returning(keep_last), times=20)
     after = figures_of(profile_of(meter).row)
     assert (after["audited"], after["sampled"]) == (audited, 0)
+
+
+def test_nothing_is_collected_where_the_application_switched_its_collector_off() -> None:
+    meter = meter_with_time()
+    gc.disable()
+    try:
+        before = [each["collections"] for each in gc.get_stats()]
+        run(meter, returning(keep_last), times=60)
+        assert [each["collections"] for each in gc.get_stats()] == before
+    finally:
+        gc.enable()

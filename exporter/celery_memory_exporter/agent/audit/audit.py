@@ -137,9 +137,8 @@ class Auditor:
         return self._confirming_bias is not None
 
     def _may_confirm(self, busy_seconds: float) -> bool:
-        return self.confirming.left(busy_seconds) >= 2 * SECONDS_PER_BLOCK * (
-            sys.getallocatedblocks()
-        )
+        cost = 2 * SECONDS_PER_BLOCK * sys.getallocatedblocks()
+        return gc.isenabled() and self.confirming.left(busy_seconds) >= cost
 
     def begin(self, profile: TaskProfile, *, confirm: bool = False) -> None:
         """Takes the opening readings; the run has to follow at once."""

@@ -23,8 +23,8 @@ from celery_memory_exporter.fleet.facts import (
 )
 from celery_memory_exporter.fleet.groups import Group
 from celery_memory_exporter.fleet.matching import Key, process_of
-from celery_memory_exporter.fleet.snapshot import ProcessView, TrafficView, WorkerView
-from celery_memory_exporter.fleet.totals import AgentTotals, Totals
+from celery_memory_exporter.fleet.snapshot import ProcessView, WorkerView
+from celery_memory_exporter.fleet.totals import AgentTotals, Totals, TrafficView
 from celery_memory_exporter.fleet.worker_tasks import WorkerTasks
 
 #: A report is the present state for this many intervals; one may be lost and one late.
@@ -113,7 +113,8 @@ class WorkerState:
         if report is None and not self.tasks.known:
             return None
         return Totals(
-            children_started=report.children_started if report else self.children_seen,
+            children_started=self._children_started(),
+            cgroup=_counted(report),
             agent=AgentTotals.of(report) if report is not None else None,
             traffic=self._traffic(),
         )
@@ -180,7 +181,6 @@ class WorkerState:
         table = self.table if in_table else None
         return WorkerView(
             nodename=self.group.name if self.group is not None else self.nodename,
-            grouped=self.group is not None,
             broker=self.broker,
             up=live or beating,
             live=live,
@@ -195,7 +195,7 @@ class WorkerState:
             estimates=self._estimates(),
             processes=tuple(self._processes(table, shared)) if live else (),
             cgroup=_cgroup(report, table) if live else _counted(report),
-            children_started=report.children_started if report else self.children_seen or None,
+            children_started=self._children_started(),
             age_seconds=now - self.seen,
         )
 
@@ -215,6 +215,9 @@ class WorkerState:
         if self.report is not None:
             return tuple(self.report.running) if by_report else ()
         return tuple(self.tasks.tell_running(now))
+
+    def _children_started(self) -> int | None:
+        return self.report.children_started if self.report else self.children_seen or None
 
     def _traffic(self) -> TrafficView | None:
         if self.report is not None:

@@ -15,7 +15,7 @@ from celery_memory_exporter.fleet import groups
 from celery_memory_exporter.fleet.facts import Identity, SharedMemory, WorkerProcesses
 from celery_memory_exporter.fleet.matching import UNKNOWN_BROKER, Key, named
 from celery_memory_exporter.fleet.rules import Rules
-from celery_memory_exporter.fleet.snapshot import WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, WorkerView
 from celery_memory_exporter.fleet.totals import Totals
 from celery_memory_exporter.fleet.worker import WorkerState
 from celery_memory_exporter.fleet.worker_tasks import WorkerTasks
@@ -151,12 +151,16 @@ class Workers:
             shared=shared,
         )
 
-    def group_views(self, now: float) -> list[WorkerView]:
-        """What each group has counted beside its members at ``now``."""
-        leaving: dict[groups.Key, list[Totals]] = {}
+    def group_views(self, views: Iterable[WorkerView], now: float) -> tuple[GroupView, ...]:
+        """What is shown at ``now``, out of the ``views`` of all ``at(now)``."""
+        leaving: dict[Key, list[Totals]] = {}
         for group, totals in self._leaving(now):
             leaving.setdefault(group.key, []).append(totals)
-        return self._groups.views(self._groups_alive(now), leaving)
+        kept = self._groups.kept(self._groups_alive(now), leaving)
+        members: dict[Key, list[WorkerView]] = {}
+        for view in views:
+            members.setdefault((view.broker, view.nodename), []).append(view)
+        return tuple(GroupView(tuple(each), kept.get(key)) for key, each in members.items())
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -183,7 +187,7 @@ class Workers:
             if worker.group is not None and totals is not None:
                 yield worker.group, totals
 
-    def _groups_alive(self, now: float) -> set[groups.Key]:
+    def _groups_alive(self, now: float) -> set[Key]:
         return {
             worker.group.key
             for worker in self

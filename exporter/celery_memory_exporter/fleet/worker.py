@@ -119,6 +119,11 @@ class WorkerState:
             traffic=self._traffic(),
         )
 
+    def begin_anew(self) -> None:
+        """What was counted without an agent is counted elsewhere: here it begins at zero."""
+        self.tasks.counts.clear()
+        self.children_seen = 0
+
     def without_report(self) -> WorkerState:
         """As it is when its report has expired; this one stays what it is."""
         return dataclasses.replace(self, report=None)
@@ -227,9 +232,8 @@ class WorkerState:
                 tuple(bounds.queue_wait_seconds),
                 tuple(self.report.traffic),
             )
-        if not self.tasks.known:
-            return None
-        return TrafficView(*self.tasks.counts.bounds, tuple(self.tasks.counts.reports()))
+        rows = tuple(self.tasks.counts.reports())
+        return TrafficView(*self.tasks.counts.bounds, rows) if rows else None
 
     def _estimates(self) -> dict[str, Estimate]:
         return self.shares.estimates if self.report is None else {}

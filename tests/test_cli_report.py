@@ -15,10 +15,9 @@ from celery_memory_exporter import cli
 from celery_memory_exporter.common.evidence import Estimate
 from celery_memory_exporter.common.report import TaskReport
 from celery_memory_exporter.diagnosis.text import as_text
-from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.web.server import Application, HttpServer, bind
 from tests import samples
-from tests.diagnosis.evidence import diagnosis_of, evidence_of, nothing, task, view
+from tests.diagnosis.evidence import diagnosis_of, evidence_of, nothing, snapshot_of, task, view
 
 Serve = Callable[..., str]
 
@@ -31,7 +30,7 @@ def serve() -> Iterator[Serve]:
 
     def start(*tasks: TaskReport) -> str:
         listener = bind("127.0.0.1", 0)
-        snapshot = Snapshot((view(None, tasks=list(tasks)),))
+        snapshot = snapshot_of(view(None, tasks=list(tasks)))
         server = HttpServer(Application(CollectorRegistry(), lambda: snapshot, dict), listener)
         server.start()
         servers.append(server)

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.names import MAX_NAME_LENGTH, pool_name, printable, short_name
+from celery_memory_exporter.common.names import (
+    MAX_NAME_LENGTH,
+    hostname_of,
+    pool_name,
+    printable,
+    short_name,
+)
 
 
 @given(st.text())
@@ -38,6 +44,13 @@ def test_a_long_name_is_cut(name: str) -> None:
 def test_a_name_that_was_shortened_before_stays(name: str) -> None:
     """The agent shortens, and the exporter after it."""
     assert short_name(short_name(name)) == short_name(name)
+
+
+@pytest.mark.parametrize(
+    ("nodename", "hostname"), [("celery@web1", "web1"), ("a@b@c", "b@c"), ("web1", "web1")]
+)
+def test_the_hostname_is_the_nodename_after_the_at_sign(nodename: str, hostname: str) -> None:
+    assert hostname_of(nodename) == hostname
 
 
 @pytest.mark.parametrize(

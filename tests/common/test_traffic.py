@@ -142,6 +142,18 @@ def test_moving_a_queue_is_as_if_it_had_been_the_other_from_the_start(
         assert ours.runtime.sum == pytest.approx(theirs.runtime.sum)
 
 
+def test_what_is_cleared_begins_at_zero_and_the_cap_holds_for_the_names_so_far() -> None:
+    counts = Counts(max_tasks=1)
+    for name in ("a", "b"):
+        counts.count("task-received", name, "q", {})
+    counts.clear()
+    assert counts.reports() == []
+    for name in ("b", "a"):
+        counts.count("task-received", name, "q", {})
+    assert [(each.name, each.received) for each in counts.reports()] == [("a", 1), ("other", 1)]
+    assert counts.folded == 2
+
+
 def test_the_longest_running_types_come_first_with_how_many_run() -> None:
     runs = [("a", 1.0), ("b", 5.0), ("a", 3.0)]
     assert running_by_type(runs) == [Running("b", 1, 5.0), Running("a", 2, 3.0)]

@@ -10,7 +10,8 @@ from celery_memory_exporter.demo import view
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from tests import samples
-from tests.diagnosis.test_judge import view as worker_view
+from tests.diagnosis.evidence import snapshot_of
+from tests.diagnosis.evidence import view as worker_view
 
 URL = "http://here"
 LEAK = "celery_memory_exporter.demo.shop.leak"
@@ -29,7 +30,7 @@ def snapshot(number: int, nodename: str = "demo@localhost") -> Snapshot:
     )
     grown = dataclasses.replace(worker.report.objects[0], growth=number)
     report = dataclasses.replace(worker.report, tasks=[task], objects=[grown])
-    return Snapshot((dataclasses.replace(worker, nodename=nodename, report=report),))
+    return snapshot_of(dataclasses.replace(worker, nodename=nodename, report=report))
 
 
 def lived(*numbers: int) -> view.History:

@@ -18,7 +18,7 @@ from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.diagnosis.rules import Case, steady_window
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
-from celery_memory_exporter.fleet.snapshot import ProcessView, Snapshot, WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, ProcessView, Snapshot, WorkerView
 from tests import samples
 
 MIB = samples.MIB
@@ -131,8 +131,13 @@ def view(
     return dataclasses.replace(value, **changes)
 
 
+def snapshot_of(*workers: WorkerView) -> Snapshot:
+    """Of workers that are in no group."""
+    return Snapshot(tuple(GroupView((worker,)) for worker in workers))
+
+
 def diagnosis_of(*workers: WorkerView) -> Diagnosis:
-    return diagnose(Snapshot(workers))
+    return diagnose(workers)
 
 
 def verdict_on(evidence: Evidence, **changes: Any) -> Suspect | Cleared:

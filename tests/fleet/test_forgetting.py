@@ -98,7 +98,7 @@ def test_of_a_silent_fleet_nothing_is_shown_though_nothing_is_written() -> None:
     assert shown.queues
     assert shown.sent
     assert shown.tasks_in_flight == 2
-    nothing = dataclasses.replace(shown, workers=(), queues=(), sent=())
+    nothing = dataclasses.replace(shown, groups=(), queues=(), sent=())
     sent_alone = dataclasses.replace(nothing, tasks_in_flight=1)  # it is no worker's
     assert fleet.snapshot(now + 101.0) == sent_alone
 

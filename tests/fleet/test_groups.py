@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.common.report import Histogram
@@ -44,6 +47,12 @@ class Watched:
             **changes,
         )
         assert self.fleet.apply_report(report, self.now) is None
+
+    def run_by_events(self, pod: str, *uuids: str) -> None:
+        for uuid in uuids:
+            for kind in ("task-received", "task-started", "task-succeeded"):
+                event = samples.task_event(kind, hostname=pod, uuid=uuid, name="shop.leak")
+                self.fleet.apply_task_event(kind, event, self.now)
 
     def value(self, sample: str, **labels: str) -> float | None:
         values = [
@@ -169,16 +178,97 @@ def test_a_member_that_was_out_of_sight_goes_on_where_it_is_seen_again(watched: 
 
 
 def test_a_member_that_gets_its_agent_goes_on(watched: Watched) -> None:
-    for number in range(5):
-        for kind in ("task-received", "task-started", "task-succeeded"):
-            event = samples.task_event(
-                kind, hostname="celery@web-a", uuid=str(number), name="shop.leak"
-            )
-            watched.fleet.apply_task_event(kind, event, watched.now)
+    watched.run_by_events("celery@web-a", "1", "2", "3", "4", "5")
     watched.report("celery@web-a", pid=1, runs=3)
     assert watched.succeeded() == 5
     watched.report("celery@web-a", pid=1, runs=4, sequence=2)
     assert watched.succeeded() == 6
+
+
+def test_a_member_that_loses_its_agent_goes_on(watched: Watched) -> None:
+    """Until the report has expired, it is still what is shown, and its tasks' events wait."""
+    watched.run_by_events("celery@web-a", "1", "2", "3", "4", "5")
+    watched.report("celery@web-a", pid=1, runs=3)
+    watched.now += 300
+    watched.run_by_events("celery@web-a", "6")
+    watched.report("celery@web-a", pid=1, runs=4, sequence=2)
+    assert watched.succeeded() == 6
+    watched.now += 300
+    watched.run_by_events("celery@web-a", "7", "8")
+    assert watched.succeeded() == 6
+    watched.now += 400
+    assert watched.succeeded() == 8, "by reading"
+    watched.run_by_events("celery@web-a", "9")
+    assert watched.succeeded() == 9, "by writing"
+
+
+def test_what_a_member_did_after_its_agent_fell_silent_stays_when_it_is_gone(
+    watched: Watched,
+) -> None:
+    watched.report("celery@web-a", pid=1, runs=3)
+    watched.now += 300
+    watched.run_by_events("celery@web-a", "1")
+    watched.now += 290
+    watched.report("celery@web-b", pid=2)
+    watched.now += 20
+    assert watched.value("celery_task_succeeded_total", name="shop.leak", worker="celery@web") == 4
+    watched.now += 300
+    assert watched.succeeded() == 4, "by reading"
+    watched.report("celery@web-b", pid=2, sequence=2)
+    assert watched.succeeded() == 4, "by writing"
+
+
+def test_a_member_that_has_run_nothing_without_its_agent_changes_no_buckets(
+    watched: Watched,
+) -> None:
+    bounds = dataclasses.replace(samples.BOUNDS, runtime_seconds=[0.1, 0.7])
+    watched.run_by_events("celery@web-a", "1")
+    watched.report("celery@web-a", pid=1, runs=1, bounds=bounds)
+    watched.report("celery@web-a", pid=1, runs=4, sequence=2, bounds=bounds)
+    watched.now += 590
+    watched.report("celery@web-b", pid=2, bounds=bounds)
+    watched.now += 20
+    assert watched.value("celery_task_runtime_bucket", worker="celery@web", le="0.1") == 3
+    assert watched.succeeded() == 4
+
+
+LIVES = st.lists(
+    st.tuples(
+        st.sampled_from(("run", "report", "wait")),
+        st.sampled_from(("celery@web-a", "celery@web-b")),
+        st.sampled_from((1.0, 50.0, 250.0)),
+    ),
+    max_size=20,
+)
+
+
+@given(LIVES)
+@example([(what, "celery@web-a", 250.0) for what in ("run", "report", "run", "wait", "wait")])
+def test_whoever_tells_of_the_runs_none_is_counted_twice_and_none_is_taken_back(
+    life: list[tuple[str, str, float]],
+) -> None:
+    watched, before, runs = Watched(), 0.0, Counter[str]()
+    for what, pod, pause in life:
+        watched.now += pause
+        watched.fleet.apply_worker_event("celery@web-c", "worker-heartbeat", 0, watched.now)
+        if what == "run":
+            runs[pod] += 1
+            watched.run_by_events(pod, f"{pod} {runs[pod]}")
+        elif what == "report":
+            watched.report(pod, runs=runs[pod], sequence=1 + int(watched.now))
+        shown = watched.succeeded() or 0.0
+        assert before <= shown <= runs.total()
+        before = shown
+
+
+def test_the_children_of_a_member_that_loses_its_agent_are_counted_once(watched: Watched) -> None:
+    table = [samples.table("celery@web-a", 200, (201, 202))]
+    watched.fleet.apply_processes(table, watched.now)
+    watched.report("celery@web-a", pid=200, children_started=2)
+    for _ in range(3):
+        watched.fleet.apply_processes(table, watched.now)
+        watched.now += 301
+    assert watched.value("celery_worker_children_started_total", worker="celery@web") == 2
 
 
 def test_counters_go_on_when_buckets_change(watched: Watched) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
-
-from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.fleet.snapshot import WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, Snapshot
+from tests.diagnosis.evidence import view
 
 
-@pytest.mark.parametrize(
-    ("nodename", "hostname"), [("celery@web1", "web1"), ("a@b@c", "b@c"), ("web1", "web1")]
-)
-def test_the_hostname_is_the_nodename_after_the_at_sign(nodename: str, hostname: str) -> None:
-    view = WorkerView(
-        nodename, up=True, live=True, report=None, processes=(), cgroup=CgroupMemory()
+def test_a_group_has_the_name_and_the_broker_that_its_members_share() -> None:
+    member = view(None, broker="eu")
+    group = GroupView((member, member))
+    assert (group.broker, group.nodename) == ("eu", member.nodename)
+
+
+def test_the_workers_are_the_members_of_all_groups() -> None:
+    first, second, third = (view(None, age_seconds=float(number)) for number in range(3))
+    assert Snapshot((GroupView((first, second)), GroupView((third,)))).workers == (
+        first,
+        second,
+        third,
     )
-    assert view.hostname == hostname

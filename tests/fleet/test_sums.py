@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder, Profile, Site
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import Histogram, LostRuns, Running, TaskReport, Traffic
-from celery_memory_exporter.fleet.snapshot import TrafficView
 from celery_memory_exporter.fleet.sums import by_name, scaled, together, total
+from celery_memory_exporter.fleet.totals import TrafficView
 from tests import samples
 
 MAKERS: list[Callable[[], Any]] = [samples.traffic, samples.task, samples.evidence]

@@ -178,6 +178,12 @@ def test_a_worker_that_only_the_table_shows_has_counted_nothing() -> None:
     assert worker.totals() is None
 
 
+def test_of_its_cgroup_it_has_counted_the_oom_kills_alone() -> None:
+    totals = a_worker(samples.report()).totals()
+    assert totals is not None
+    assert totals.cgroup == CgroupMemory(oom_kills=1)
+
+
 def test_what_was_counted_before_its_only_queue_was_known_is_that_queues() -> None:
     worker = a_worker()
     worker.tasks.hear("task-received")

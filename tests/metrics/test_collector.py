@@ -118,7 +118,7 @@ def test_each_broker_has_its_own_part_of_the_snapshot() -> None:
     parts = dict(by_broker(two_brokers().snapshot(1.0)))
     assert list(parts) == ["eu", "us"]
     for broker, part in parts.items():
-        assert {each.broker for each in (*part.workers, *part.queues)} == {broker}
+        assert {each.broker for each in (*part.groups, *part.queues)} == {broker}
 
 
 def test_of_several_brokers_each_sample_has_the_label_but_the_exporters_own() -> None:

@@ -75,7 +75,8 @@ def test_families_come_in_the_catalogues_order() -> None:
 
 @given(st.lists(st.integers(0, 1000), min_size=1))
 def test_together_values_are_added_up_and_of_limits_the_highest_is_kept(values: list[int]) -> None:
-    samples = Samples(together=True)
+    samples = Samples()
+    samples.together = True
     for value in values:
         samples.add(RSS, ("group", "main"), value)
         samples.add("celery_worker_open_fds", ("group", "main"), value)
@@ -94,10 +95,10 @@ def test_apart_nothing_is_merged() -> None:
 
 
 def test_counters_of_processes_are_left_out_of_a_group() -> None:
-    samples = Samples(together=True)
-    for grouped in (True, False):
-        samples.grouped = grouped
-        samples.add("celery_worker_gc_collections_total", (f"{grouped}", "main", "0"), 1)
+    samples = Samples()
+    for samples.together in (True, False):
+        worker = f"{samples.together}"
+        samples.add("celery_worker_gc_collections_total", (worker, "main", "0"), 1)
     assert [worker for _, worker, *_ in shown(samples)] == ["False"]
 
 

@@ -7,11 +7,13 @@ import dataclasses
 from celery_memory_exporter.common.evidence import Estimate
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import Histogram, Running
-from celery_memory_exporter.fleet.snapshot import TrafficView, WorkerView
+from celery_memory_exporter.fleet.snapshot import WorkerView
+from celery_memory_exporter.fleet.totals import TrafficView
 from celery_memory_exporter.metrics.samples import Samples
 from celery_memory_exporter.metrics.task_samples import (
     TRAFFIC_FAMILIES,
     add_present,
+    add_retained,
     add_task_memory,
     add_traffic,
 )
@@ -35,7 +37,7 @@ def values(shown: Samples, name: str) -> dict[tuple[str, ...], float]:
 def traffic(**changes: object) -> Samples:
     shown = Samples()
     rows = (dataclasses.replace(samples.traffic(), **changes),)
-    add_traffic(shown, BARE, TrafficView((0.1, 1.0), (0.5, 5.0), rows))
+    add_traffic(shown, BARE.nodename, TrafficView((0.1, 1.0), (0.5, 5.0), rows))
     return shown
 
 
@@ -62,10 +64,11 @@ def test_a_queue_wait_that_nothing_tells_is_absent() -> None:
     assert values(traffic(), "celery_task_queue_wait_time_count")
 
 
-def memory(*, live: bool = True, **changes: object) -> Samples:
+def memory(**changes: object) -> Samples:
     shown = Samples()
-    worker = dataclasses.replace(BARE, live=live)
-    add_task_memory(shown, worker, samples.report(), samples.task(**changes))
+    task = samples.task(**changes)
+    add_task_memory(shown, BARE.nodename, samples.BOUNDS, task)
+    add_retained(shown, BARE.nodename, task)
     return shown
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import ProcessReport
 from celery_memory_exporter.fleet.facts import SharedMemory
-from celery_memory_exporter.fleet.snapshot import ProcessView, WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, ProcessView, WorkerView
+from celery_memory_exporter.fleet.totals import AgentTotals, Totals
 from celery_memory_exporter.metrics.samples import Samples
 from celery_memory_exporter.metrics.worker_samples import (
     PROCESS_FAMILIES,
+    add_group,
     add_process,
     add_worker,
 )
@@ -21,8 +24,13 @@ from tests import samples
 NOT_SHOWN = {"process", "pid", "start_ticks", "gc_collections", "gc_enabled", "history"}
 
 
+def sizes(shown: Samples) -> Counter[str]:
+    """How many samples there are, by their names."""
+    return Counter(each.name for metric in shown.metrics() for each in metric.samples)
+
+
 def names(shown: Samples) -> set[str]:
-    return {each.name for metric in shown.metrics() for each in metric.samples}
+    return set(sizes(shown))
 
 
 def worker(**changes: object) -> WorkerView:
@@ -50,12 +58,18 @@ def test_shared_memory_comes_where_it_was_read() -> None:
     assert names(shown) == {"celery_worker_memory_pss_bytes", "celery_worker_memory_uss_bytes"}
 
 
-def test_a_worker_that_is_gone_has_counters_and_no_state() -> None:
-    shown = Samples()
-    add_worker(shown, worker(gone=True, live=False, up=False))
-    kept = names(shown)
-    assert "celery_worker_children_exited_total" in kept
-    assert not {"celery_worker_up", "celery_worker_info", "celery_worker_memory_rss_bytes"} & kept
+def test_of_members_that_are_gone_a_group_shows_what_they_counted_and_no_state() -> None:
+    kept = Totals(agent=AgentTotals.of(samples.report()))
+    alone, group = Samples(), Samples()
+    add_group(alone, GroupView((worker(),)))
+    add_group(group, GroupView((worker(),), kept))
+    again = sizes(group) - sizes(alone)
+    assert "celery_worker_children_exited_total" in again
+    assert (
+        not {"celery_worker_up", "celery_worker_info", "celery_worker_memory_rss_bytes"}
+        & again.keys()
+    )
+    assert "celery_task_memory_retained_bytes" not in again
 
 
 def test_what_lives_in_processes_is_shown_while_they_live() -> None:

@@ -10,14 +10,19 @@ from celery_memory_exporter import __version__
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import Container, ObjectCount, Running
 from celery_memory_exporter.fleet.facts import QueueReading
-from celery_memory_exporter.fleet.snapshot import QueueView, Snapshot, SourceView, WorkerView
+from celery_memory_exporter.fleet.snapshot import (
+    GroupView,
+    QueueView,
+    SourceView,
+    WorkerView,
+)
+from celery_memory_exporter.fleet.totals import AgentTotals, Totals
 from celery_memory_exporter.web.overview import overview
 from celery_memory_exporter.web.rss_history import RssHistory
 from tests import samples
-from tests.diagnosis.evidence import evidence_of, view
+from tests.diagnosis.evidence import evidence_of, snapshot_of, view
 
 MIB = samples.MIB
-NOTHING = Snapshot(())
 
 
 def worker(
@@ -39,7 +44,7 @@ def fine(name: str = "shop.fine") -> Any:
 
 
 def told(*workers: WorkerView, history: RssHistory | None = None, **changes: Any) -> dict[str, Any]:
-    snapshot = dataclasses.replace(NOTHING, workers=workers, **changes)
+    snapshot = dataclasses.replace(snapshot_of(*workers), **changes)
     result: dict[str, Any] = json.loads(
         json.dumps(overview(snapshot, history or RssHistory(), 1_000.25))
     )
@@ -76,7 +81,7 @@ def test_a_worker_with_the_agent() -> None:
         prefetched_tasks=3,
         running=(Running("shop.leak", 1, 0.75),),
     )
-    history.add(Snapshot((leaking,)), 0.0)
+    history.add(snapshot_of(leaking), 0.0)
     row = only(told(leaking, history=history)["workers"])
     assert [each["process"] for each in row.pop("processes")] == ["main", "0", "1"]
     assert row.pop("retained_bytes_per_hour") > 0
@@ -116,12 +121,8 @@ def test_a_process_of_a_worker() -> None:
 
 
 def test_the_age_of_a_group_is_that_of_the_member_heard_last() -> None:
-    assert (
-        only(told(worker(age_seconds=70.25), worker(age_seconds=4.06), worker())["workers"])[
-            "age_seconds"
-        ]
-        == 4.1
-    )
+    members = worker(age_seconds=70.25), worker(age_seconds=4.06), worker()
+    assert only(told(groups=(GroupView(members),))["workers"])["age_seconds"] == 4.1
 
 
 def test_a_worker_without_the_agent_is_not_judged() -> None:
@@ -196,10 +197,10 @@ def test_members_of_a_group_are_one_row() -> None:
         "containers": [Container("shop.CACHE", "dict", 5, 5)],
         "objects": [ObjectCount("shop.Entry", 10, 4)],
     }
-    first = worker("celery@web", report=report, grouped=True, concurrency=2, active_tasks=1)
-    second = worker("celery@web", fine(), report=report, grouped=True, concurrency=2)
-    gone = worker("celery@web", grouped=True, gone=True, live=False, up=False, processes=())
-    row = only(told(first, second, gone)["workers"])
+    first = worker("celery@web", report=report, concurrency=2, active_tasks=1)
+    second = worker("celery@web", fine(), report=report, concurrency=2)
+    kept = Totals(agent=AgentTotals.of(samples.report()))
+    row = only(told(groups=(GroupView((first, second), kept),))["workers"])
     assert (row["members"], row["concurrency"], row["active_tasks"], row["leaking"]) == (
         2,
         4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from celery_memory_exporter.fleet.snapshot import ProcessView, Snapshot, WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, ProcessView, Snapshot, WorkerView
 from celery_memory_exporter.web.rss_history import (
     FIRST_STEP_SECONDS,
     LAST_STEP_SECONDS,
@@ -13,7 +13,7 @@ from celery_memory_exporter.web.rss_history import (
     RssHistory,
 )
 from tests import samples
-from tests.diagnosis.evidence import view
+from tests.diagnosis.evidence import snapshot_of, view
 
 MIB = samples.MIB
 WEB1 = ("", "celery@web1")
@@ -31,13 +31,13 @@ def after(ticks: int) -> tuple[float, list[int | None]]:
     """Of a worker that grows by a byte a tick."""
     history = RssHistory()
     for number in range(ticks):
-        history.add(Snapshot((of_rss(number + 1),)), number * FIRST_STEP_SECONDS)
+        history.add(snapshot_of(of_rss(number + 1)), number * FIRST_STEP_SECONDS)
     return history.of(WEB1)
 
 
 def test_a_point_is_the_sum_of_the_workers_processes() -> None:
     history = RssHistory()
-    history.add(Snapshot((of_rss(50 * MIB, 70 * MIB),)), 0.0)
+    history.add(snapshot_of(of_rss(50 * MIB, 70 * MIB)), 0.0)
     assert history.of(WEB1) == (FIRST_STEP_SECONDS, [120 * MIB])
 
 
@@ -69,35 +69,36 @@ def test_at_its_last_step_it_spans_an_hour_and_forgets_the_oldest() -> None:
 def test_a_late_and_an_early_tick_are_one_point_each() -> None:
     history = RssHistory()
     for number, now in enumerate((0.0, 15.4, 29.9, 45.3, 45.4)):
-        history.add(Snapshot((of_rss(number + 1),)), now)
+        history.add(snapshot_of(of_rss(number + 1)), now)
     assert history.of(WEB1)[1] == [1, 2, 3, 4]
 
 
 def test_a_worker_that_is_down_for_a_while_leaves_a_gap() -> None:
     history = RssHistory()
     for number, worker in enumerate((of_rss(5), of_rss(), of_rss(7))):
-        history.add(Snapshot((worker,)), number * FIRST_STEP_SECONDS)
+        history.add(snapshot_of(worker), number * FIRST_STEP_SECONDS)
     assert history.of(WEB1)[1] == [5, None, 7]
 
 
 def test_a_worker_that_is_forgotten_is_forgotten_here() -> None:
     history = RssHistory()
-    history.add(Snapshot((of_rss(5),)), 0.0)
+    history.add(snapshot_of(of_rss(5)), 0.0)
     history.add(Snapshot(()), 15.0)
     assert history.of(WEB1)[1] == []
 
 
 def test_brokers_are_apart_and_members_of_a_group_together() -> None:
     history = RssHistory()
-    members = of_rss(5), of_rss(), of_rss(7), of_rss(100, gone=True)
-    history.add(Snapshot((*members, of_rss(9, broker="eu"))), 0.0)
+    members = of_rss(5), of_rss(), of_rss(7)
+    elsewhere = of_rss(9, broker="eu")
+    history.add(Snapshot((GroupView(members), GroupView((elsewhere,)))), 0.0)
     assert history.of(WEB1)[1] == [12]
     assert history.of(("eu", "celery@web1"))[1] == [9]
 
 
 def test_the_keeper_has_a_first_point_when_it_has_started() -> None:
     history = RssHistory()
-    keeper = HistoryKeeper(history, lambda: Snapshot((of_rss(5),)), monotonic=lambda: 0.0)
+    keeper = HistoryKeeper(history, lambda: snapshot_of(of_rss(5)), monotonic=lambda: 0.0)
     keeper.start()
     assert history.of(WEB1)[1] == [5]
     keeper.stop()

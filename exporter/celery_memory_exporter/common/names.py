@@ -20,6 +20,11 @@ def short_name(name: str) -> str:
     return printable(name)[:MAX_NAME_LENGTH]
 
 
+def hostname_of(nodename: str) -> str:
+    """What danihodovic/celery-exporter calls hostname: the nodename after the ``@``."""
+    return nodename.partition("@")[2] or nodename
+
+
 def pool_name(module: str) -> str:
     """``prefork``, ``solo``, ``threads``, ``gevent``, ``eventlet`` or a custom pool's own name, out
     of its class's module."""

@@ -170,6 +170,10 @@ class Counts:
                 totals = self._totals.pop((name, queue))
                 self.totals(name, to).add(totals)
 
+    def clear(self) -> None:
+        """Begins at zero; names that had room have it still."""
+        self._totals.clear()
+
     def reports(self) -> list[Traffic]:
         """All totals as they are now, by name and queue."""
         return [

@@ -104,7 +104,7 @@ def play(folder: Path, listener: socket.socket, options: Options, stop: threadin
                 observer=observer,
                 log=folder / WORKER_LOG,
             )
-        return view.summary(history, diagnose(exporter.snapshot()))
+        return view.summary(history, diagnose(exporter.snapshot().workers))
 
 
 def observed(

@@ -1,4 +1,4 @@
-"""Who leaks? A pure function of the snapshot, shared by ``/metrics``, the API and ``report``.
+"""Who leaks? A pure function of the workers, shared by ``/metrics``, the API and ``report``.
 
 A task type is a suspect when what its runs leave behind
 
@@ -17,6 +17,8 @@ RSS decides nothing here: it shows what the allocator keeps, which is told as su
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from celery_memory_exporter.common.evidence import Holder
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.common.report import TaskReport
@@ -34,19 +36,19 @@ from celery_memory_exporter.diagnosis.rules import (
     steady_window,
 )
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
-from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.fleet.snapshot import WorkerView
 from celery_memory_exporter.fleet.sums import by_name
 
 #: Classes of what each process can see for itself.
 BY_PROCESS = frozenset({"python", "native", *CLASS_OF_COUNT.values()})
 
 
-def diagnose(snapshot: Snapshot) -> Diagnosis:
-    """The verdict on all workers that live."""
+def diagnose(workers: Iterable[WorkerView]) -> Diagnosis:
+    """The verdict on those of the workers that live."""
     suspects: list[Suspect] = []
     cleared: list[Cleared] = []
-    workers: list[WorkerVerdict] = []
-    for worker in snapshot.workers:
+    judged: list[WorkerVerdict] = []
+    for worker in workers:
         if worker.report is None or not worker.live:
             continue
         # What is beyond the caps is no one's: a sum of task types cannot be accused.
@@ -56,7 +58,7 @@ def diagnose(snapshot: Snapshot) -> Diagnosis:
         found = [each for each in verdicts if isinstance(each, Suspect)]
         cleared += [each for each in verdicts if isinstance(each, Cleared)]
         found += process_growth.suspects(worker, found)
-        workers.append(process_growth.of_worker(worker, found))
+        judged.append(process_growth.of_worker(worker, found))
         suspects += found
     suspects.sort(
         key=lambda each: (
@@ -66,7 +68,7 @@ def diagnose(snapshot: Snapshot) -> Diagnosis:
             each.task or "",
         )
     )
-    return Diagnosis(tuple(suspects), tuple(cleared), tuple(workers))
+    return Diagnosis(tuple(suspects), tuple(cleared), tuple(judged))
 
 
 def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:

@@ -228,7 +228,7 @@ class Fleet:
             silent = sum(worker.tasks.in_flight for worker in self._workers.silent(now))
             own = self._own
             return Snapshot(
-                workers=(*views, *self._workers.group_views(now)),
+                groups=self._workers.group_views(views, now),
                 queues=self._queues.views(consumers(up), now),
                 sent=self._senders.views(now),
                 several_brokers=len(self._brokers) > 1,

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from celery_memory_exporter.common.evidence import Estimate
 from celery_memory_exporter.common.kernel import CgroupMemory
-from celery_memory_exporter.common.report import ProcessReport, Running, Traffic, WorkerReport
+from celery_memory_exporter.common.report import ProcessReport, Running, WorkerReport
 from celery_memory_exporter.fleet.facts import QueueReading, SharedMemory
+from celery_memory_exporter.fleet.totals import Totals, TrafficView
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,6 @@ class QueueView:
 
 
 @dataclass(frozen=True, slots=True)
-class TrafficView:
-    """Task messages of one worker, with the bounds of their histograms."""
-
-    runtime_seconds: tuple[float, ...]
-    queue_wait_seconds: tuple[float, ...]
-    rows: tuple[Traffic, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class SentView:
     """How often a task was sent by clients, and from where."""
 
@@ -54,6 +46,7 @@ class WorkerView:
     """One worker, now. ``report`` is the last one, for its counters; ``live`` tells whether its
     state still holds."""
 
+    #: The one that it is shown by: its own, or its group's.
     nodename: str
     up: bool
     live: bool
@@ -62,10 +55,6 @@ class WorkerView:
     cgroup: CgroupMemory
     children_started: int | None = None
     broker: str = ""
-    #: Whether it stands for workers that are gone: its counters go on in their group.
-    gone: bool = False
-    #: Whether it is shown as one with others of its name.
-    grouped: bool = False
     pool: str | None = None
     concurrency: int | None = None
     active_tasks: int | None = None
@@ -76,14 +65,27 @@ class WorkerView:
     events_lost: int | None = None
     #: Of its task types' resident memory a run, by least squares, where no agent measures it.
     estimates: dict[str, Estimate] = field(default_factory=dict)
-    #: Since something told of it: a report, an event, the process table, an answer. Unknown of
-    #: those that are gone.
+    #: Since something told of it: a report, an event, the process table, an answer.
     age_seconds: float | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """The workers that are shown as one, of which there is at least one. A worker that belongs to
+    no group is alone in its own."""
+
+    members: tuple[WorkerView, ...]
+    #: What has to be added to what the members count now, since others have counted and are gone;
+    #: it may be below zero. ``None`` of a worker that belongs to no group.
+    kept: Totals | None = None
+
     @property
-    def hostname(self) -> str:
-        """What danihodovic/celery-exporter calls hostname: the nodename after the ``@``."""
-        return self.nodename.partition("@")[2] or self.nodename
+    def broker(self) -> str:
+        return self.members[0].broker
+
+    @property
+    def nodename(self) -> str:
+        return self.members[0].nodename
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class SourceView:
 class Snapshot:
     """Everything that can be shown, at one moment."""
 
-    workers: tuple[WorkerView, ...]
+    groups: tuple[GroupView, ...]
     queues: tuple[QueueView, ...] = ()
     sent: tuple[SentView, ...] = ()
     #: Whether there is more than one broker, so that they have to be told apart.
@@ -115,3 +117,7 @@ class Snapshot:
     event_lag_seconds: float | None = None
     broker_reconnects: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def workers(self) -> tuple[WorkerView, ...]:
+        return tuple(member for group in self.groups for member in group.members)

@@ -16,10 +16,19 @@ from celery_memory_exporter.common.report import (
     Histogram,
     LostRuns,
     TaskReport,
+    Traffic,
     WorkerReport,
 )
-from celery_memory_exporter.fleet.snapshot import TrafficView
 from celery_memory_exporter.fleet.sums import scaled, total
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficView:
+    """Counts of task messages, with the bounds of their histograms."""
+
+    runtime_seconds: tuple[float, ...]
+    queue_wait_seconds: tuple[float, ...]
+    rows: tuple[Traffic, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +39,6 @@ class AgentTotals:
     tasks: list[TaskReport]
     lost: list[LostRuns]
     children_exited: dict[str, int]
-    #: Of which only ``oom_kills`` is counted.
-    cgroup: CgroupMemory
     overhead_seconds: float
     reports_dropped: int
     errors: int
@@ -43,7 +50,6 @@ class AgentTotals:
             each.name: getattr(report, each.name) for each in dataclasses.fields(cls)
         }
         figures["tasks"] = [_counters_of(task) for task in report.tasks]
-        figures["cgroup"] = CgroupMemory(oom_kills=report.cgroup.oom_kills)
         return cls(**figures)
 
 
@@ -56,7 +62,9 @@ class Totals:
     a version have the same bounds for that.
     """
 
-    children_started: int = 0
+    children_started: int | None = None
+    #: Of which only ``oom_kills`` is counted.
+    cgroup: CgroupMemory = CgroupMemory()
     #: ``None`` where no agent has counted, and where no task message was counted.
     agent: AgentTotals | None = None
     traffic: TrafficView | None = None

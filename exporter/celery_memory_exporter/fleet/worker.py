@@ -23,8 +23,8 @@ from celery_memory_exporter.fleet.facts import (
 )
 from celery_memory_exporter.fleet.groups import Group
 from celery_memory_exporter.fleet.matching import Key, process_of
-from celery_memory_exporter.fleet.snapshot import ProcessView, TrafficView, WorkerView
-from celery_memory_exporter.fleet.totals import AgentTotals, Totals
+from celery_memory_exporter.fleet.snapshot import ProcessView, WorkerView
+from celery_memory_exporter.fleet.totals import AgentTotals, Totals, TrafficView
 from celery_memory_exporter.fleet.worker_tasks import WorkerTasks
 
 #: A report is the present state for this many intervals; one may be lost and one late.
@@ -113,10 +113,16 @@ class WorkerState:
         if report is None and not self.tasks.known:
             return None
         return Totals(
-            children_started=report.children_started if report else self.children_seen,
+            children_started=self._children_started(),
+            cgroup=_counted(report),
             agent=AgentTotals.of(report) if report is not None else None,
             traffic=self._traffic(),
         )
+
+    def begin_anew(self) -> None:
+        """What was counted without an agent is counted elsewhere: here it begins at zero."""
+        self.tasks.counts.clear()
+        self.children_seen = 0
 
     def without_report(self) -> WorkerState:
         """As it is when its report has expired; this one stays what it is."""
@@ -180,7 +186,6 @@ class WorkerState:
         table = self.table if in_table else None
         return WorkerView(
             nodename=self.group.name if self.group is not None else self.nodename,
-            grouped=self.group is not None,
             broker=self.broker,
             up=live or beating,
             live=live,
@@ -195,7 +200,7 @@ class WorkerState:
             estimates=self._estimates(),
             processes=tuple(self._processes(table, shared)) if live else (),
             cgroup=_cgroup(report, table) if live else _counted(report),
-            children_started=report.children_started if report else self.children_seen or None,
+            children_started=self._children_started(),
             age_seconds=now - self.seen,
         )
 
@@ -216,6 +221,9 @@ class WorkerState:
             return tuple(self.report.running) if by_report else ()
         return tuple(self.tasks.tell_running(now))
 
+    def _children_started(self) -> int | None:
+        return self.report.children_started if self.report else self.children_seen or None
+
     def _traffic(self) -> TrafficView | None:
         if self.report is not None:
             bounds = self.report.bounds
@@ -224,9 +232,8 @@ class WorkerState:
                 tuple(bounds.queue_wait_seconds),
                 tuple(self.report.traffic),
             )
-        if not self.tasks.known:
-            return None
-        return TrafficView(*self.tasks.counts.bounds, tuple(self.tasks.counts.reports()))
+        rows = tuple(self.tasks.counts.reports())
+        return TrafficView(*self.tasks.counts.bounds, rows) if rows else None
 
     def _estimates(self) -> dict[str, Estimate]:
         return self.shares.estimates if self.report is None else {}

@@ -15,7 +15,7 @@ from celery_memory_exporter.fleet import groups
 from celery_memory_exporter.fleet.facts import Identity, SharedMemory, WorkerProcesses
 from celery_memory_exporter.fleet.matching import UNKNOWN_BROKER, Key, named
 from celery_memory_exporter.fleet.rules import Rules
-from celery_memory_exporter.fleet.snapshot import WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, WorkerView
 from celery_memory_exporter.fleet.totals import Totals
 from celery_memory_exporter.fleet.worker import WorkerState
 from celery_memory_exporter.fleet.worker_tasks import WorkerTasks
@@ -75,15 +75,17 @@ class Workers:
     def take_report(self, worker: WorkerState, report: WorkerReport, now: float) -> None:
         """Replaces what the worker's agent told before. ``report`` is within the limits."""
         new = worker.report is None or worker.report.instance != report.instance
-        group = worker.group if new else None
-        before = worker.totals() if group is not None else None
+        before = worker.totals() if new and worker.group is not None else None
         worker.report = report
         worker.reported = worker.seen = now
         worker.offline = bool(report.final)
         self._without_agent.discard(worker.key)
-        first = worker.totals() if group is not None else None
-        if group is not None and first is not None:
-            group.join(first, before, report.sequence)
+        if worker.group is not None:
+            first = worker.totals() if new else None
+            if first is not None:
+                worker.group.join(first, before, report.sequence)
+            # The group has it now, or the agent, which goes on counting while it is not heard.
+            worker.begin_anew()
 
     def forget(self, now: float) -> list[WorkerState]:
         """Workers that have been silent for too long, which are forgotten, and reports that have
@@ -151,12 +153,16 @@ class Workers:
             shared=shared,
         )
 
-    def group_views(self, now: float) -> list[WorkerView]:
-        """What each group has counted beside its members at ``now``."""
-        leaving: dict[groups.Key, list[Totals]] = {}
+    def group_views(self, views: Iterable[WorkerView], now: float) -> tuple[GroupView, ...]:
+        """What is shown at ``now``, out of the ``views`` of all ``at(now)``."""
+        leaving: dict[Key, list[Totals]] = {}
         for group, totals in self._leaving(now):
             leaving.setdefault(group.key, []).append(totals)
-        return self._groups.views(self._groups_alive(now), leaving)
+        kept = self._groups.kept(self._groups_alive(now), leaving)
+        members: dict[Key, list[WorkerView]] = {}
+        for view in views:
+            members.setdefault((view.broker, view.nodename), []).append(view)
+        return tuple(GroupView(tuple(each), kept.get(key)) for key, each in members.items())
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -176,14 +182,20 @@ class Workers:
         return worker.report is not None and now - worker.reported > expire_after_seconds
 
     def _leaving(self, now: float) -> Iterator[tuple[groups.Group, Totals]]:
-        """What members of groups have counted that are silent, or whose agent is."""
+        """What was counted by members' agents that are silent, and without an agent of members that
+        are."""
         for worker in self:
-            silent = self._is_silent(worker, now) or self._has_expired_report(worker, now)
-            totals = worker.totals() if silent and worker.group is not None else None
-            if worker.group is not None and totals is not None:
-                yield worker.group, totals
+            if worker.group is None:
+                continue
+            ended = [worker] if self._has_expired_report(worker, now) else []
+            if self._is_silent(worker, now):
+                ended.append(worker.without_report())
+            for part in ended:
+                totals = part.totals()
+                if totals is not None:
+                    yield worker.group, totals
 
-    def _groups_alive(self, now: float) -> set[groups.Key]:
+    def _groups_alive(self, now: float) -> set[Key]:
         return {
             worker.group.key
             for worker in self

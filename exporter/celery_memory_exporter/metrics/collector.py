@@ -15,11 +15,11 @@ from prometheus_client.registry import Collector
 
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
-from celery_memory_exporter.fleet.snapshot import QueueView, SentView, Snapshot, WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, QueueView, SentView, Snapshot
 from celery_memory_exporter.metrics.catalogue import FAMILIES
 from celery_memory_exporter.metrics.exporter_samples import Build, add_exporter
 from celery_memory_exporter.metrics.samples import Samples, empty_metric
-from celery_memory_exporter.metrics.worker_samples import add_worker
+from celery_memory_exporter.metrics.worker_samples import add_group
 
 
 class FleetCollector(Collector):
@@ -35,7 +35,7 @@ class FleetCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         snapshot = self._snapshot()
-        samples = Samples(together=any(worker.grouped for worker in snapshot.workers))
+        samples = Samples()
         for broker, part in by_broker(snapshot):
             samples.broker = broker if snapshot.several_brokers else None
             add_broker(samples, part)
@@ -46,8 +46,8 @@ class FleetCollector(Collector):
 
 def by_broker(snapshot: Snapshot) -> Iterator[tuple[str, Snapshot]]:
     """What there is at each broker; workers that only the process table shows are at none."""
-    parts: tuple[tuple[WorkerView | QueueView | SentView, ...], ...] = (
-        snapshot.workers,
+    parts: tuple[tuple[GroupView | QueueView | SentView, ...], ...] = (
+        snapshot.groups,
         snapshot.queues,
         snapshot.sent,
     )
@@ -56,7 +56,7 @@ def by_broker(snapshot: Snapshot) -> Iterator[tuple[str, Snapshot]]:
             broker,
             dataclasses.replace(
                 snapshot,
-                workers=tuple(each for each in snapshot.workers if each.broker == broker),
+                groups=tuple(each for each in snapshot.groups if each.broker == broker),
                 queues=tuple(each for each in snapshot.queues if each.broker == broker),
                 sent=tuple(each for each in snapshot.sent if each.broker == broker),
             ),
@@ -64,11 +64,12 @@ def by_broker(snapshot: Snapshot) -> Iterator[tuple[str, Snapshot]]:
 
 
 def add_broker(samples: Samples, snapshot: Snapshot) -> None:
-    for worker in snapshot.workers:
-        samples.grouped = worker.grouped
-        add_worker(samples, worker)
-    samples.grouped = False
-    add_diagnosis(samples, diagnose(snapshot))
+    for group in snapshot.groups:
+        samples.together = group.kept is not None
+        add_group(samples, group)
+    samples.together = True  # members of a group may have the same suspects
+    add_diagnosis(samples, diagnose(snapshot.workers))
+    samples.together = False
     for sent in snapshot.sent:
         samples.add("celery_task_sent_total", (sent.name, sent.hostname, sent.queue), sent.count)
     for queue in snapshot.queues:

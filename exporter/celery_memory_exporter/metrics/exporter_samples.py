@@ -24,9 +24,8 @@ class Build:
 
 def add_exporter(samples: Samples, snapshot: Snapshot, build: Build) -> None:
     samples.add("celery_memory_exporter_build_info", dataclasses.astuple(build), 1)
-    known = sum(not worker.gone for worker in snapshot.workers)
     for name, value in (
-        ("celery_memory_exporter_workers", known),
+        ("celery_memory_exporter_workers", len(snapshot.workers)),
         ("celery_memory_exporter_reports_received_total", snapshot.reports_received),
         ("celery_memory_exporter_tasks_in_flight", snapshot.tasks_in_flight),
         ("celery_memory_exporter_event_lag_seconds", snapshot.event_lag_seconds),

@@ -23,18 +23,14 @@ def empty_metric(family: Family) -> Metric:
 
 
 class Samples:
-    """Samples by family, checked against the catalogue.
+    """Samples by family, checked against the catalogue."""
 
-    With ``together``, samples with equal labels are merged: added up, or the highest kept for the
-    families in ``HIGHEST``. So several workers are shown as one.
-    """
-
-    def __init__(self, *, together: bool = False) -> None:
+    def __init__(self) -> None:
         #: The value of the label ``broker`` from now on; ``None`` leaves the label out.
         self.broker: str | None = None
-        #: Whether what is added from now on is of a worker that is shown as one with others.
-        self.grouped = False
-        self._together = together
+        #: Whether samples with equal labels are merged from now on, as those of a group are: added
+        #: up, or the highest kept for the families in ``HIGHEST``.
+        self.together = False
         self._samples: dict[str, list[Sample]] = {}
         self._places: dict[tuple[str, tuple[str, ...]], tuple[list[Sample], int]] = {}
 
@@ -79,10 +75,10 @@ class Samples:
                 yield metric
 
     def _put(self, family: str, name: str, labels: dict[str, str], value: float) -> None:
-        if self.grouped and family in NOT_TOGETHER:
+        if self.together and family in NOT_TOGETHER:
             return
         samples = self._samples.setdefault(family, [])
-        if self._together:
+        if self.together:
             place = self._places.setdefault((name, tuple(labels.values())), (samples, len(samples)))
             if place[1] < len(samples):
                 before = samples[place[1]].value

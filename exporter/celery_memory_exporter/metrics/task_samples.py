@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from celery_memory_exporter.common.evidence import Evidence
-from celery_memory_exporter.common.report import TaskReport, WorkerReport
+from celery_memory_exporter.common.names import hostname_of
+from celery_memory_exporter.common.report import Bounds, TaskReport
 from celery_memory_exporter.common.traffic import COUNTERS
 from celery_memory_exporter.diagnosis.rules import survivors_per_run
-from celery_memory_exporter.fleet.snapshot import TrafficView, WorkerView
+from celery_memory_exporter.fleet.snapshot import WorkerView
+from celery_memory_exporter.fleet.totals import TrafficView
 from celery_memory_exporter.metrics.samples import Samples
 
 #: Field of ``Traffic``, by the family that counts it.
 TRAFFIC_FAMILIES = {f"celery_task_{field}_total": field for field in COUNTERS.values()}
 
 
-def add_traffic(samples: Samples, worker: WorkerView, traffic: TrafficView) -> None:
+def add_traffic(samples: Samples, worker: str, traffic: TrafficView) -> None:
     """What became of the messages of each task type on each queue."""
+    hostname = hostname_of(worker)
     for each in traffic.rows:
-        labels = (worker.nodename, each.name, worker.hostname, each.queue)
+        labels = (worker, each.name, hostname, each.queue)
         for family, field in TRAFFIC_FAMILIES.items():
             samples.add(family, labels, getattr(each, field))
         # The zero is there from the first event on, so that a success rate has both its parts; as
@@ -30,18 +33,13 @@ def add_traffic(samples: Samples, worker: WorkerView, traffic: TrafficView) -> N
             )
 
 
-def add_task_memory(
-    samples: Samples, worker: WorkerView, report: WorkerReport, task: TaskReport
-) -> None:
-    labels = (worker.nodename, task.name)
-    samples.add_histogram(
-        "celery_task_memory_delta_bytes", labels, report.bounds.delta_bytes, task.delta
-    )
+def add_task_memory(samples: Samples, worker: str, bounds: Bounds, task: TaskReport) -> None:
+    """What is counted of the memory of its runs."""
+    labels = (worker, task.name)
+    samples.add_histogram("celery_task_memory_delta_bytes", labels, bounds.delta_bytes, task.delta)
     samples.add("celery_task_memory_growth_bytes_total", labels, task.growth_bytes)
     samples.add("celery_task_memory_release_bytes_total", labels, task.release_bytes)
-    samples.add_histogram(
-        "celery_task_memory_peak_bytes", labels, report.bounds.peak_bytes, task.peak
-    )
+    samples.add_histogram("celery_task_memory_peak_bytes", labels, bounds.peak_bytes, task.peak)
     samples.add("celery_task_memory_audited_runs_total", labels, task.audited_runs)
     for outcome, seconds in sorted(task.seconds.items()):
         samples.add_summary(
@@ -50,12 +48,16 @@ def add_task_memory(
             task.runs.get(outcome, 0),
             seconds,
         )
-    if worker.live:
-        samples.add("celery_task_memory_retained_bytes", labels, task.retained_bytes)
-        samples.add("celery_task_memory_retained_blocks", labels, task.retained_blocks)
-        samples.add("celery_task_memory_retained_runs", labels, task.retained_runs)
-        if task.evidence is not None:
-            add_evidence(samples, labels, task.evidence)
+
+
+def add_retained(samples: Samples, worker: str, task: TaskReport) -> None:
+    """What its runs have left behind in processes that are alive."""
+    labels = (worker, task.name)
+    samples.add("celery_task_memory_retained_bytes", labels, task.retained_bytes)
+    samples.add("celery_task_memory_retained_blocks", labels, task.retained_blocks)
+    samples.add("celery_task_memory_retained_runs", labels, task.retained_runs)
+    if task.evidence is not None:
+        add_evidence(samples, labels, task.evidence)
 
 
 def add_evidence(samples: Samples, labels: tuple[str, str], evidence: Evidence) -> None:

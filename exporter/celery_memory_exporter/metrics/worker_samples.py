@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from celery_memory_exporter.common.names import hostname_of
 from celery_memory_exporter.common.report import WorkerReport
-from celery_memory_exporter.fleet.snapshot import ProcessView, WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, ProcessView, WorkerView
 from celery_memory_exporter.fleet.sums import by_name
+from celery_memory_exporter.fleet.totals import AgentTotals, Totals
 from celery_memory_exporter.metrics.samples import Samples
-from celery_memory_exporter.metrics.task_samples import add_present, add_task_memory, add_traffic
+from celery_memory_exporter.metrics.task_samples import (
+    add_present,
+    add_retained,
+    add_task_memory,
+    add_traffic,
+)
 
 #: Family by field of a process.
 PROCESS_FAMILIES = {
@@ -27,35 +34,51 @@ PROCESS_FAMILIES = {
 }
 
 
+def add_group(samples: Samples, group: GroupView) -> None:
+    """What its members are, and what was counted."""
+    for worker in group.members:
+        add_worker(samples, worker)
+    if group.kept is not None:
+        add_counters(samples, group.nodename, group.kept)
+        if group.kept.agent is not None:
+            add_agent(samples, group.nodename, group.kept.agent, live=False)
+
+
 def add_worker(samples: Samples, worker: WorkerView) -> None:
     name, report = worker.nodename, worker.report
-    if worker.traffic is not None:
-        add_traffic(samples, worker, worker.traffic)
-    samples.add("celery_worker_cgroup_oom_kills_total", (name,), worker.cgroup.oom_kills)
-    samples.add("celery_worker_children_started_total", (name,), worker.children_started)
+    add_counters(samples, name, worker)
     if report is not None:
-        add_report(samples, worker, report)
-    if not worker.gone:
-        add_state(samples, worker)
-        add_present(samples, worker)
-        for process in worker.processes:
-            add_process(samples, name, process)
+        add_agent(samples, name, report, live=worker.live)
+        if worker.live:
+            add_reported(samples, name, report)
+    add_state(samples, worker)
+    add_present(samples, worker)
+    for process in worker.processes:
+        add_process(samples, name, process)
     samples.add("celery_memory_exporter_events_lost_total", (name,), worker.events_lost)
+
+
+def add_counters(samples: Samples, worker: str, counted: WorkerView | Totals) -> None:
+    """What is counted with and without an agent."""
+    samples.add("celery_worker_cgroup_oom_kills_total", (worker,), counted.cgroup.oom_kills)
+    samples.add("celery_worker_children_started_total", (worker,), counted.children_started)
+    if counted.traffic is not None:
+        add_traffic(samples, worker, counted.traffic)
 
 
 def add_state(samples: Samples, worker: WorkerView) -> None:
     """What the worker is now."""
-    name, report = worker.nodename, worker.report
+    name, report, hostname = worker.nodename, worker.report, hostname_of(worker.nodename)
     concurrency = "" if worker.concurrency is None else str(worker.concurrency)
     versions = (
         (report.python_version, report.celery_version, report.agent_version)
         if report
         else ("",) * 3
     )
-    info = (name, worker.hostname, worker.pool or "", concurrency, *versions)
+    info = (name, hostname, worker.pool or "", concurrency, *versions)
     samples.add("celery_worker_info", info, 1)
-    samples.add("celery_worker_up", (name, worker.hostname), worker.up)
-    samples.add("celery_worker_tasks_active", (name, worker.hostname), worker.active_tasks)
+    samples.add("celery_worker_up", (name, hostname), worker.up)
+    samples.add("celery_worker_tasks_active", (name, hostname), worker.active_tasks)
     samples.add("celery_worker_prefetched_tasks", (name,), worker.prefetched_tasks)
     samples.add("celery_worker_concurrency", (name,), worker.concurrency)
     cgroup = worker.cgroup
@@ -76,23 +99,29 @@ def add_process(samples: Samples, worker: str, process: ProcessView) -> None:
         samples.add("celery_worker_memory_uss_bytes", labels, shared.uss_bytes)
 
 
-def add_report(samples: Samples, worker: WorkerView, report: WorkerReport) -> None:
-    name = worker.nodename
-    for reason, count in sorted(report.children_exited.items()):
-        samples.add("celery_worker_children_exited_total", (name, reason), count)
-    for lost in report.lost:
-        samples.add("celery_task_lost_total", (name, lost.name, lost.reason), lost.count)
-    samples.add("celery_agent_overhead_seconds_total", (name,), report.overhead_seconds)
-    samples.add("celery_agent_reports_dropped_total", (name,), report.reports_dropped)
-    samples.add("celery_agent_errors_total", (name,), report.errors)
-    for task in by_name(report.tasks):
-        add_task_memory(samples, worker, report, task)
-    if worker.live:
-        samples.add(
-            "celery_worker_child_memory_limit_bytes", (name,), report.child_memory_limit_bytes
-        )
-        for counted in report.objects:
-            samples.add("celery_worker_objects", (name, counted.type), counted.count)
-            samples.add("celery_worker_objects_growth", (name, counted.type), counted.growth)
-        for container in report.containers:
-            samples.add("celery_worker_container_items", (name, container.path), container.items)
+def add_agent(
+    samples: Samples, worker: str, agent: WorkerReport | AgentTotals, *, live: bool
+) -> None:
+    """What an agent counts, and if the worker is ``live`` what its runs have left behind."""
+    for reason, count in sorted(agent.children_exited.items()):
+        samples.add("celery_worker_children_exited_total", (worker, reason), count)
+    for lost in agent.lost:
+        samples.add("celery_task_lost_total", (worker, lost.name, lost.reason), lost.count)
+    samples.add("celery_agent_overhead_seconds_total", (worker,), agent.overhead_seconds)
+    samples.add("celery_agent_reports_dropped_total", (worker,), agent.reports_dropped)
+    samples.add("celery_agent_errors_total", (worker,), agent.errors)
+    for task in by_name(agent.tasks):
+        add_task_memory(samples, worker, agent.bounds, task)
+        if live:
+            add_retained(samples, worker, task)
+
+
+def add_reported(samples: Samples, worker: str, report: WorkerReport) -> None:
+    """What the agent alone can see of the worker now."""
+    limit = report.child_memory_limit_bytes
+    samples.add("celery_worker_child_memory_limit_bytes", (worker,), limit)
+    for counted in report.objects:
+        samples.add("celery_worker_objects", (worker, counted.type), counted.count)
+        samples.add("celery_worker_objects_growth", (worker, counted.type), counted.growth)
+    for container in report.containers:
+        samples.add("celery_worker_container_items", (worker, container.path), container.items)

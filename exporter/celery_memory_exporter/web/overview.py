@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from celery_memory_exporter.common.report import Container
@@ -17,8 +17,7 @@ from celery_memory_exporter.common.version import __version__
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect, WorkerVerdict
-from celery_memory_exporter.fleet.snapshot import QueueView, Snapshot, WorkerView
-from celery_memory_exporter.metrics.collector import by_broker
+from celery_memory_exporter.fleet.snapshot import GroupView, QueueView, Snapshot, WorkerView
 from celery_memory_exporter.web.rss_history import RssHistory, resident_bytes
 
 #: Growing types, containers and running tasks told of each worker.
@@ -32,15 +31,11 @@ def overview(snapshot: Snapshot, history: RssHistory, now: float) -> dict[str, A
     suspects: list[tuple[str, Suspect]] = []
     cleared: list[Cleared] = []
     workers: list[dict[str, Any]] = []
-    for broker, part in by_broker(snapshot):
-        diagnosis = diagnose(part)
-        suspects += [(broker, each) for each in diagnosis.suspects]
+    for group in snapshot.groups:
+        diagnosis = diagnose(group.members)
+        suspects += [(group.broker, each) for each in diagnosis.suspects]
         cleared += diagnosis.cleared
-        verdicts = by_worker(diagnosis.workers)
-        workers += [
-            worker_row(members, verdicts.get(name, []), history)
-            for name, members in by_nodename(each for each in part.workers if not each.gone).items()
-        ]
+        workers.append(worker_row(group, diagnosis.workers, history))
     return {
         "version": __version__,
         "generated_at": round(now, 3),
@@ -51,21 +46,6 @@ def overview(snapshot: Snapshot, history: RssHistory, now: float) -> dict[str, A
         "workers": workers,
         "queues": [queue_row(queue) for queue in snapshot.queues],
     }
-
-
-def by_nodename(workers: Iterable[WorkerView]) -> dict[str, list[WorkerView]]:
-    """Members of a group have one name."""
-    result: dict[str, list[WorkerView]] = {}
-    for worker in workers:
-        result.setdefault(worker.nodename, []).append(worker)
-    return result
-
-
-def by_worker(verdicts: Iterable[WorkerVerdict]) -> dict[str, list[WorkerVerdict]]:
-    result: dict[str, list[WorkerVerdict]] = {}
-    for verdict in verdicts:
-        result.setdefault(verdict.worker, []).append(verdict)
-    return result
 
 
 def suspect_rows(suspects: Iterable[tuple[str, Suspect]]) -> list[dict[str, Any]]:
@@ -121,14 +101,15 @@ def cleared_rows(cleared: Iterable[Cleared]) -> list[dict[str, Any]]:
 
 
 def worker_row(
-    members: list[WorkerView], verdicts: list[WorkerVerdict], history: RssHistory
+    group: GroupView, verdicts: Sequence[WorkerVerdict], history: RssHistory
 ) -> dict[str, Any]:
     """A worker, or the members of a group as one: sums, and of what cannot be added up the
     worst."""
+    members = group.members
     return {
-        **state(members),
+        **state(group),
         **judgement(verdicts),
-        **memory(members, verdicts, history),
+        **memory(group, verdicts, history),
         "processes": [
             process_row(member, number)
             for member in members
@@ -140,23 +121,23 @@ def worker_row(
     }
 
 
-def state(members: list[WorkerView]) -> dict[str, Any]:
-    first = members[0]
+def state(group: GroupView) -> dict[str, Any]:
+    members = group.members
     ages = [round(each.age_seconds, 1) for each in members if each.age_seconds is not None]
     return {
-        "nodename": first.nodename,
-        "broker": first.broker,
+        "nodename": group.nodename,
+        "broker": group.broker,
         "members": len(members),
         "up": any(each.up for each in members),
         "age_seconds": min(ages, default=None),
-        "pool": first.pool,
+        "pool": members[0].pool,
         "concurrency": total(each.concurrency for each in members),
         "active_tasks": total(each.active_tasks for each in members),
         "prefetched_tasks": total(each.prefetched_tasks for each in members),
     }
 
 
-def judgement(verdicts: list[WorkerVerdict]) -> dict[str, Any]:
+def judgement(verdicts: Sequence[WorkerVerdict]) -> dict[str, Any]:
     """Only workers with an agent have a verdict; a leaking member's class is the group's."""
     leaking_first = sorted(verdicts, key=lambda each: not each.leaking)
     return {
@@ -168,13 +149,13 @@ def judgement(verdicts: list[WorkerVerdict]) -> dict[str, Any]:
 
 
 def memory(
-    members: list[WorkerView], verdicts: list[WorkerVerdict], history: RssHistory
+    group: GroupView, verdicts: Sequence[WorkerVerdict], history: RssHistory
 ) -> dict[str, Any]:
-    step, points = history.of((members[0].broker, members[0].nodename))
+    step, points = history.of((group.broker, group.nodename))
     left = [each.seconds_to_limit for each in verdicts if each.seconds_to_limit is not None]
     return {
-        "rss_bytes": total(resident_bytes(each) for each in members),
-        "limit_bytes": total(process_growth.headroom(each)[1] for each in members),
+        "rss_bytes": resident_bytes(group),
+        "limit_bytes": total(process_growth.headroom(each)[1] for each in group.members),
         "seconds_to_limit": min(left, default=None),
         "rss_history": {"step_seconds": step, "bytes": points},
     }
@@ -198,7 +179,7 @@ def process_row(worker: WorkerView, number: int) -> dict[str, Any]:
     }
 
 
-def growing_types(members: list[WorkerView]) -> list[dict[str, Any]]:
+def growing_types(members: Iterable[WorkerView]) -> list[dict[str, Any]]:
     """The types of which there are most new objects, in all processes."""
     growth: Counter[str] = Counter()
     count: Counter[str] = Counter()
@@ -213,7 +194,7 @@ def growing_types(members: list[WorkerView]) -> list[dict[str, Any]]:
     ]
 
 
-def growing_containers(members: list[WorkerView]) -> list[dict[str, Any]]:
+def growing_containers(members: Iterable[WorkerView]) -> list[dict[str, Any]]:
     containers: list[Container] = []
     for worker in members:
         containers += worker.report.containers if worker.report is not None and worker.live else ()
@@ -221,7 +202,7 @@ def growing_containers(members: list[WorkerView]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(each) for each in containers[:MOST_ROWS]]
 
 
-def running_tasks(members: list[WorkerView]) -> list[dict[str, Any]]:
+def running_tasks(members: Iterable[WorkerView]) -> list[dict[str, Any]]:
     """The longest running first."""
     running = sorted(
         (each for worker in members for each in worker.running),

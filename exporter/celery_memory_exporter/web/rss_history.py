@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from celery_memory_exporter.fleet.snapshot import Snapshot, WorkerView
+from celery_memory_exporter.fleet.snapshot import GroupView, Snapshot
 from celery_memory_exporter.sources.poller import Attempt, Poller
 
 logger = logging.getLogger(__name__)
 
-#: Broker and nodename of a worker; members of a group share one.
+#: Broker and nodename that a worker or a group is shown by.
 Key = tuple[str, str]
 
 #: A series begins with a point per agents' default interval, so that there is soon something to
@@ -61,14 +61,9 @@ class RssHistory:
 
     def add(self, snapshot: Snapshot, now: float) -> None:
         """Takes a point of each worker, and forgets those that are not there any more."""
-        resident: dict[Key, int | None] = {}
-        for worker in snapshot.workers:
-            if not worker.gone:
-                key = worker.broker, worker.nodename
-                told = resident_bytes(worker)
-                resident[key] = (
-                    told if resident.get(key) is None else (resident[key] or 0) + (told or 0)
-                )
+        resident = {
+            (group.broker, group.nodename): resident_bytes(group) for group in snapshot.groups
+        }
         with self._lock:
             self._series = {key: self._series.get(key) or Series(due=now) for key in resident}
             for key, value in resident.items():
@@ -85,9 +80,10 @@ class RssHistory:
             )
 
 
-def resident_bytes(worker: WorkerView) -> int | None:
-    """The sum over its processes; ``None`` when none is known."""
-    return sum(view.figures.rss_bytes or 0 for view in worker.processes) or None
+def resident_bytes(group: GroupView) -> int | None:
+    """The sum over all processes; ``None`` when none is known."""
+    processes = (view for worker in group.members for view in worker.processes)
+    return sum(view.figures.rss_bytes or 0 for view in processes) or None
 
 
 class HistoryKeeper:

@@ -113,7 +113,7 @@ class Application:
         return HTTPStatus.NOT_FOUND, PLAIN, b"Not found. Metrics are at /metrics.\n"
 
     def _diagnosis(self, scope: Scope) -> Answer:
-        return as_json(scope, dataclasses.asdict(diagnose(self._snapshot())))
+        return as_json(scope, dataclasses.asdict(diagnose(self._snapshot().workers)))
 
     def _overview(self, scope: Scope) -> Answer:
         return as_json(scope, overview(self._snapshot(), self._history, time.time()))

@@ -26,10 +26,10 @@ def test_nothing_is_audited_beyond_the_budget() -> None:
     auditor = Auditor(Readings(), enabled=True)
     profile = TaskProfile()
     profile.begin()
-    assert auditor.due(profile, 1, lambda: 0.0)
+    assert auditor.due(profile, 1, 0.0)
     auditor.budget.spend(CREDIT_SECONDS)
-    assert not auditor.due(TaskProfile(), 1, lambda: 0.0)
-    assert auditor.due(TaskProfile(), 1, lambda: CREDIT_SECONDS / SHARE), (
+    assert not auditor.due(TaskProfile(), 1, 0.0)
+    assert auditor.due(TaskProfile(), 1, CREDIT_SECONDS / SHARE), (
         "a share of busy time comes on top"
     )
 
@@ -47,8 +47,8 @@ def test_when_the_budget_is_scarce_rare_types_go_first() -> None:
         profile.begin()
     frequent.audits, rare.audits, auditor.audits = 20, 2, 22
     auditor.budget.spend(0.95 * CREDIT_SECONDS)
-    assert auditor.due(rare, 2, lambda: 0.0)
-    assert not auditor.due(frequent, 2, lambda: 0.0)
+    assert auditor.due(rare, 2, 0.0)
+    assert not auditor.due(frequent, 2, 0.0)
 
 
 def test_a_rare_type_is_audited_in_each_run_and_a_frequent_one_ever_more_seldom() -> None:

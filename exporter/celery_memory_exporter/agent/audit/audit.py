@@ -19,13 +19,13 @@ the older heap is touched.
 from __future__ import annotations
 
 import gc
+import json
 import math
 import random
 import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from tracemalloc import is_tracing as tracing
 from typing import Any
@@ -34,6 +34,7 @@ from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.audit import survivors
 from celery_memory_exporter.agent.audit.collector import Collector
+from celery_memory_exporter.agent.heap.census import MAX_NAME_LENGTH
 from celery_memory_exporter.agent.stats import free_lists
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.growth import TaskProfile
@@ -55,6 +56,8 @@ SECONDS_PER_BLOCK = 60e-9
 CONFIRMATIONS, AUDITS_PER_CONFIRMATION = 3, 8
 #: Old garbage that is more than chance.
 REPLACED_OBJECTS = 4
+#: Bytes: enough for the names of all types of an audit, each letter of them escaped.
+TYPES_ROOM = survivors.TYPES_PER_AUDIT * (MAX_NAME_LENGTH * len("\\u1234") * 2 + 32)
 #: For threads that are about to go: a millisecond in all, and only where there are more than
 #: before.
 THREAD_LOOKS, THREAD_PAUSE_SECONDS = 5, 0.0002
@@ -105,19 +108,20 @@ class Auditor:
         #: Audits that said nothing, by what the application did meanwhile.
         self.discarded: Counter[str] = Counter()
         self._opened = False
+        self._types, self._size = bytearray(TYPES_ROOM), array("q", [0])
         self._tools = array("q", bytes(8 * len(TOOLS)))
         self._before = array("d", bytes(8 * len(READINGS)))
         self._after = array("d", bytes(8 * len(READINGS)))
 
-    def due(self, profile: TaskProfile, types: int, busy_seconds: Callable[[], float]) -> bool:
+    def due(self, profile: TaskProfile, types: int, busy_seconds: float) -> bool:
         """Whether the run of this type that begins now is to be audited. ``types`` is how many task
         types there are."""
         if not self.enabled or profile.runs < profile.next_audit:
             return False
-        left = self.budget.left(busy_seconds())
+        left = self.budget.left(busy_seconds)
         if left <= 0 or (left < CREDIT_SECONDS / 10 and profile.audits > self.audits / types):
             return False
-        if gc.get_debug() or (profile.replaces and not self._may_confirm(busy_seconds())):
+        if gc.get_debug() or (profile.replaces and not self._may_confirm(busy_seconds)):
             return False
         # By chance, since a task may do in every second run what it undoes in the next.
         profile.next_audit = profile.runs + self._random.randint(
@@ -180,19 +184,23 @@ class Auditor:
             return None
         self._read_kernel(after)
         self._await_threads()
-        # Names of types are objects as well.
-        types = {} if self._confirms else survivors.by_type(answer)
+        self._write_types(answer)
         self.budget.spend(time.thread_time() - begun)
         garbage_blocks = blocks - after[BLOCKS] if garbage else 0.0
         garbage_native = _known(native - after[NATIVE]) if garbage else 0.0
         if self._confirms:
             self._free_replaced(profile)
         self.audits += 1
-        return self._finding(types, garbage_blocks, garbage_native)
+        return self._finding(garbage_blocks, garbage_native)
 
-    def _finding(
-        self, types: dict[str, int], garbage_blocks: float, garbage_native: float
-    ) -> Finding:
+    def _write_types(self, answer: Any) -> None:
+        """The survivors by type, as text in a room of its own: another reading may follow, in which
+        names and numbers would be objects."""
+        text = json.dumps(survivors.by_type(answer)).encode()
+        self._types[: len(text)] = text
+        self._size[0] = len(text)
+
+    def _finding(self, garbage_blocks: float, garbage_native: float) -> Finding:
         native, blocks, fds, threads, children, shared = (
             after - before for before, after in zip(self._before, self._after, strict=True)
         )
@@ -205,7 +213,7 @@ class Auditor:
             shared=shared,
             garbage_blocks=garbage_blocks,
             garbage_native=garbage_native,
-            types=types,
+            types=json.loads(self._types[: self._size[0]]),
         )
 
     def _free_replaced(self, profile: TaskProfile) -> None:

@@ -42,6 +42,7 @@ from celery_memory_exporter.agent.meter.books import (
     Totals,
 )
 from celery_memory_exporter.agent.meter.conditions import Conditions, Containers, OnClose, OnOpen
+from celery_memory_exporter.agent.meter.high_water import HighWater
 from celery_memory_exporter.agent.meter.occupancy import Occupancy
 from celery_memory_exporter.agent.meter.run import Run
 from celery_memory_exporter.agent.stats.budget import Budget
@@ -52,6 +53,8 @@ from celery_memory_exporter.agent.stats.readings import Readings
 #: seconds once: a reading walks all pools of the heap (50 µs at a million objects) and takes their
 #: place in the processor's caches.
 SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS = 0.003, 0.03
+#: Between two readings of the process's CPU time.
+BUSY_SECONDS = 0.05
 
 
 class Meter:
@@ -77,17 +80,16 @@ class Meter:
         self.sampling = Budget(SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS)
         self.busy_seconds = 0.0
         self.runs = 0
-        #: The process's high-water mark at the end of a run that had it to itself.
-        self.last_peak = 0
+        self.high_water = HighWater(readings, conditions.peak_limit_bytes)
         #: Where runs overlap: hears of those that had the process to themselves.
         self.containers: Containers | None = None
         self._stash = answers.Stash()
         self._readings = readings
         self._pickles_failures = conditions.pickles_failures
-        self._peak_limit_bytes = conditions.peak_limit_bytes
         self._on_open = on_open
         self._on_close = on_close
         self._overhead_seconds = 0.0
+        self._cpu_seconds = self._busy_due = 0.0
 
     def measurements(self) -> Measurements:
         """Everything that is to be sent of this process's runs. Reads the sizes of up to twenty
@@ -121,7 +123,7 @@ class Meter:
             run.age = run.growth.begin()
         self._choose(run)
         run.rss = self._readings.rss()
-        run.peak_reset = run.alone and self._reset_peak(run.rss or 0)
+        run.peak_reset = run.alone and self.high_water.restart(run.rss or 0)
         if self._on_open is not None:
             self._on_open(name, run.rss)
         if run.deep:
@@ -193,7 +195,7 @@ class Meter:
                 self.containers.add_items(run.key[0], run.sizes)
             if run.alone and self.deep.has_suspects:
                 self.deep.mark(run.key, run.growth, run.age)
-                self.deep.search(self._busy())
+                self.deep.search(self._busy(begun))
         finally:
             if self._on_close is not None:
                 self._on_close(run.key, run.row)
@@ -216,8 +218,7 @@ class Meter:
             undisturbed = run.alone and self.occupancy.was_undisturbed(run)
             run.row.add_run(run.outcome, begun - run.begun)
             if run.alone:
-                self.last_peak = self._readings.peak()
-                self.totals.add_memory(run, rss, self.last_peak)
+                self.totals.add_memory(run, rss, self.high_water.read(rss))
             if finding is not None and undisturbed:
                 self.totals.add_finding(run, finding)
             elif run.sampled and undisturbed and run.outcome == SUCCEEDED:
@@ -271,9 +272,9 @@ class Meter:
         run.sampled = False
         if not run.alone or self.occupancy.working:
             return
-        run.audited = self.auditor.due(run.growth, len(self.totals.growth), self._busy)
+        busy = self._busy(run.begun)
+        run.audited = self.auditor.due(run.growth, len(self.totals.growth), busy)
         if run.audited:
-            busy = self._busy()
             run.deep = self.deep.wants(run.key, run.growth, busy)
             suspected = self.deep.suspects(run.key)
             run.confirms = not run.deep and self.auditor.confirms(run.growth, busy, suspected)
@@ -281,20 +282,10 @@ class Meter:
             run.sampled = self.sampling.left(self.busy_seconds) > 0
             run.collected = self._readings.collected() if run.sampled else 0
 
-    def _busy(self) -> float:
-        return max(self.busy_seconds, time.process_time())
-
-    def _reset_peak(self, rss: int) -> bool:
-        """Starts a new high-water mark for this run, unless the mark is no higher than memory is
-        now.
-
-        The pool recycles a child by the same mark (``worker_max_memory_per_child`` compares it
-        after each run). Once it is above that limit it is left alone, so that the pool sees it: the
-        agent never changes when a child is recycled.
-        """
-        mark = self._readings.peak()
-        if mark <= rss:
-            return True
-        if self._peak_limit_bytes is not None and mark > self._peak_limit_bytes:
-            return False
-        return self._readings.reset_peak()
+    def _busy(self, now: float) -> float:
+        """Seconds that the process has been at work. Its CPU time is asked for now and then only:
+        that is a call into the kernel."""
+        if now >= self._busy_due:
+            self._busy_due = now + BUSY_SECONDS
+            self._cpu_seconds = time.process_time()
+        return max(self.busy_seconds, self._cpu_seconds)

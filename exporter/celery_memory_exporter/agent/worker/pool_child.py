@@ -104,7 +104,7 @@ class ChildAgent:
 
     def _end(self, key: TaskKey, totals: TaskTotals) -> None:
         # The kernel's mark was restarted for this run: the lifetime's peak is kept here.
-        self._peak = max(self._peak, self.meter.last_peak)
+        self._peak = max(self._peak, self.meter.high_water.last)
         self._task = ""
         self._write_state(0.0, 0, "")
         self._outbox.put(key, totals)

@@ -11,9 +11,9 @@ takes some 0.1 µs before Python 3.12, and to add with it is slower than with a 
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable
-from operator import add
 from typing import ClassVar, TypeVar
 
 R = TypeVar("R", bound="Row")
@@ -51,7 +51,15 @@ class Row:
 def sum_of(rows: Iterable[R]) -> R:
     """The sum, column by column, of one row or more: a row of its own."""
     first, *others = rows
-    result = first.scaled(1.0)
-    for row in others:
-        result.figures = array("d", map(add, result.figures, row.figures))
+    figures = [first.figures, *(row.figures for row in others)]
+    # Most rows end with zeros: ages that no process has reached.
+    used = max(map(_used, figures))
+    result = type(first)()
+    columns = zip(*(each[:used] for each in figures), strict=True)
+    result.figures[:used] = array("d", map(math.fsum, columns))
     return result
+
+
+def _used(figures: array[float]) -> int:
+    """How many there are without the zeros at the end."""
+    return -(-len(figures.tobytes().rstrip(b"\0")) // figures.itemsize)

@@ -21,7 +21,8 @@ from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.profile import Retained
 from celery_memory_exporter.agent.stats.tally import TaskKey
-from celery_memory_exporter.agent.worker.evidence import NAMES, TaskEvidence, to_evidence
+from celery_memory_exporter.agent.worker.evidence import NAMES, TaskEvidence
+from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.agent.worker.ledger import Ledger
 from celery_memory_exporter.agent.worker.process_reports import age, process_report
 from celery_memory_exporter.agent.worker.requests import RequestCounter

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from itertools import zip_longest
+from itertools import count, zip_longest
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ MAX_PATHS = 3
 FILLS = 4
 #: A process counts as one that measured from so many measured runs on.
 MEASURED_RUNS = 5
+_changes = count(1)
 
 
 class Alone(NamedTuple):
@@ -84,6 +85,8 @@ class TaskEvidence:
     processes_growing: float = 0.0
     #: Whether this is a sum, whose processes have been counted.
     summed: bool = False
+    #: Rises whenever something in here changes.
+    change: int = field(default_factory=_changes.__next__)
     _alone: Alone | None = None
 
     @property
@@ -97,21 +100,31 @@ class TaskEvidence:
         """Takes one of ``evidence_records``; it replaces the process's earlier one of its kind."""
         match record:
             case ProfileRecord():
-                self.row = ProfileRow.from_bytes(record.row)
-                # As it comes: a report that looked at hundreds at once would stop the worker.
-                self._alone = Alone.of(self.row)
+                if record.row != self.row.to_bytes():
+                    self.row = ProfileRow.from_bytes(record.row)
+                    # As it comes: a report that looked at hundreds at once would stop the worker.
+                    self._alone = Alone.of(self.row)
+                    self.change = next(_changes)
             case SurvivorsRecord():
-                self.survivors = record.counts
+                self._take(survivors=record.counts)
             case SitesRecord():
-                self.deep_audits = record.deep_audits
-                self.traced_audits = record.traced_audits
-                self.watched_audits = record.watched_audits
-                self.sites = record.sites
-                self.paths = dict.fromkeys(record.paths, 1.0)
+                self._take(
+                    deep_audits=record.deep_audits,
+                    traced_audits=record.traced_audits,
+                    watched_audits=record.watched_audits,
+                    sites=record.sites,
+                    paths=dict.fromkeys(record.paths, 1.0),
+                )
             case HoldersRecord():
-                self.holders = record.holders
+                self._take(holders=record.holders)
             case FillsRecord():
-                self.fills = record.fills
+                self._take(fills=record.fills)
+
+    def _take(self, **values: Any) -> None:
+        for name, value in values.items():
+            if getattr(self, name) != value:
+                setattr(self, name, value)
+                self.change = next(_changes)
 
     def fastest(self) -> dict[str, Holding]:
         """The containers that grew most."""

@@ -158,13 +158,13 @@ class Ledger:
                 grouped.setdefault(self._key(key), []).append(row)
         return {key: sum_of(rows) for key, rows in grouped.items()}
 
-    def evidence(self) -> dict[TaskKey, TaskEvidence]:
-        """Per task type what all processes know, gone ones included."""
+    def evidence(self) -> dict[TaskKey, list[TaskEvidence]]:
+        """Per task type what each process knows, gone ones together."""
         grouped = {key: [known] for key, known in self._gone_evidence.items()}
         for process in self.processes():
             for key, known in process.evidence.items():
                 grouped.setdefault(self._key(key), []).append(known)
-        return {key: evidence.together(parts) for key, parts in grouped.items()}
+        return grouped
 
     def retained(self) -> dict[TaskKey, Retained]:
         """Per task type: blocks and native bytes that are left behind in living processes, and the

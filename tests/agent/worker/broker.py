@@ -45,4 +45,4 @@ class App:
                 raise ConnectionResetError(SAYING)
             self.sent.append((kind, report))
 
-        return SimpleNamespace(send=send)
+        return SimpleNamespace(send=send, producer=SimpleNamespace(compression=None))

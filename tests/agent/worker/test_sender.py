@@ -126,7 +126,7 @@ def test_the_exporter_reads_a_report_of_any_application(serializer: str) -> None
     received = []
 
     def receive(message: Any) -> None:
-        received.append(message.content_type)
+        received.append((message.content_type, message.headers.get("compression")))
         loop.on_message(message)
 
     with app.connection_for_read() as connection:
@@ -137,7 +137,7 @@ def test_the_exporter_reads_a_report_of_any_application(serializer: str) -> None
             ReportSender(app, "celery@web1", None).send(encode(samples.report()))
             connection.drain_events(timeout=10)
     snapshot = fleet.snapshot(0.0)
-    assert received == ["application/json"]
+    assert received == [("application/json", "application/x-gzip")]
     assert (snapshot.reports_received, snapshot.reports_rejected["undecodable"]) == (1, 0)
     assert app.conf.event_serializer == serializer, "of the application's own events"
 

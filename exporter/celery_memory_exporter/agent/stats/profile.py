@@ -133,8 +133,9 @@ class ProfileRow(Row):
 
 
 def _rounded(column: array[float]) -> list[float]:
-    # Most columns are zeros, and a plain 0 is quickly made and short in a report.
-    return [round(value, 1) for value in column] if any(column) else [0] * len(column)
+    # Most columns are zeros, and a plain 0 is quickly made and short in a report. To round to a
+    # whole number takes a fifth of the time of rounding to a tenth.
+    return [round(10 * each) / 10 for each in column] if any(column) else [0] * len(column)
 
 
 def _means_by_age(row: ProfileRow) -> Iterator[tuple[float, tuple[float, float] | None]]:

@@ -78,7 +78,7 @@ def figures(runs: int, objects: int) -> dict[str, Any]:
 
 def measure(options: Options) -> list[Row]:
     rows = []
-    for extra in EXTRA_OBJECTS:
+    for extra in EXTRA_OBJECTS[:1] if options.least else EXTRA_OBJECTS:
         options.progress.tell(f"audit: with {extra:,} extra objects")
         found = in_fresh_process(__name__, options.rounds, extra)
         plain = statistics.median(found["unaudited"])
@@ -106,4 +106,4 @@ PART = Part(
 )
 
 if __name__ == "__main__":
-    print(json.dumps(figures(int(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(figures(*map(int, sys.argv[1:]))))

@@ -17,6 +17,7 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -33,13 +34,25 @@ from tests.bench.heap import in_fresh_process
 from tests.bench.result import Options, Part, Row
 from tests.bench.scrape import BOUNDS
 
-CLIENTS, TASK_TYPES, WORKERS, QUEUES = 100, 200, 50, 20
-COMING_AND_GOING, THEIR_TASK_TYPES = 500, 10
+QUEUES, THEIR_TASK_TYPES = 20, 10
 RULES = Rules(samples.BOOT, Limits())
 ONE_GROUP = ((re.compile(".*"), "celery@web"),)
 #: Of what is held after a generation has gone, beyond what was after the first. Done tasks with an
 #: event still to come stay, whose ever they were, some 250 bytes each and 10,000 at most.
 FLAT_KIB, FLAT_MIB = 500.0, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """How large the large fleet is, and how many workers each generation has."""
+
+    clients: int = 100
+    types: int = 200
+    workers: int = 50
+    coming_and_going: int = 500
+
+
+LEAST = Amounts(clients=4, types=3, workers=2, coming_and_going=4)
 
 
 class Scene:
@@ -119,27 +132,20 @@ def fitted(value: Any, **bounds: str) -> Any:
     return dataclasses.replace(value, **empty)
 
 
-def large(
-    scene: Scene,
-    *,
-    clients: int = CLIENTS,
-    types: int = TASK_TYPES,
-    workers: int = WORKERS,
-    agents: bool = False,
-) -> Scene:
+def large(scene: Scene, amounts: Amounts, *, agents: bool = False) -> Scene:
     """Each client has sent each type, and each worker has run each."""
-    for worker in range(workers):
+    for worker in range(amounts.workers):
         nodename = f"celery@web{worker}"
         scene.beat(nodename)
         if agents:
-            scene.report(nodename, 1_000 * (1 + worker), types)
-        for number in range(types):
-            for client in range(worker, clients, workers):
+            scene.report(nodename, 1_000 * (1 + worker), amounts.types)
+        for number in range(amounts.types):
+            for client in range(worker, amounts.clients, amounts.workers):
                 scene.run(nodename, number, client=client)
     return scene
 
 
-def generation(scene: Scene, number: int, workers: int = COMING_AND_GOING) -> None:
+def generation(scene: Scene, number: int, workers: int) -> None:
     """Workers with names of their own. Those without an agent die while they run a task."""
     for worker in range(workers):
         nodename = f"celery@web-{number}-{worker}"
@@ -154,7 +160,7 @@ def generation(scene: Scene, number: int, workers: int = COMING_AND_GOING) -> No
         scene.tell("task-succeeded", hostname=nodename, uuid=f"{nodename}-late")
 
 
-def figures(generations: int, traced: int) -> dict[str, Any]:
+def figures(generations: int, traced: int, workers: int) -> dict[str, Any]:
     """Series and KiB (allocated if ``traced``, else resident) before, at the height of each
     generation, and after it."""
     if traced:
@@ -170,7 +176,7 @@ def figures(generations: int, traced: int) -> dict[str, Any]:
     before = held()
     high, after, heights, rests = [], [], [], []
     for number in range(1 + generations):
-        generation(scene, number)
+        generation(scene, number, workers)
         heights.append(scene.series().total())
         high.append(held())
         scene.expire()
@@ -183,29 +189,32 @@ def figures(generations: int, traced: int) -> dict[str, Any]:
 
 
 def measure(options: Options) -> list[Row]:
+    amounts = LEAST if options.least else Amounts()
     options.progress.tell("cardinality: a large fleet")
-    return [*large_rows(), *churn_rows(options)]
+    return [*large_rows(amounts), *churn_rows(options, amounts.coming_and_going)]
 
 
-def large_rows() -> list[Row]:
+def large_rows(amounts: Amounts) -> list[Row]:
+    types, workers = amounts.types, amounts.workers
     senders, grouped = (
         dataclasses.replace(RULES, senders=True),
         dataclasses.replace(RULES, worker_groups=ONE_GROUP),
     )
-    plain = large(Scene()).series()
-    told_apart = large(Scene(senders)).series()
-    few = large(Scene(), clients=WORKERS).series()
-    with_agents = large(Scene(), agents=True).series()
-    as_one = large(Scene(grouped), agents=True).series()
+    plain = large(Scene(), amounts).series()
+    told_apart = large(Scene(senders), amounts).series()
+    half = dataclasses.replace(amounts, clients=workers)
+    few = large(Scene(), half).series()
+    with_agents = large(Scene(), amounts, agents=True).series()
+    as_one = large(Scene(grouped), amounts, agents=True).series()
     sent = plain["celery_task_sent"]
     return [
         Row(
             "clients × task types × workers × queues",
-            f"{CLIENTS} × {TASK_TYPES} × {WORKERS} × {QUEUES}",
+            f"{amounts.clients} × {types} × {workers} × {QUEUES}",
         ),
-        Row("series without agents", f"{plain.total():,}", per_type(plain)),
-        Row("one exposition of them", exposed(Scene())),
-        Row("of them by clients", f"{sent:,}", "", "one a type", sent == TASK_TYPES),
+        Row("series without agents", f"{plain.total():,}", per_type(plain, amounts)),
+        Row("one exposition of them", exposed(Scene(), half)),
+        Row("of them by clients", f"{sent:,}", "", "one a type", sent == types),
         Row("series with half as many clients", f"{few.total():,}", "", "as many", few == plain),
         Row(
             "series with labels.senders",
@@ -215,38 +224,38 @@ def large_rows() -> list[Row]:
         Row(
             "series with agents",
             f"{with_agents.total():,}",
-            f"{with_agents.total() / TASK_TYPES / WORKERS:.1f} a type and worker",
+            f"{per_type(with_agents, amounts)}",
         ),
         Row(
             "the same, in one of worker_groups",
             f"{as_one.total():,}",
             f"{as_one.total() / with_agents.total():.1%}",
         ),
-        Row("one exposition of them", exposed(Scene(grouped), agents=True)),
+        Row("one exposition of them", exposed(Scene(grouped), half, agents=True)),
     ]
 
 
-def exposed(scene: Scene, *, agents: bool = False) -> str:
-    large(scene, clients=WORKERS, agents=agents)
+def exposed(scene: Scene, amounts: Amounts, *, agents: bool = False) -> str:
+    large(scene, amounts, agents=agents)
     begun = time.perf_counter()
     size = len(scene.text())
     return f"{time.perf_counter() - begun:.1f} s, {size / 1024**2:.1f} MiB"
 
 
-def per_type(found: Counter[str]) -> str:
-    return f"{found.total() / TASK_TYPES / WORKERS:.1f} a type and worker"
+def per_type(found: Counter[str], amounts: Amounts) -> str:
+    return f"{found.total() / amounts.types / amounts.workers:.1f} a type and worker"
 
 
-def churn_rows(options: Options) -> list[Row]:
-    options.progress.tell(
-        f"cardinality: {COMING_AND_GOING} workers come and go, {1 + options.rounds} times"
+def churn_rows(options: Options, workers: int) -> list[Row]:
+    options.progress.tell(f"cardinality: {workers} workers come and go, {1 + options.rounds} times")
+    traced, resident = (
+        in_fresh_process(__name__, options.rounds, each, workers) for each in (1, 0)
     )
-    traced, resident = (in_fresh_process(__name__, options.rounds, each) for each in (1, 0))
     heights, rests = traced["heights"], traced["rests"]
     flat = traced["after"][-1] - traced["after"][0]
     grown = (resident["after"][-1] - resident["after"][0]) / 1024
     return [
-        Row(f"series of {COMING_AND_GOING} workers, then gone", f"{heights[0]:,}, {rests[0]:,}"),
+        Row(f"series of {workers} workers, then gone", f"{heights[0]:,}, {rests[0]:,}"),
         Row(
             "the same, last generation",
             f"{heights[-1]:,}, {rests[-1]:,}",
@@ -288,4 +297,4 @@ PART = Part(
 )
 
 if __name__ == "__main__":
-    print(json.dumps(figures(int(sys.argv[1]), int(sys.argv[2]))))
+    print(json.dumps(figures(*map(int, sys.argv[1:]))))

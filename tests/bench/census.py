@@ -18,15 +18,15 @@ from celery_memory_exporter.agent.settings import Settings
 from tests.bench.heap import filled, in_fresh_process
 from tests.bench.result import Options, Part, Row, spread
 
-OBJECTS = 1_000_000
+OBJECTS, LEAST_OBJECTS = 1_000_000, 10_000
 TARGET_MS = 25.0
 
 
-def figures(rounds: int) -> dict[str, Any]:
+def figures(rounds: int, objects: int) -> dict[str, Any]:
     """Milliseconds of each, in this process."""
     import objgraph
 
-    heap = filled(OBJECTS)
+    heap = filled(objects)
     settings = Settings()
     census = Census(settings.census_seconds, settings.census_pause_seconds)
     begun = time.perf_counter()
@@ -51,8 +51,9 @@ def figures(rounds: int) -> dict[str, Any]:
 
 
 def measure(options: Options) -> list[Row]:
-    options.progress.tell(f"census: filling a heap with {OBJECTS:,} objects")
-    found = in_fresh_process(__name__, options.rounds)
+    objects = LEAST_OBJECTS if options.least else OBJECTS
+    options.progress.tell(f"census: filling a heap with {objects:,} objects")
+    found = in_fresh_process(__name__, options.rounds, objects)
     take, growth = statistics.median(found["takes"]), statistics.median(found["growths"])
     pause = 1000 * Settings().census_pause_seconds
     return [
@@ -78,4 +79,4 @@ PART = Part(
 )
 
 if __name__ == "__main__":
-    print(json.dumps(figures(int(sys.argv[1]))))
+    print(json.dumps(figures(*map(int, sys.argv[1:]))))

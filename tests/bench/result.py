@@ -70,10 +70,12 @@ class Progress:
 @dataclass(frozen=True, slots=True)
 class Options:
     """``rounds`` and ``tasks`` are the part's own defaults unless the command line says
-    otherwise."""
+    otherwise. ``least``: of what takes long, so little that the figures mean nothing, to see
+    whether the part works at all."""
 
     rounds: int
     tasks: int = 0
+    least: bool = False
     progress: Progress = field(default_factory=Progress)
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 
-from tests.bench import audit, cardinality, census, flat, peers, scrape, throughput
+from tests.bench import audit, cardinality, census, flat, peers, report, scrape, throughput
 from tests.bench.result import BenchError, Options, Part, machine, table
 
 PARTS: dict[str, Part] = {
@@ -16,6 +16,7 @@ PARTS: dict[str, Part] = {
     "census": census.PART,
     "audit": audit.PART,
     "scrape": scrape.PART,
+    "report": report.PART,
     "flat": flat.PART,
     "peers": peers.PART,
     "cardinality": cardinality.PART,

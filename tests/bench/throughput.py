@@ -22,7 +22,7 @@ import kombu
 
 from celery_memory_exporter.common.codec import decode
 from celery_memory_exporter.common.report import WorkerReport
-from tests.bench.result import Options, Part, Row, spread
+from tests.bench.result import BenchError, Options, Part, Row, spread
 from tests.bench.stage import TESTS_APPLICATION, BenchWorker, Load, redis_version, running_redis
 from tests.integration.servers import Server
 
@@ -68,6 +68,8 @@ def run_worker(variant: str, broker: Server, folder: Path, options: Options, whe
     try:
         worker.start()
         warm = load.wait_for(WARM_UP_TASKS, tell)
+        if warm == total:
+            raise BenchError(f"all {total:,} tasks were done before the clock started: too few")
         begun, (main, children) = time.perf_counter(), worker.cpu_seconds()
         load.wait_for(total, tell)
         seconds, (main_now, children_now) = time.perf_counter() - begun, worker.cpu_seconds()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.urls import passwords, safe_url
+from celery_memory_exporter.common.urls import passwords, safe_url, without_passwords
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,8 @@ def test_the_passwords_of_each_url_are_known() -> None:
 def test_a_password_that_was_taken_for_a_port_is_an_error() -> None:
     with pytest.raises(ValueError, match="Port"):
         passwords("redis://:s3/cret@h/0")
+
+
+def test_what_was_written_by_one_who_knows_them_is_shown_without_them() -> None:
+    url = "redis://:s%2Fc@h;redis://:s@h"
+    assert without_passwords("s%2Fc or s/c,\n  no", url) == "** or **, no"

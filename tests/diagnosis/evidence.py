@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from celery_memory_exporter.agent.stats.growth import TaskProfile
-from celery_memory_exporter.agent.worker.evidence import TaskEvidence, to_evidence, together
+from celery_memory_exporter.agent.worker.evidence import TaskEvidence, together
+from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Estimate, Evidence, Fill, Holder
 from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.report import TaskReport

@@ -15,7 +15,15 @@ import pytest
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.worker_tasks import Task, WorkerTasks
-from tests.bench.cardinality import ONE_GROUP, RULES, THEIR_TASK_TYPES, Scene, generation, large
+from tests.bench.cardinality import (
+    ONE_GROUP,
+    RULES,
+    THEIR_TASK_TYPES,
+    Amounts,
+    Scene,
+    generation,
+    large,
+)
 
 SENDERS = dataclasses.replace(RULES, senders=True)
 TYPES, WORKERS = 10, 4
@@ -26,21 +34,19 @@ SERIES_OF_A_ROW = 6 + 1 + 2 * 17
 
 @pytest.mark.parametrize("clients", [1, 100])
 def test_clients_make_no_series_of_their_own(clients: int) -> None:
-    assert (
-        large(Scene(), clients=clients, types=TYPES, workers=1).series()["celery_task_sent"]
-        == TYPES
-    )
+    found = large(Scene(), Amounts(clients=clients, types=TYPES, workers=1)).series()
+    assert found["celery_task_sent"] == TYPES
 
 
 def test_clients_that_are_told_apart_make_one_for_each_task_and_nothing_else() -> None:
-    generic = large(Scene(), clients=20, types=TYPES, workers=WORKERS).series()
-    told_apart = large(Scene(SENDERS), clients=20, types=TYPES, workers=WORKERS).series()
+    generic = large(Scene(), Amounts(clients=20, types=TYPES, workers=WORKERS)).series()
+    told_apart = large(Scene(SENDERS), Amounts(clients=20, types=TYPES, workers=WORKERS)).series()
     assert told_apart - generic == {"celery_task_sent": 19 * TYPES}
 
 
 def test_clients_beyond_the_cap_are_one() -> None:
     rules = dataclasses.replace(SENDERS, limits=Limits(senders=8))
-    scene = large(Scene(rules), clients=20, types=TYPES, workers=WORKERS)
+    scene = large(Scene(rules), Amounts(clients=20, types=TYPES, workers=WORKERS))
     sent = scene.fleet.snapshot(0.0).sent
     assert len(sent) == 9 * TYPES
     assert sum(each.count for each in sent if each.hostname == OTHER) == 12 * TYPES
@@ -49,7 +55,7 @@ def test_clients_beyond_the_cap_are_one() -> None:
 
 def test_a_worker_makes_a_fixed_number_of_series_for_each_task() -> None:
     def series(types: int, workers: int) -> int:
-        found = large(Scene(), clients=workers, types=types, workers=workers).series()
+        found = large(Scene(), Amounts(clients=workers, types=types, workers=workers)).series()
         return sum(
             amount
             for name, amount in found.items()
@@ -62,7 +68,7 @@ def test_a_worker_makes_a_fixed_number_of_series_for_each_task() -> None:
 
 def test_tasks_beyond_the_cap_are_one() -> None:
     rules = dataclasses.replace(RULES, limits=Limits(tasks_per_worker=5))
-    found = large(Scene(rules), clients=1, types=40, workers=1).series()
+    found = large(Scene(rules), Amounts(clients=1, types=40, workers=1)).series()
     assert found["celery_task_received"] == 5 + 1
 
 
@@ -71,7 +77,7 @@ def test_a_group_is_as_large_as_one_worker(agents: bool) -> None:
     def series(workers: int) -> dict[str, int]:
         rules = dataclasses.replace(RULES, worker_groups=ONE_GROUP)
         return large(
-            Scene(rules), clients=workers, types=TYPES, workers=workers, agents=agents
+            Scene(rules), Amounts(clients=workers, types=TYPES, workers=workers), agents=agents
         ).series()
 
     several = series(WORKERS)
@@ -113,10 +119,10 @@ def test_workers_that_come_and_go_leave_nothing_behind() -> None:
 
 def test_clients_that_come_and_go_leave_nothing_behind() -> None:
     scene = Scene(SENDERS)
-    large(scene, clients=20, types=TYPES, workers=WORKERS)
+    large(scene, Amounts(clients=20, types=TYPES, workers=WORKERS))
     scene.expire()
     assert scene.series()["celery_task_sent"] == 0
-    large(scene, clients=20, types=TYPES, workers=WORKERS)
+    large(scene, Amounts(clients=20, types=TYPES, workers=WORKERS))
     assert scene.series()["celery_task_sent"] == 20 * TYPES
 
 

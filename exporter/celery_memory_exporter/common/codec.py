@@ -14,6 +14,7 @@ import typing
 from functools import cache
 from typing import Any, TypeVar
 
+from celery_memory_exporter.common.encoding import plain
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
 from celery_memory_exporter.common.names import printable
 from celery_memory_exporter.common.report import (
@@ -50,11 +51,9 @@ class DecodeError(ValueError):
 
 
 def encode(report: WorkerReport) -> dict[str, Any]:
-    """The report as plain values for Celery's JSON serializer; absent figures are left out."""
-    encoded: dict[str, Any] = dataclasses.asdict(
-        report, dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None}
-    )
-    return encoded
+    """The report as plain values for Celery's JSON serializer; absent figures are left out. Lists
+    of numbers are the report's own."""
+    return plain(report)
 
 
 def decode(raw: object) -> WorkerReport:

@@ -6,7 +6,8 @@ Standard library only, because the agent loads it inside the worker.
 Invariants:
 
 * every figure is cumulative since the worker's main process started (``Instance``), or a present
-  state: a lost, repeated or reordered report costs nothing;
+  state: a lost, repeated or reordered report costs nothing. Evidence that is left out of a partial
+  report is as it was; that of each task type is told at least at every fourth;
 * what a process could not read is left out, never sent as zero;
 * an agent may be newer than the exporter: unknown keys are ignored; what is read differently raises
   ``VERSION``.
@@ -231,4 +232,6 @@ class WorkerReport:
     queues: list[str] = field(default_factory=list)
     #: 1 when the worker has stopped: the last one, which comes after its goodbye.
     final: int = 0
+    #: 1 when evidence is left out of task types that have not run since it was told.
+    partial: int | None = None
     version: int = VERSION

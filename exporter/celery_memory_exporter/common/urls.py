@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 #: Up to the last @, with line breaks: a password that nobody encoded may hold either.
 USERINFO = re.compile(r"(?<=://).*(?=@)", re.DOTALL)
@@ -26,3 +26,13 @@ def passwords(url: str) -> list[str]:
     for part in parts:
         part.port  # noqa: B018  # it is parsed when it is asked for
     return [part.password for part in parts if part.password]
+
+
+def without_passwords(text: str, url: str) -> str:
+    """What somebody wrote who knows the URL, in one line and without its passwords. Raises
+    ``ValueError`` as ``passwords`` does."""
+    secrets = passwords(url)
+    line = " ".join(text.split())
+    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
+        line = line.replace(secret, "**")
+    return line

@@ -26,6 +26,7 @@ from celery_memory_exporter.common.report import (
     WorkerReport,
 )
 from celery_memory_exporter.fleet.limits import Limits
+from celery_memory_exporter.fleet.partial import without_parts
 from celery_memory_exporter.fleet.sums import ranked, together
 
 #: Per task type; and containers per worker as well. An agent sends no more.
@@ -72,7 +73,7 @@ class _Capping:
         """Task types are admitted in this order."""
         return dataclasses.replace(
             report,
-            tasks=self._tasks(report.tasks),
+            tasks=self._tasks(report.tasks, partial=bool(report.partial)),
             lost=self._lost(report.lost),
             traffic=self._traffic(report.traffic),
             running=self._running(report.running),
@@ -86,7 +87,7 @@ class _Capping:
 
     # --- by task type ----------------------------------------------------------------------------
 
-    def _tasks(self, tasks: Iterable[TaskReport]) -> list[TaskReport]:
+    def _tasks(self, tasks: Iterable[TaskReport], *, partial: bool) -> list[TaskReport]:
         cut = [
             dataclasses.replace(
                 task,
@@ -98,7 +99,7 @@ class _Capping:
         ]
         return [
             dataclasses.replace(task, evidence=self._cap_evidence(task.evidence))
-            for task in together(cut)
+            for task in together(without_parts(cut) if partial else cut)
         ]
 
     def _lost(self, lost: Iterable[LostRuns]) -> list[LostRuns]:

@@ -14,6 +14,7 @@ from celery_memory_exporter.common.traffic import Counts
 from celery_memory_exporter.fleet import groups
 from celery_memory_exporter.fleet.facts import Identity, SharedMemory, WorkerProcesses
 from celery_memory_exporter.fleet.matching import UNKNOWN_BROKER, Key, named
+from celery_memory_exporter.fleet.partial import completed
 from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import GroupView, WorkerView
 from celery_memory_exporter.fleet.totals import Totals
@@ -76,7 +77,7 @@ class Workers:
         """Replaces what the worker's agent told before. ``report`` is within the limits."""
         new = worker.report is None or worker.report.instance != report.instance
         before = worker.totals() if new and worker.group is not None else None
-        worker.report = report
+        worker.report = completed(report, worker.report)
         worker.reported = worker.seen = now
         worker.offline = bool(report.final)
         self._without_agent.discard(worker.key)

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from kombu import Connection
 
-from celery_memory_exporter.common.urls import passwords, safe_url
+from celery_memory_exporter.common.urls import safe_url, without_passwords
 from celery_memory_exporter.config.settings import Broker, Tls
 
 CONNECT_SECONDS = 5.0
@@ -250,14 +250,11 @@ HINTS = (
 def explain(error: BaseException, url: str) -> str:
     """What went wrong with the broker and what to do, in one line without secrets."""
     try:
-        secrets = passwords(url)
+        text = without_passwords(str(error), url) or type(error).__name__
     except ValueError:
         return "broker.url cannot be understood; a / or # in its password has to be percent-encoded"
     if isinstance(error, TlsError):
         return f"broker {safe_url(url)}: {error}"
-    text = " ".join(str(error).split()) or type(error).__name__
-    for secret in sorted({*secrets, *map(unquote, secrets)}, key=len, reverse=True):
-        text = text.replace(secret, "**")
     return f"broker {safe_url(url)}: {text[:300]}; {_hint(error, text.lower())}"
 
 

@@ -14,7 +14,7 @@ from celery_memory_exporter.agent.stats.profile import (
     Column,
     Failed,
     ProfileRow,
-    retained,
+    Retained,
 )
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
@@ -70,33 +70,33 @@ def test_warm_is_the_age_at_which_start_up_is_over() -> None:
 
 def test_by_audits_all_runs_retain_what_the_audited_ones_did_on_average() -> None:
     row = profile_row(1, runs=10, audited=2, blocks=30, native=400, sampled=1, sampled_bytes=1e6)
-    assert retained([row]) == (150, 2_000, 10)
+    assert row.retained() == (150, 2_000, 10)
 
 
 def test_an_age_without_an_audit_is_taken_for_the_one_before() -> None:
     row = profile_row(1, runs=4, audited=4, blocks=40)
     set_figures(row, 2, runs=5)
     set_figures(row, 3, runs=10, audited=1, blocks=1)
-    assert retained([row]) == (40 + 50 + 10, 0, 19)
+    assert row.retained() == (40 + 50 + 10, 0, 19)
 
 
 def test_runs_before_the_first_audit_retain_nothing_that_is_known() -> None:
     row = profile_row(1, runs=4)
     set_figures(row, 2, runs=5, audited=1, blocks=10)
-    assert retained([row]) == (50, 0, 9)
+    assert row.retained() == (50, 0, 9)
 
 
 def test_without_audits_what_was_read_counts_as_blocks() -> None:
     row = profile_row(1, runs=1, sampled=1, sampled_bytes=19 * MEAN_BLOCK_BYTES)
-    assert retained([row]) == (19, 0, 1)
+    assert row.retained() == (19, 0, 1)
 
 
 def test_the_first_run_of_a_process_is_not_retained() -> None:
-    assert retained([profile_row(0, runs=1, audited=1, blocks=1_000, native=1_000)]) == (0, 0, 0)
+    assert profile_row(0, runs=1, audited=1, blocks=1_000, native=1_000).retained() == (0, 0, 0)
 
 
 def test_runs_that_nobody_measured_are_not_told() -> None:
-    assert retained([profile_row(1, runs=100)]) == (0, 0, 0)
+    assert profile_row(1, runs=100).retained() == (0, 0, 0)
 
 
 def test_what_processes_retain_adds_up() -> None:
@@ -104,8 +104,8 @@ def test_what_processes_retain_adds_up() -> None:
         profile_row(1, runs=4, audited=audits, blocks=10 * audits, native=audits)
         for audits in (1, 2)
     ]
-    assert retained(rows) == (80, 8, 8)
-    assert retained([]) == (0, 0, 0)
+    assert Retained.of_all(row.retained() for row in rows) == (80, 8, 8)
+    assert Retained.of_all([]) == (0, 0, 0)
 
 
 # --- for the report -----------------------------------------------------------------------------

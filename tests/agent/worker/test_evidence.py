@@ -21,9 +21,9 @@ from celery_memory_exporter.agent.worker.evidence import (
     UNBOUNDED,
     TaskEvidence,
     evidence_records,
-    to_evidence,
     together,
 )
+from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.agent.worker.records import (
     FillsRecord,
     HoldersRecord,

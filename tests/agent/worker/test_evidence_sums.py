@@ -18,9 +18,9 @@ from celery_memory_exporter.agent.worker.evidence import (
     UNBOUNDED,
     TaskEvidence,
     faded,
-    to_evidence,
     together,
 )
+from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.agent.worker.records import (
     Holding,
 )

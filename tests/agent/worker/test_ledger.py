@@ -14,7 +14,7 @@ from celery_memory_exporter.agent.meter.books import Costs
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.profile import WIDTH, Column, ProfileRow
 from celery_memory_exporter.agent.stats.tally import TaskTotals
-from celery_memory_exporter.agent.worker.evidence import FADE
+from celery_memory_exporter.agent.worker.evidence import FADE, together
 from celery_memory_exporter.agent.worker.figures import OwnFigures
 from celery_memory_exporter.agent.worker.ledger import HISTORY_SIZE, History, Ledger, ProcessTotals
 from celery_memory_exporter.agent.worker.records import (
@@ -83,7 +83,7 @@ def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
         ):
             ledger.apply(record)
     ledger.remove_child(7, "tasks", None)
-    known = ledger.evidence()[KEY]
+    known = together(ledger.evidence()[KEY])
     both = 1 + FADE
     assert known.survivors == {"shop.Cart": pytest.approx(100 * both)}
     assert known.sites == {("bytes", "shop.py:1"): pytest.approx(64.0 * both)}

@@ -222,7 +222,7 @@ def test_making_a_report_is_none_of_a_runs_own_memory(start: Start) -> None:
     agent.follow(consumer())
     for _ in range(2):
         task.__trace__("uuid", (), {}, {})
-    (told,) = report(agent).tasks
+    (told,) = agent.report(0, final=True).tasks
     assert told.evidence is not None
     assert (told.runs, told.audited_runs) == ({"succeeded": 2}, 0)
     assert told.evidence.profile.sampled == [0, 0]

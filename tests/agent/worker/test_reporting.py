@@ -100,9 +100,9 @@ def test_a_type_has_been_running_since_the_report_before_the_one_that_first_told
     reporter = Reporter(sources(ledger))
     report(reporter)
     ledger.main.apply(totals(1, 5))
-    ledger.main.apply(profile(1, 4))
     seconds = []
-    for _ in range(3):
+    for audits in range(3):
+        ledger.main.apply(profile(1, 4 + audits))
         (task,) = report(reporter).tasks
         assert task.evidence is not None
         seconds.append(task.evidence.seconds)
@@ -197,3 +197,63 @@ def test_a_type_stays_among_the_top_until_it_is_clearly_out() -> None:
     assert top.choose(
         {"c": (0, 0, 9), "d": (0, 0, 8), "e": (0, 0, 7), "f": (0, 0, 6), "a": (0, 0, 5)}
     ) == ["c", "d"]
+
+
+# --- whose evidence is told ----------------------------------------------------------------------
+
+
+def told(made: WorkerReport) -> list[str]:
+    """Task types whose evidence a report has."""
+    return [task.name for task in made.tasks if task.evidence is not None]
+
+
+def two_types(ledger: Ledger) -> Reporter:
+    """Of which the first report has told."""
+    for name in ("a", "b"):
+        ledger.main.apply(totals(1, 5, (name, "q")))
+        ledger.main.apply(profile(1, 4, (name, "q")))
+    reporter = Reporter(sources(ledger))
+    made = report(reporter)
+    assert (told(made), made.partial) == (["a", "b"], None)
+    return reporter
+
+
+def test_evidence_is_told_of_types_that_ran_since_and_figures_of_all(ledger: Ledger) -> None:
+    reporter = two_types(ledger)
+    ledger.main.apply(profile(1, 4, ("a", "q")))  # it has told so before
+    ledger.main.apply(totals(1, 9, ("b", "q")))
+    ledger.main.apply(profile(1, 8, ("b", "q")))
+    made = report(reporter)
+    assert (told(made), made.partial) == (["b"], 1)
+    assert [task.runs for task in made.tasks] == [{"succeeded": 5}, {"succeeded": 9}]
+    assert [task.retained_runs for task in made.tasks] == [4, 8]
+
+
+def test_the_evidence_of_each_type_is_told_at_every_fourth_report(ledger: Ledger) -> None:
+    reporter = two_types(ledger)
+    rounds = [told(report(reporter)) for _ in range(8)]
+    assert rounds[4:] == rounds[:4]
+    assert sorted(name for each in rounds[:4] for name in each) == ["a", "b"]
+    assert max(map(len, rounds)) == 1, "not all in one"
+
+
+def test_what_a_report_told_that_could_not_be_sent_is_told_again(ledger: Ledger) -> None:
+    reporter = two_types(ledger)
+    for dropped in (1, 2):
+        made = report(reporter, reports_dropped=dropped)
+        assert told(made) == ["a", "b"]
+    assert len(told(report(reporter, reports_dropped=2))) < 2
+
+
+def test_the_last_report_tells_everything(ledger: Ledger) -> None:
+    made = report(two_types(ledger), final=True)
+    assert (told(made), made.partial) == (["a", "b"], None)
+
+
+def test_what_a_child_that_is_gone_leaves_is_a_change(ledger: Ledger) -> None:
+    reporter = two_types(ledger)
+    ledger.add_child(7, 0, None)
+    ledger.apply(profile(7, 4, ("b", "q")))
+    report(reporter)
+    ledger.remove_child(7, "tasks", None)
+    assert "b" in told(report(reporter))

@@ -11,12 +11,15 @@ takes some 0.1 µs before Python 3.12, and to add with it is slower than with a 
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable
-from operator import add
 from typing import ClassVar, TypeVar
 
 R = TypeVar("R", bound="Row")
+
+#: So many at once are looked for at the end of a row.
+_ZEROS = bytes(8 * 16)
 
 
 class Row:
@@ -51,7 +54,19 @@ class Row:
 def sum_of(rows: Iterable[R]) -> R:
     """The sum, column by column, of one row or more: a row of its own."""
     first, *others = rows
-    result = first.scaled(1.0)
-    for row in others:
-        result.figures = array("d", map(add, result.figures, row.figures))
+    figures = [first.figures, *(row.figures for row in others)]
+    # Most rows end with zeros: ages that no process has reached.
+    used = max(map(_used, figures))
+    result = type(first)()
+    columns = zip(*(each[:used] for each in figures), strict=True)
+    result.figures[:used] = array("d", map(math.fsum, columns))
     return result
+
+
+def _used(figures: array[float]) -> int:
+    """At most how many there are without the zeros at the end."""
+    data = figures.tobytes()
+    size = len(data)
+    while size and data.endswith(_ZEROS, 0, size):
+        size -= len(_ZEROS)
+    return size // figures.itemsize

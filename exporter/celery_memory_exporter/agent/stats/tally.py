@@ -91,15 +91,20 @@ class TaskTotals(Row):
     @property
     def runs_by_outcome(self) -> dict[str, int]:
         """Without the outcomes that no run had."""
-        figures = self.figures[_RUNS : _RUNS + len(OUTCOMES)]
-        return {outcome: int(runs) for outcome, runs in zip(OUTCOMES, figures, strict=True) if runs}
+        figures = self.figures
+        return {
+            name: int(figures[_RUNS + at])
+            for at, name in enumerate(OUTCOMES)
+            if figures[_RUNS + at]
+        }
 
     @property
     def seconds_by_outcome(self) -> dict[str, float]:
         """The time that runs took, for each outcome that one had."""
-        figures = self.figures[_SECONDS : _SECONDS + len(OUTCOMES)]
-        seconds = dict(zip(OUTCOMES, figures, strict=True))
-        return {outcome: seconds[outcome] for outcome in self.runs_by_outcome}
+        figures = self.figures
+        return {
+            name: figures[_SECONDS + at] for at, name in enumerate(OUTCOMES) if figures[_RUNS + at]
+        }
 
     @property
     def audits(self) -> int:
@@ -125,7 +130,7 @@ class TaskTotals(Row):
 
     def _histogram(self, first: int, bounds: list[float], sum_column: int) -> Histogram:
         counts = self.figures[first : first + len(bounds) + 1]
-        return Histogram([int(count) for count in counts], self.figures[sum_column])
+        return Histogram(list(map(int, counts)), self.figures[sum_column])
 
 
 def to_report(

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from itertools import zip_longest
-from typing import Any
+from itertools import count, zip_longest
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from celery_memory_exporter.agent.audit.dossier import Dossier
 from celery_memory_exporter.agent.audit.suspicion import steady_sums
 from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.stats.growth import TaskProfile
-from celery_memory_exporter.agent.stats.profile import ProfileRow
+from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained
 from celery_memory_exporter.agent.stats.row import sum_of
 from celery_memory_exporter.agent.stats.tally import TaskKey
 from celery_memory_exporter.agent.worker.records import (
@@ -28,7 +29,6 @@ from celery_memory_exporter.agent.worker.records import (
     SitesRecord,
     SurvivorsRecord,
 )
-from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder, Site
 from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
 
 #: Weight that is left of a gone process's evidence, each time that another one goes.
@@ -44,6 +44,23 @@ MAX_PATHS = 3
 FILLS = 4
 #: A process counts as one that measured from so many measured runs on.
 MEASURED_RUNS = 5
+_changes = count(1)
+
+
+class Alone(NamedTuple):
+    """What the row of one process tells by itself."""
+
+    #: 1 when it measured enough runs, and 1 when something was left behind in it as well.
+    measured: float
+    growing: float
+    retained: Retained
+
+    @staticmethod
+    def of(row: ProfileRow) -> Alone:
+        sums = steady_sums(row)
+        if sums.measured < MEASURED_RUNS:
+            return Alone(0.0, 0.0, row.retained())
+        return Alone(1.0, float(bool(LeftBehind(sums, PROCESS))), row.retained())
 
 
 @dataclass(slots=True)
@@ -68,24 +85,46 @@ class TaskEvidence:
     processes_growing: float = 0.0
     #: Whether this is a sum, whose processes have been counted.
     summed: bool = False
+    #: Rises whenever something in here changes.
+    change: int = field(default_factory=_changes.__next__)
+    _alone: Alone | None = None
+
+    @property
+    def alone(self) -> Alone:
+        """Of one process; looked at once for each row."""
+        if self._alone is None:
+            self._alone = Alone.of(self.row)
+        return self._alone
 
     def apply(self, record: EvidenceRecord) -> None:
         """Takes one of ``evidence_records``; it replaces the process's earlier one of its kind."""
         match record:
             case ProfileRecord():
-                self.row = ProfileRow.from_bytes(record.row)
+                if record.row != self.row.to_bytes():
+                    self.row = ProfileRow.from_bytes(record.row)
+                    # As it comes: a report that looked at hundreds at once would stop the worker.
+                    self._alone = Alone.of(self.row)
+                    self.change = next(_changes)
             case SurvivorsRecord():
-                self.survivors = record.counts
+                self._take(survivors=record.counts)
             case SitesRecord():
-                self.deep_audits = record.deep_audits
-                self.traced_audits = record.traced_audits
-                self.watched_audits = record.watched_audits
-                self.sites = record.sites
-                self.paths = dict.fromkeys(record.paths, 1.0)
+                self._take(
+                    deep_audits=record.deep_audits,
+                    traced_audits=record.traced_audits,
+                    watched_audits=record.watched_audits,
+                    sites=record.sites,
+                    paths=dict.fromkeys(record.paths, 1.0),
+                )
             case HoldersRecord():
-                self.holders = record.holders
+                self._take(holders=record.holders)
             case FillsRecord():
-                self.fills = record.fills
+                self._take(fills=record.fills)
+
+    def _take(self, **values: Any) -> None:
+        for name, value in values.items():
+            if getattr(self, name) != value:
+                setattr(self, name, value)
+                self.change = next(_changes)
 
     def fastest(self) -> dict[str, Holding]:
         """The containers that grew most."""
@@ -167,28 +206,34 @@ def _holders(
 #: Fields that add up as they are, and those that add up by name.
 FIGURES = [each.name for each in fields(TaskEvidence) if each.type == "float"]
 AMOUNTS = [each.name for each in fields(TaskEvidence) if str(each.type).endswith(", float]")]
+_figures, _amounts = attrgetter(*FIGURES), attrgetter(*AMOUNTS)
 
 
 def together(parts: Iterable[TaskEvidence]) -> TaskEvidence:
     """The sum. Each part that is not a sum itself is one process."""
     parts = list(parts)
     total = TaskEvidence(row=sum_of(part.row for part in parts), summed=True)
+    for name, figures in zip(FIGURES, zip(*map(_figures, parts), strict=True), strict=True):
+        setattr(total, name, sum(figures))
+    for name, amounts in zip(AMOUNTS, zip(*map(_amounts, parts), strict=True), strict=True):
+        setattr(total, name, _by_name(amounts))
     for part in parts:
-        _add(total, part)
+        _add_containers(total, part)
         if not part.summed:
-            measured, growing = _measured_and_growing(part.row)
-            total.processes_measured += measured
-            total.processes_growing += growing
+            total.processes_measured += part.alone.measured
+            total.processes_growing += part.alone.growing
     return total
 
 
-def _add(total: TaskEvidence, part: TaskEvidence) -> None:
-    for name in FIGURES:
-        setattr(total, name, getattr(total, name) + getattr(part, name))
-    for name in AMOUNTS:
-        amounts = getattr(total, name)
-        for each, amount in getattr(part, name).items():
-            amounts[each] = amounts.get(each, 0) + amount
+def _by_name(parts: Iterable[dict[Any, float]]) -> dict[Any, float]:
+    total: dict[Any, float] = {}
+    for amounts in parts:
+        for name, amount in amounts.items():
+            total[name] = total.get(name, 0) + amount
+    return total
+
+
+def _add_containers(total: TaskEvidence, part: TaskEvidence) -> None:
     for path, fill in part.fills.items():
         before = total.fills.get(path, [])
         total.fills[path] = [
@@ -223,51 +268,3 @@ def faded(evidence: TaskEvidence) -> TaskEvidence:
         amounts = top(getattr(evidence, name))
         setattr(gone, name, {each: amount * FADE for each, amount in amounts.items()})
     return gone
-
-
-def _measured_and_growing(row: ProfileRow) -> tuple[float, float]:
-    """Whether the process measured enough runs, and whether something was left behind in it."""
-    sums = steady_sums(row)
-    if sums.measured < MEASURED_RUNS:
-        return 0.0, 0.0
-    return 1.0, float(bool(LeftBehind(sums, PROCESS)))
-
-
-def to_evidence(
-    known: TaskEvidence, seconds: float, overlapping: Estimate | None, tmpfs: Estimate | None
-) -> Evidence:
-    """For the report. ``seconds``: since the worker first ran the type; the estimates are by least
-    squares."""
-    row, fastest = known.row, known.fastest()
-    return Evidence(
-        profile=row.to_profile(),
-        processes=round(known.processes_measured, 2),
-        growing=round(known.processes_growing, 2),
-        failed_audits=round(row.failed_audits, 1),
-        failed_bytes=round(row.failed_bytes, 1),
-        seconds=round(seconds, 1),
-        survivors={name: round(count) for name, count in top(known.survivors).items()},
-        sites=[
-            Site(site, figure, round(amount, 1))
-            for (figure, site), amount in top(known.sites).items()
-        ],
-        deep_audits=round(known.deep_audits),
-        traced_audits=round(known.traced_audits),
-        watched_audits=round(known.watched_audits),
-        holders=[_holder(path, holding) for path, holding in fastest.items()],
-        fills=[_fill(path, known.fills[path]) for path in fastest if known.fills.get(path)],
-        paths=list(top(known.paths)),
-        overlapping=overlapping,
-        tmpfs=tmpfs,
-    )
-
-
-def _holder(path: str, held: Holding) -> Holder:
-    limit = None if held.limit == UNBOUNDED else held.limit
-    return Holder(path, held.kind, round(held.items), round(held.growth, 1), limit)
-
-
-def _fill(path: str, ages: list[tuple[float, float]]) -> Fill:
-    return Fill(
-        path, [round(gained, 1) for gained, _ in ages], [round(runs, 1) for _, runs in ages]
-    )

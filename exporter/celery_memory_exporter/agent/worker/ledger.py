@@ -15,8 +15,8 @@ from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.heap.census import TypeCount
 from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.meter.books import Costs
-from celery_memory_exporter.agent.stats import profile, tally
-from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained
+from celery_memory_exporter.agent.stats import tally
+from celery_memory_exporter.agent.stats.profile import Retained
 from celery_memory_exporter.agent.stats.row import sum_of
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker import evidence
@@ -158,22 +158,22 @@ class Ledger:
                 grouped.setdefault(self._key(key), []).append(row)
         return {key: sum_of(rows) for key, rows in grouped.items()}
 
-    def evidence(self) -> dict[TaskKey, TaskEvidence]:
-        """Per task type what all processes know, gone ones included."""
+    def evidence(self) -> dict[TaskKey, list[TaskEvidence]]:
+        """Per task type what each process knows, gone ones together."""
         grouped = {key: [known] for key, known in self._gone_evidence.items()}
         for process in self.processes():
             for key, known in process.evidence.items():
                 grouped.setdefault(self._key(key), []).append(known)
-        return {key: evidence.together(parts) for key, parts in grouped.items()}
+        return grouped
 
     def retained(self) -> dict[TaskKey, Retained]:
         """Per task type: blocks and native bytes that are left behind in living processes, and the
         runs behind these figures."""
-        rows: dict[TaskKey, list[ProfileRow]] = {}
+        parts: dict[TaskKey, list[Retained]] = {}
         for process in self.processes():
             for key, known in process.evidence.items():
-                rows.setdefault(self._key(key), []).append(known.row)
-        return {key: profile.retained(parts) for key, parts in rows.items()}
+                parts.setdefault(self._key(key), []).append(known.alone.retained)
+        return {key: Retained.of_all(each) for key, each in parts.items()}
 
     def containers(self) -> list[GrowingContainer]:
         """Growing containers by path, summed over living processes, the fastest growing first."""

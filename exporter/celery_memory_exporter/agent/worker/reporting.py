@@ -1,7 +1,8 @@
 """Makes the report out of what is known of the worker and its processes.
 
-Each report is complete. What the next one has to know of those before is here: how many there were,
-since when each task type has been running, and which object types were reported.
+Each report has all figures. What the next one has to know of those before is here: how many there
+were, whose evidence they told, since when each task type has been running, and which object types
+were reported.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.profile import Retained
 from celery_memory_exporter.agent.stats.tally import TaskKey
-from celery_memory_exporter.agent.worker.evidence import NAMES, TaskEvidence, to_evidence
+from celery_memory_exporter.agent.worker.evidence import NAMES, TaskEvidence, together
+from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.agent.worker.ledger import Ledger
 from celery_memory_exporter.agent.worker.process_reports import age, process_report
 from celery_memory_exporter.agent.worker.requests import RequestCounter
 from celery_memory_exporter.agent.worker.shares import Shares
+from celery_memory_exporter.agent.worker.turns import Turns
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.common.evidence import Estimate, Evidence
 from celery_memory_exporter.common.report import (
@@ -90,6 +93,7 @@ class Reporter:
         #: When the last report was made; by task type, when the last one without it was.
         self._reported = time.monotonic()
         self._without: dict[TaskKey, float] = {}
+        self._turns = Turns()
 
     def report(self, *, native: bool, reports_dropped: int, final: bool) -> WorkerReport:
         """The worker as it is now. ``native``: whether bytes of the C heap can be read;
@@ -98,6 +102,7 @@ class Reporter:
         worker, settings, ledger = self._from.worker, self._from.settings, self._from.ledger
         requests, costs = self._from.requests, self._from.ledger.costs()
         self._sequence += 1
+        evidence = self._evidence(reports_dropped, final=final)
         report = WorkerReport(
             worker=worker.hostname,
             instance=self._instance,
@@ -110,7 +115,7 @@ class Reporter:
             agent_version=__version__,
             bounds=bounds(settings),
             processes=self._processes(),
-            tasks=self._tasks(native=native),
+            tasks=self._tasks(evidence, native=native),
             objects=self._objects(),
             lost=[LostRuns(*key, count) for key, count in sorted(ledger.lost.items())],
             children_started=ledger.started,
@@ -122,17 +127,24 @@ class Reporter:
             errors=costs.errors,
             dropped={"tasks": costs.tasks_folded, "traffic": requests.folded},
             containers=[*waiting_requests(), *self._containers()],
-            traffic=requests.traffic(),
-            running=requests.running(),
-            active=requests.active(),
-            prefetched=requests.prefetched(),
-            queues=requests.queues(),
+            **self._messages(),
             final=int(final),
+            partial=1 if None in evidence.values() else None,
         )
         self._reported = time.monotonic()
         return report
 
     # --- parts -----------------------------------------------------------------------------------
+
+    def _messages(self) -> dict[str, Any]:
+        requests = self._from.requests
+        return {
+            "traffic": requests.traffic(),
+            "running": requests.running(),
+            "active": requests.active(),
+            "prefetched": requests.prefetched(),
+            "queues": requests.queues(),
+        }
 
     def _processes(self) -> list[ProcessReport]:
         ledger = self._from.ledger
@@ -148,10 +160,9 @@ class Reporter:
             *(process_report(str(slot), *slots[slot]) for slot in sorted(slots)),
         ]
 
-    def _tasks(self, *, native: bool) -> list[TaskReport]:
-        ledger, shares = self._from.ledger, self._from.shares
-        retained, known = ledger.retained(), ledger.evidence()
-        estimates = shares.estimates()
+    def _tasks(self, evidence: dict[TaskKey, Evidence | None], *, native: bool) -> list[TaskReport]:
+        ledger = self._from.ledger
+        retained = ledger.retained()
         # Whether the mark can be reset, so that a run's own peak is known.
         peak = os.access("/proc/self/clear_refs", os.W_OK)
         return [
@@ -159,14 +170,24 @@ class Reporter:
                 key,
                 row,
                 retained=retained.get(key, Retained()),
-                evidence=self._evidence(key, known[key], *estimates) if key in known else None,
+                evidence=evidence.get(key),
                 native=native,
                 peak=peak,
             )
             for key, row in sorted(ledger.tasks().items())
         ]
 
-    def _evidence(
+    def _evidence(self, reports_dropped: int, *, final: bool) -> dict[TaskKey, Evidence | None]:
+        """By task type that something is known of; ``None`` where it is left out."""
+        known, estimates = self._from.ledger.evidence(), self._from.shares.estimates()
+        changes = {key: max(part.change for part in parts) for key, parts in known.items()}
+        told = self._turns.choose(changes, reports_dropped)
+        return {
+            key: self._told(key, together(parts), *estimates) if final or key in told else None
+            for key, parts in known.items()
+        }
+
+    def _told(
         self,
         key: TaskKey,
         known: TaskEvidence,

@@ -8,6 +8,7 @@ it has the timer.
 from __future__ import annotations
 
 import atexit
+import logging
 import time
 from typing import Any
 
@@ -17,14 +18,18 @@ from celery.signals import worker_process_init, worker_process_shutdown, worker_
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.worker.main_process import WorkerAgent
-from celery_memory_exporter.agent.worker.sender import ReportSender
+from celery_memory_exporter.agent.worker.sender import ReportSender, destination
 from celery_memory_exporter.common.codec import encode
+
+logger = logging.getLogger("celery_memory_exporter.agent")
 
 #: How often the main process looks at pipe and pool. A child that ends by itself stays for a second
 #: (billiard), so none is missed.
 TICK_SECONDS = 0.5
 #: The first report comes soon: whoever turns the agent on waits for it.
 FIRST_REPORT_SECONDS = 2.0
+#: Brokers without fanout.
+WITHOUT_EVENTS = ("sqs:", "sqs+")
 
 
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no type information
@@ -48,10 +53,27 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
             return
         worker.memory_agent, self.guard = agent, agent.guard
         worker_shutdown.connect(self.on_shutdown, sender=worker, weak=False)
+        self._announce(worker.app, settings)
         if agent.channel is not None:
             worker_process_init.connect(lambda **_: agent.start_child(), weak=False)
             worker_process_shutdown.connect(
                 lambda exitcode=0, **_: agent.end_child(exitcode), weak=False
+            )
+
+    @guarded
+    def _announce(self, app: Any, settings: Settings) -> None:
+        where = destination(app, settings.events_url)
+        if where.startswith(WITHOUT_EVENTS):
+            logger.warning(
+                "The memory agent cannot report: %s carries no events. "
+                "Set CELERY_MEMORY_EVENTS_URL to a broker that does.",
+                where,
+            )
+        else:
+            logger.info(
+                "The memory agent is on: it reports every %g s to %s",
+                settings.interval_seconds,
+                where,
             )
 
     def on_shutdown(self, sender: Any, **_: Any) -> None:

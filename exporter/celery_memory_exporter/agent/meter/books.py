@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import add
 from typing import Any, NamedTuple
@@ -79,6 +80,8 @@ class Totals:
         self.rows: dict[TaskKey, TaskTotals] = {}
         self.growth: dict[TaskKey, TaskProfile] = {}
         self.tasks_folded = 0
+        #: Makes the row of a type that has none; its owner may have it where others read it.
+        self.new_row: Callable[[TaskKey], TaskTotals] = lambda _: TaskTotals()
         self._max_tasks = max_tasks
         self._biases = biases
 
@@ -90,7 +93,8 @@ class Totals:
                 self.tasks_folded += 1
                 key = tally.OTHER
             self.growth.setdefault(key, TaskProfile())
-            self.rows.setdefault(key, TaskTotals())
+            if key not in self.rows:
+                self.rows.setdefault(key, self.new_row(key))
         return key, self.rows[key], self.growth[key]
 
     def add_memory(self, run: Run, rss: int | None, peak: int) -> None:

@@ -28,10 +28,14 @@ from celery_memory_exporter.agent.worker.ledger import Ledger
 from celery_memory_exporter.agent.worker.pool_child import WARM_SECONDS, ChildAgent
 from celery_memory_exporter.agent.worker.reporting import Reporter, Sources
 from celery_memory_exporter.agent.worker.requests import RequestCounter
+from celery_memory_exporter.agent.worker.shared_map import Shape, SharedMap
 from celery_memory_exporter.agent.worker.shares import Shares
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.common.names import pool_name
 from celery_memory_exporter.common.report import WorkerReport
+
+#: Of a pool that grows: slots beyond them work, and what they do is told through the pipe alone.
+SPARE_SLOTS = 2
 
 
 class WorkerAgent:
@@ -45,7 +49,8 @@ class WorkerAgent:
         self.ledger = Ledger(settings.max_tasks, procfs.start_ticks())
         self.requests = RequestCounter(self.guard, settings)
         self.requests.count_tasks(worker.app.tasks)
-        self.channel = Channel() if self.pool == "prefork" else None
+        self.shared = self._make_map()
+        self.channel = Channel(self.shared) if self.pool == "prefork" else None
         #: By the senders of consumers before this one.
         self.reports_dropped = 0
         limit = worker.max_memory_per_child if self.channel else None
@@ -74,6 +79,13 @@ class WorkerAgent:
                 child_memory_limit_bytes=self.child_memory_limit_bytes,
             )
         )
+
+    def _make_map(self) -> SharedMap:
+        """With one slot for each child, or for this process where it runs the tasks itself."""
+        worker = self.worker
+        most = max(worker.concurrency, getattr(worker, "max_concurrency", None) or 0)
+        slots = most + SPARE_SLOTS if self.pool == "prefork" else 1
+        return SharedMap.anonymous(Shape.of(slots, self.settings.max_tasks))
 
     def _make_census(self, *, enabled: bool) -> Census:
         settings = self.settings
@@ -142,13 +154,19 @@ class WorkerAgent:
 
     def _look_at_children(self) -> None:
         self._drain()
+        rows = list(self.shared.rows())  # before the pool is looked at, which has all their owners
         pool = {process.pid: process for process in self._children() if process.pid}
         for pid, process in pool.items():
             self.ledger.add_child(pid, process.index, procfs.start_ticks(pid))
+        self.ledger.show_rows(rows)
         gone = [pid for pid in self.ledger.children if pid not in pool]
-        self._drain()  # what those wrote last is in the pipe by now
+        self._drain()  # what those wrote last is in the pipe by now, and in their rows
+        rows = [row for row in self.shared.rows() if row.pid in gone]
+        self.ledger.show_rows(rows)
         for pid in gone:
             self._remove(pid, self._pool_processes.get(pid))
+        for row in rows:
+            self.shared.free(row.number)
         self._pool_processes = pool
 
     def _children(self) -> list[Any]:
@@ -172,9 +190,8 @@ class WorkerAgent:
             self.ledger.apply(record)
 
     def _remove(self, pid: int, process: Any) -> None:
-        assert self.channel is not None
         child = self.ledger.children[pid]
-        state = self.channel.take(child.slot, pid)
+        state = self.shared.take(child.slot, pid)
         running = state.task if state is not None and state.since else None
         reason = self._exits.reason(child, getattr(process, "exitcode", None))
         self.ledger.remove_child(pid, reason, running if child.exit_code is None else None)

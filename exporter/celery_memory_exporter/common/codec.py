@@ -20,7 +20,9 @@ from celery_memory_exporter.common.report import (
     HISTORY,
     VERSION,
     Histogram,
+    LostRuns,
     TaskReport,
+    Traffic,
     WorkerReport,
 )
 
@@ -49,8 +51,9 @@ class DecodeError(ValueError):
         self.reason = reason
 
 
-def encode(report: WorkerReport) -> dict[str, Any]:
-    """The report as plain values for Celery's JSON serializer; absent figures are left out."""
+def encode(report: WorkerReport | TaskReport | Traffic | LostRuns) -> dict[str, Any]:
+    """A report, or a part of one, as plain values for Celery's JSON serializer; absent figures are
+    left out."""
     encoded: dict[str, Any] = dataclasses.asdict(
         report, dict_factory=lambda pairs: {key: value for key, value in pairs if value is not None}
     )

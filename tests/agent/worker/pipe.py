@@ -20,7 +20,7 @@ class Pipe:
         self.during: Callable[[], object] = lambda: None
         self.full = False
         #: With room for so many task types, in each of two slots.
-        self.shared = SharedMap.anonymous(Shape(slots=2, rows=rows))
+        self.shared = SharedMap.anonymous(Shape(slots=2, rows=rows, places=8))
 
     def send(self, record: Record) -> bool:
         self.during()

@@ -28,7 +28,7 @@ def a_record(pid: int = 1, number: int = 0, size: int = 1000) -> TotalsRecord:
 
 @pytest.fixture
 def channel() -> Iterator[Channel]:
-    channel = Channel(SharedMap.anonymous(Shape(1, 1)))
+    channel = Channel(SharedMap.anonymous(Shape(1, 1, 4)))
     yield channel
     channel.close()
 
@@ -71,7 +71,7 @@ def test_a_record_that_cannot_be_written_at_once_is_a_mistake(channel: Channel) 
 
 def test_a_file_that_took_the_pipes_number_is_never_written_to(tmp_path: Path) -> None:
     """A task may close every descriptor and open its own file under one of their numbers."""
-    channel = Channel(SharedMap.anonymous(Shape(1, 1)))
+    channel = Channel(SharedMap.anonymous(Shape(1, 1, 4)))
     writer = channel._writer
     kept = os.dup(writer)
     file = os.open(tmp_path / "users-own", os.O_CREAT | os.O_RDWR)
@@ -86,7 +86,7 @@ def test_a_file_that_took_the_pipes_number_is_never_written_to(tmp_path: Path) -
 
 
 def test_a_child_without_its_pipe_goes_on() -> None:
-    channel = Channel(SharedMap.anonymous(Shape(1, 1)))
+    channel = Channel(SharedMap.anonymous(Shape(1, 1, 4)))
     os.close(channel._writer)
     assert not channel.send(Hello(1, 0, None))
     os.close(channel._reader)

@@ -70,7 +70,7 @@ def test_every_record_fits_the_pipe_with_the_longest_names(letter: str) -> None:
         path: GrowingContainer(path, "SimpleQueue", 2**60, 2**60, 2**60) for path in dossier.holders
     }
     key = short_name(letter * 500), short_name(letter * 500)
-    channel = Channel(SharedMap.anonymous(Shape(1, 1)))
+    channel = Channel(SharedMap.anonymous(Shape(1, 1, 4)))
     made = list(evidence_records(PID, key, grown, dossier, rows))
     assert [type(record) for record in made] == [
         *(ProfileRecord, SurvivorsRecord, SitesRecord, HoldersRecord, FillsRecord)

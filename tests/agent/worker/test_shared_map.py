@@ -22,7 +22,7 @@ KEY = ("shop.t", "q")
 
 @pytest.fixture
 def shared() -> SharedMap:
-    return SharedMap.anonymous(Shape(slots=4, rows=3))
+    return SharedMap.anonymous(Shape(slots=4, rows=3, places=16))
 
 
 def runs(shared: SharedMap) -> list[tuple[int, str, int]]:
@@ -142,7 +142,7 @@ def test_a_map_that_was_left_is_read_as_it_was(shared: SharedMap) -> None:
     assert (again.shape, runs(again)) == (shared.shape, [(7, "shop.t", 0)])
 
 
-@pytest.mark.parametrize("size", [1, 4096, Shape(4, 3).size])
+@pytest.mark.parametrize("size", [1, 4096, Shape(4, 3, 16).size])
 def test_what_is_no_map_is_not_read(size: int) -> None:
     with pytest.raises(ValueError, match="map"):
         SharedMap.left(mmap.mmap(-1, size))

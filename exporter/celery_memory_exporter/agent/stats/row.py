@@ -36,6 +36,19 @@ class Row:
         """The row that ``to_bytes`` was called on."""
         return cls.over(array("d", data))
 
+    @classmethod
+    def of(cls: type[R], figures: Iterable[float]) -> R:
+        """The row with these figures. Raises ``ValueError`` when they are not as many as it has."""
+        row = cls.over(array("d", figures))
+        if len(row.figures) != cls.SIZE:
+            raise ValueError(f"{len(row.figures)} figures for {cls.SIZE} columns")
+        return row
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes read the figures as they are."""
+        return isinstance(self.figures, memoryview)
+
     def to_bytes(self) -> bytes:
         return self.figures.tobytes()
 

@@ -33,6 +33,7 @@ from celery_memory_exporter.agent.worker.records import (
     TypesRecord,
 )
 from celery_memory_exporter.agent.worker.shared_map import TakenRow
+from celery_memory_exporter.common.report import LostRuns
 
 #: Points of a process's past.
 HISTORY_SIZE = 24
@@ -166,6 +167,19 @@ class Ledger:
             for key, row in list(process.tasks.items()):
                 grouped.setdefault(self._key(key), []).append(row)
         return {key: sum_of(rows) for key, rows in grouped.items()}
+
+    def kept(self) -> dict[TaskKey, TaskTotals]:
+        """The same, of what is in no row of the shared map."""
+        grouped = {key: [row] for key, row in self._gone_tasks.items()}
+        for process in self.processes():
+            for key, row in list(process.tasks.items()):
+                if not row.shared:
+                    grouped.setdefault(self._key(key), []).append(row)
+        return {key: sum_of(rows) for key, rows in grouped.items()}
+
+    def lost_runs(self) -> list[LostRuns]:
+        """Runs whose child died under them."""
+        return [LostRuns(*key, count) for key, count in sorted(self.lost.items())]
 
     def evidence(self) -> dict[TaskKey, TaskEvidence]:
         """Per task type what all processes know, gone ones included."""

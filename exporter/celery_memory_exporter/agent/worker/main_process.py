@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from typing import Any
 
 from celery_memory_exporter.agent.guard import Guard, guarded
@@ -20,17 +21,24 @@ from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import wrap_tasks
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats.readings import Readings
+from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.evidence import evidence_records
 from celery_memory_exporter.agent.worker.exits import Exits
 from celery_memory_exporter.agent.worker.figures import own_figures
+from celery_memory_exporter.agent.worker.keeping import Keeper
 from celery_memory_exporter.agent.worker.ledger import Ledger
 from celery_memory_exporter.agent.worker.pool_child import WARM_SECONDS, ChildAgent
+from celery_memory_exporter.agent.worker.predecessors import Predecessors, predecessors
 from celery_memory_exporter.agent.worker.reporting import Reporter, Sources
 from celery_memory_exporter.agent.worker.requests import RequestCounter
-from celery_memory_exporter.agent.worker.shared_map import Shape, SharedMap
+from celery_memory_exporter.agent.worker.running import RunningHere
+from celery_memory_exporter.agent.worker.shared_map import Shape
 from celery_memory_exporter.agent.worker.shares import Shares
+from celery_memory_exporter.agent.worker.state import State, open_folder
+from celery_memory_exporter.agent.worker.state_folder import StateFolder
 from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.codec import encode
 from celery_memory_exporter.common.names import pool_name
 from celery_memory_exporter.common.report import WorkerReport
 
@@ -47,9 +55,13 @@ class WorkerAgent:
         self.worker = worker
         self.pool = pool_name(worker.pool_cls.__module__)  # app.conf does not know -P
         self.ledger = Ledger(settings.max_tasks, procfs.start_ticks())
-        self.requests = RequestCounter(self.guard, settings)
+        folder = open_folder(settings.state_dir)
+        self.state = State(folder, worker.hostname, self._shape())
+        self.shared = self.state.shared
+        self.predecessors = self._find_predecessors(folder) or Predecessors([], 0)
+        self.requests = RequestCounter(self.guard, settings, self.state.journal)
         self.requests.count_tasks(worker.app.tasks)
-        self.shared = self._make_map()
+        self.keeper = Keeper(self.guard, self.state, self.ledger, self.requests)
         self.channel = Channel(self.shared) if self.pool == "prefork" else None
         #: By the senders of consumers before this one.
         self.reports_dropped = 0
@@ -63,29 +75,38 @@ class WorkerAgent:
         self._pool_processes: dict[int, Any] = {}
         self._child: ChildAgent | None = None
         self._take_census(warm=False)
+        self._running = RunningHere(self.shared)
         self.meter = self._make_meter() if self.channel is None else None
         overlapping = self.meter if self.pool != "solo" else None
         self._shares = Shares(self._readings, overlapping)
         if overlapping is not None:
             overlapping.containers = self._shares
-        self._reporter = Reporter(
+        self._reporter = self._make_reporter()
+
+    def _shape(self) -> Shape:
+        worker, max_tasks = self.worker, self.settings.max_tasks
+        most = max(worker.concurrency, getattr(worker, "max_concurrency", None) or 0)
+        if self.pool == "prefork":
+            return Shape.of(most + SPARE_SLOTS, max_tasks)
+        return Shape.of_one(most, max_tasks)
+
+    @guarded
+    def _find_predecessors(self, folder: StateFolder | None) -> Predecessors:
+        left = predecessors(folder, self.worker.hostname, self.state.name) if folder else []
+        return Predecessors(left, self.settings.max_tasks)
+
+    def _make_reporter(self) -> Reporter:
+        return Reporter(
             Sources(
-                worker=worker,
+                worker=self.worker,
                 pool=self.pool,
-                settings=settings,
+                settings=self.settings,
                 ledger=self.ledger,
                 shares=self._shares,
                 requests=self.requests,
                 child_memory_limit_bytes=self.child_memory_limit_bytes,
             )
         )
-
-    def _make_map(self) -> SharedMap:
-        """With one slot for each child, or for this process where it runs the tasks itself."""
-        worker = self.worker
-        most = max(worker.concurrency, getattr(worker, "max_concurrency", None) or 0)
-        slots = most + SPARE_SLOTS if self.pool == "prefork" else 1
-        return SharedMap.anonymous(Shape.of(slots, self.settings.max_tasks))
 
     def _make_census(self, *, enabled: bool) -> Census:
         settings = self.settings
@@ -98,10 +119,30 @@ class WorkerAgent:
             self.guard,
             self._readings,
             Conditions(self.settings.max_tasks, audits=audits),
+            on_open=self._running.begin,
             on_close=self._after_run,
         )
+        meter.totals.new_row = self._new_row
         self.ledger.main.tasks = meter.measurements().totals
+        reference = weakref.ref(self)
+
+        def after_fork() -> None:
+            agent = reference()
+            if agent is not None:
+                agent.after_fork()
+
+        os.register_at_fork(after_in_child=after_fork)
         return meter
+
+    def _new_row(self, key: TaskKey) -> TaskTotals:
+        return self.shared.new_row(0, os.getpid(), key) or TaskTotals()
+
+    @guarded
+    def after_fork(self) -> None:
+        """In a process that a task forked: what it runs on is none of this worker's."""
+        self._running.forget()
+        for row in self.ledger.main.tasks.values():
+            row.part()
 
     # --- in a prefork child ----------------------------------------------------------------------
 
@@ -165,6 +206,8 @@ class WorkerAgent:
         self.ledger.show_rows(rows)
         for pid in gone:
             self._remove(pid, self._pool_processes.get(pid))
+        if gone:
+            self.keeper.keep(counted=rows)
         for row in rows:
             self.shared.free(row.number)
         self._pool_processes = pool
@@ -182,6 +225,14 @@ class WorkerAgent:
         with self.meter.occupancy.housekeeping():
             return self._report(reports_dropped, final=final)
 
+    @guarded
+    def begin(self) -> None:
+        """Before the first task: from now on something outlives the worker."""
+        if self.keeper.wants_report:
+            self._measure_main()
+            native = self._readings.native_live() is not None
+            self.keeper.keep(encode(self._reporter.first(native=native)))
+
     # --- parts -----------------------------------------------------------------------------------
 
     def _drain(self) -> None:
@@ -198,6 +249,7 @@ class WorkerAgent:
 
     def _after_run(self, *_: object) -> None:
         """Outside prefork. A pool that is busy all the time rests between two runs, if ever."""
+        self._running.end()
         self._peak = max(self._peak, self._readings.peak())
         self._shares.look([self.ledger.main])
 

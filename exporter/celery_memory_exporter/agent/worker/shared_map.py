@@ -34,11 +34,11 @@ MAX_SLOTS = 1024
 #: not read yet.
 PLACES_PER_SLOT = 4
 #: Events of tasks that the main process counted since it wrote all of its counts (``journal``).
-JOURNAL_BYTES = 64 * 1024
+JOURNAL_BYTES = 256 * 1024
 
 MAGIC = b"cmemap01"
-#: Slots, rows of each slot.
-_head = struct.Struct("<8sqq")
+#: Slots, places, rows of each slot, columns of a row.
+_head = struct.Struct("<8sqqqq")
 HEAD_BYTES = 64
 #: pid, start of the run (Unix time, 0 when idle), RSS at its start, highest RSS, task name.
 _place = struct.Struct("<qdqq128s")
@@ -82,12 +82,21 @@ class Shape:
     slots: int
     #: Of each slot.
     rows: int
+    places: int
 
     @staticmethod
     def of(slots: int, max_tasks: int) -> Shape:
-        """With a row for each task type of each slot, as far as there is room."""
+        """For a pool of processes: with a row for each task type of each slot, as far as there is
+        room."""
         slots = min(max(1, slots), MAX_SLOTS)
-        return Shape(slots, min(max_tasks, MAX_ROW_BYTES // ROW_BYTES // slots))
+        rows = min(max_tasks, MAX_ROW_BYTES // ROW_BYTES // slots)
+        return Shape(slots, rows, slots * PLACES_PER_SLOT)
+
+    @staticmethod
+    def of_one(runs: int, max_tasks: int) -> Shape:
+        """For one process with so many runs at a time."""
+        rows = min(max_tasks, MAX_ROW_BYTES // ROW_BYTES)
+        return Shape(1, rows, min(max(1, runs), MAX_SLOTS))
 
     @property
     def places_at(self) -> int:
@@ -95,7 +104,7 @@ class Shape:
 
     @property
     def tops_at(self) -> int:
-        return self.places_at + self.slots * PLACES_PER_SLOT * _place.size
+        return self.places_at + self.places * _place.size
 
     @property
     def rows_at(self) -> int:
@@ -120,7 +129,7 @@ class SharedMap:
         self._view = memoryview(memory)
         #: Among the threads of one process, whose runs may overlap.
         self._taking = threading.Lock()
-        _head.pack_into(memory, 0, MAGIC, shape.slots, shape.rows)
+        _head.pack_into(memory, 0, MAGIC, shape.slots, shape.places, shape.rows, TaskTotals.SIZE)
 
     @staticmethod
     def anonymous(shape: Shape) -> SharedMap:
@@ -132,9 +141,10 @@ class SharedMap:
         """The map that a worker left. Raises ``ValueError`` for anything else."""
         if len(memory) < HEAD_BYTES:
             raise ValueError("too short for a map")
-        magic, slots, rows = _head.unpack_from(memory)
-        shape = Shape(slots, rows)
-        if magic != MAGIC or not 0 < slots <= MAX_SLOTS or shape.size != len(memory):
+        magic, slots, places, rows, columns = _head.unpack_from(memory)
+        shape = Shape(slots, rows, places)
+        known = (magic, columns) == (MAGIC, TaskTotals.SIZE) and min(slots, places, rows) >= 0
+        if not known or shape.size != len(memory):
             raise ValueError("no map of this version")
         return SharedMap(memory, shape)
 
@@ -170,7 +180,7 @@ class SharedMap:
 
     def states(self) -> list[SlotState]:
         """What each process was doing whose end nobody has seen."""
-        states = map(self.state, range(self.shape.slots * PLACES_PER_SLOT))
+        states = map(self.state, range(self.shape.places))
         return [state for state in states if state.pid]
 
     def state(self, place: int) -> SlotState:

@@ -237,7 +237,7 @@ def test_predecessors_are_told_of_first_and_each_has_an_interval(
         if len(workers_told(consumer)) > sum(map(len, told.values())):
             told[now - 1_000.0] = workers_told(consumer)[-1:]
         now += 0.5
-    assert told == {2.0: ["first"], 17.0: ["second"], 32.0: ["celery@web1"]}
+    assert told == {0.0: ["first"], 15.0: ["second"], 30.0: ["celery@web1"]}
     assert all(each.discarded for each in left)
 
 

@@ -154,13 +154,13 @@ class Predecessor:
         counts.restore(self._report["traffic"])
         for event in Journal(self._shared.journal).events(self._journal):
             note(counts, event)
-        if self._report["pool"] == "prefork" and not any(self._report["dropped"].values()):
+        if not any(self._report["dropped"].values()):
             add_unheard(counts, counted)
         return [encode(row) for row in counts.reports()]
 
 
 def add_unheard(counts: Counts, counted: dict[TaskKey, TaskTotals]) -> None:
-    """Counts tasks that succeeded in a child, of which the main process did not live to hear."""
+    """Counts tasks that succeeded, of which the main process did not live to hear."""
     told = counts.succeeded()
     ended: Counter[str] = Counter()
     queues: dict[str, str] = {}

@@ -124,7 +124,10 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         settings = self.agent.settings
         self._sender = ReportSender(consumer.app, consumer.hostname, settings.events_url)
         self._sender.dropped = self.agent.reports_dropped
-        self._next_report = time.monotonic() + min(FIRST_REPORT_SECONDS, settings.interval_seconds)
+        # At once for a predecessor: this worker's own first report waits for it, and the more is in
+        # that, the less it looks like a counter that began anew.
+        pause = 0.0 if len(self.agent.predecessors) else FIRST_REPORT_SECONDS
+        self._next_report = time.monotonic() + min(pause, settings.interval_seconds)
         self._timer_entry = consumer.timer.call_repeatedly(
             min(TICK_SECONDS, settings.interval_seconds), self.tick, priority=10
         )

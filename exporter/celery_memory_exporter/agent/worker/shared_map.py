@@ -42,11 +42,13 @@ _head = struct.Struct("<8sqqqq")
 HEAD_BYTES = 64
 #: pid, start of the run (Unix time, 0 when idle), RSS at its start, highest RSS, task name.
 _place = struct.Struct("<qdqq128s")
+PLACE_BYTES = _place.size
 _since = struct.Struct("<d")
 NAME_BYTES = 128
 #: pid, lengths of the names of task and queue in bytes; then the figures, then the names.
 _row = struct.Struct("<qii")
 _pid = struct.Struct("<q")
+SINCE_AT = _pid.size
 FIGURE_BYTES = 8 * TaskTotals.SIZE
 ROW_BYTES = 512
 KEY_BYTES = ROW_BYTES - _row.size - FIGURE_BYTES
@@ -99,12 +101,8 @@ class Shape:
         return Shape(1, rows, min(max(1, runs), MAX_SLOTS))
 
     @property
-    def places_at(self) -> int:
-        return HEAD_BYTES
-
-    @property
     def tops_at(self) -> int:
-        return self.places_at + self.places * _place.size
+        return HEAD_BYTES + self.places * PLACE_BYTES
 
     @property
     def rows_at(self) -> int:
@@ -162,11 +160,11 @@ class SharedMap:
     def write(self, place: int, state: tuple[int, float, int, int], task: bytes) -> None:
         """``state`` is the pid, the start of the run of ``task`` (Unix time, 0 when idle), its RSS,
         and the peak so far."""
-        _place.pack_into(self._memory, self._place_at(place), *state, task)
+        _place.pack_into(self._memory, HEAD_BYTES + place * PLACE_BYTES, *state, task)
 
     def rest(self, place: int) -> None:
         """The run is over."""
-        _since.pack_into(self._memory, self._place_at(place) + _pid.size, 0.0)
+        _since.pack_into(self._memory, HEAD_BYTES + place * PLACE_BYTES + SINCE_AT, 0.0)
 
     def take(self, slot: int, pid: int) -> SlotState | None:
         """What a process that died was doing; its place is free afterwards. ``None`` when it never
@@ -184,15 +182,14 @@ class SharedMap:
         return [state for state in states if state.pid]
 
     def state(self, place: int) -> SlotState:
-        pid, since, rss, peak, task = _place.unpack_from(self._memory, self._place_at(place))
+        pid, since, rss, peak, task = _place.unpack_from(
+            self._memory, HEAD_BYTES + place * PLACE_BYTES
+        )
         return SlotState(pid, since, rss, peak, task.rstrip(b"\0").decode("utf-8", "replace"))
 
     def _places(self, slot: int) -> range:
         known = 0 <= slot < self.shape.slots
         return range(slot * PLACES_PER_SLOT, (slot + 1) * PLACES_PER_SLOT) if known else range(0)
-
-    def _place_at(self, place: int) -> int:
-        return self.shape.places_at + place * _place.size
 
     # --- what its runs add up to -----------------------------------------------------------------
 

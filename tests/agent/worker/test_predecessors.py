@@ -303,6 +303,14 @@ def test_what_is_no_report_is_removed(folder: StateFolder, text: bytes) -> None:
     assert folder.names() == []
 
 
+def test_a_report_without_its_map_is_removed(folder: StateFolder) -> None:
+    killed(lambda agent: runs(agent, 0, 7, 5))
+    (name,) = [name for name in folder.names() if name.endswith(".map")]
+    folder.remove(name)
+    assert len(left(folder)) == 0
+    assert folder.names() == []
+
+
 def test_what_turns_out_to_be_none_keeps_nobody_from_telling(folder: StateFolder) -> None:
     for count in (1, 2):
         killed(lambda agent, count=count: runs(agent, 0, 7, count))  # type: ignore[misc]

@@ -201,7 +201,10 @@ class Predecessors:
 def predecessors(folder: StateFolder, nodename: str, own: str) -> list[Predecessor]:
     """Those whose files nobody else has, the oldest first. ``own``: this worker's, which must not
     be opened: to close it again would give up its lock. Raises ``OSError``."""
-    names = {name.removesuffix(MAP) for name in folder.names() if name.endswith(MAP)} - {own}
+    files = folder.names()
+    names = {name.removesuffix(MAP) for name in files if name.endswith(MAP)} - {own}
+    for name in {name.partition(TOLD)[0] for name in files if TOLD in name} - names - {own}:
+        remove(folder, name)  # somebody has cleared the map away
     mine = [name for name in names if name.startswith(prefix_of(nodename))]
     found = [left for name in mine if (left := claimed(folder, name)) is not None]
     found.sort(key=lambda left: left.started_at)

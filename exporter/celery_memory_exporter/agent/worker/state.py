@@ -8,6 +8,7 @@ Without a folder all works on in anonymous memory, and nothing outlives the work
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -103,10 +104,13 @@ class State:
         if self._folder is None:
             return None
         try:
+            # Open for as long as the process lives: to close it would give up the lock.
             self._file = self._folder.create(self.name + MAP, shape.size)
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return SharedMap(mmap.mmap(self._file, shape.size), shape)
         except (OSError, ValueError) as error:
             logger.warning("Nothing is kept for the time after a kill of this worker: %s", error)
+            with contextlib.suppress(OSError):
+                self.remove()
             self._folder = None
             return None

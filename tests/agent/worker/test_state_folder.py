@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from celery_memory_exporter.agent.worker.state_folder import StateFolder
+from celery_memory_exporter.agent.worker.state_folder import StateFolder, filesystem
+
+MOUNTS = """\
+overlay / overlay rw 0 0
+tmpfs /tmp tmpfs rw 0 0
+/dev/sda1 /srv ext4 rw 0 0
+server:/x /srv/state nfs4 rw 0 0
+tmpfs /srv/state/here tmpfs rw 0 0
+/dev/sdb1 /srv/state/here btrfs rw 0 0
+"""
 
 
 @pytest.fixture
@@ -118,6 +127,23 @@ def test_a_new_file_has_its_size_on_the_disk(tmp_path: Path, folder: StateFolder
     status = (own(tmp_path) / "a").stat()
     assert status.st_size == 1024 * 1024
     assert status.st_blocks * 512 >= 1024 * 1024, "a hole would kill who writes to it"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/x", "overlay"),
+        ("/tmp", "tmpfs"),
+        ("/tmpfiles/x", "overlay"),
+        ("/tmp/x", "tmpfs"),
+        ("/srv/x", "ext4"),
+        ("/srv/state/x", "nfs4"),
+        ("/srv/state/here/x", "btrfs"),
+    ],
+)
+def test_what_a_path_lies_on(path: str, kind: str) -> None:
+    assert filesystem(path, MOUNTS) == kind
+    assert filesystem(path, "") == ""
 
 
 def test_what_is_not_there_can_be_removed(folder: StateFolder) -> None:

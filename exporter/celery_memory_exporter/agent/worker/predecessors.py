@@ -13,6 +13,7 @@ import fcntl
 import json
 import mmap
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
@@ -33,6 +34,8 @@ from celery_memory_exporter.common.traffic import Counts
 
 #: More of one nodename are removed unread, the oldest first; of all nodenames as well.
 MAX_LEFT, MAX_FILES = 20, 200
+#: A worker that has been starting for so long and never had a report is dead.
+STARTING_SECONDS = 600.0
 #: Longer than any that a worker of this version makes.
 MAX_MAP_BYTES = Shape.of(1024, 10_000).size + Shape.of(1, 10_000).size
 #: What is told of the present of processes that are no more.
@@ -233,9 +236,14 @@ def claimed(folder: StateFolder, name: str) -> Predecessor | None:
     try:
         left = Predecessor(folder, name, file)
         alive = left.alive
+    except FileNotFoundError:
+        # Of one that was killed before its first task, or that is just about to start.
+        if time.time() - os.fstat(file).st_mtime > STARTING_SECONDS:
+            remove(folder, name)
+        os.close(file)
+        return None
     except (OSError, ValueError, LookupError, TypeError):
-        # Of one that was killed before its first task, or of another version of the agent.
-        remove(folder, name)
+        remove(folder, name)  # of another version of the agent
         os.close(file)
         return None
     if alive:

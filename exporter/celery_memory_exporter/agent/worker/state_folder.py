@@ -15,7 +15,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from celery_memory_exporter.common import procfs
+
 MODE = 0o700
+#: File systems that cannot promise room for what is written to a file through memory, or whose
+#: server may be away: a process that writes there can be killed (SIGBUS), or wait.
+UNSAFE = ("btrfs", "zfs", "bcachefs", "nfs", "nfs4", "cifs", "smb3", "ceph")
+
+
+def filesystem(path: str, mounts: str) -> str:
+    """What kind the path's file system is, by the text of ``/proc/mounts``; empty where that does
+    not tell. Of two mounts at one place the later one is seen."""
+    kinds = [line.split()[1:3] for line in mounts.splitlines() if len(line.split()) > 2]
+    above = [
+        (len(point), number, kind)
+        for number, (point, kind) in enumerate(kinds)
+        if point == "/" or f"{path}/".startswith(f"{point}/")
+    ]
+    return max(above)[2] if above else ""
 
 
 class StateFolder:
@@ -29,6 +46,9 @@ class StateFolder:
             os.mkdir(self.path, MODE)
         with self._opened():
             pass
+        kind = filesystem(os.path.realpath(self.path), procfs.read_text("/proc/self/mounts") or "")
+        if kind in UNSAFE or kind.startswith("fuse"):
+            raise OSError(f"{self.path} is on {kind}, which cannot promise room for it")
 
     @contextmanager
     def _opened(self) -> Iterator[int]:

@@ -111,6 +111,16 @@ def test_a_row_that_was_freed_begins_at_zero(shared: SharedMap) -> None:
     assert runs(shared) == [(1, "shop.t", 1), (4, "shop.u", 0), (3, "shop.t", 1)]
 
 
+def test_rows_that_are_known_are_left_out(shared: SharedMap) -> None:
+    for pid in (1, 2):
+        assert shared.new_row(0, pid, KEY) is not None
+    first, second = shared.rows()
+    assert [row.pid for row in shared.rows({(first.number, 1)})] == [2]
+    shared.free(second.number)
+    assert shared.new_row(0, 3, KEY) is not None
+    assert [row.pid for row in shared.rows({(first.number, 1), (second.number, 2)})] == [3]
+
+
 @pytest.mark.parametrize(
     "key", [("a" * KEY_BYTES, ""), ("ä" * 60, "ö" * 12), ("", ""), ("a\0b", "c")]
 )

@@ -73,6 +73,8 @@ class WorkerAgent:
         self._census = self._make_census(enabled=settings.census_max_objects > 0)
         self._started = time.monotonic()
         self._pool_processes: dict[int, Any] = {}
+        #: Rows of the shared map that the ledger has seen, by number and pid.
+        self._rows: set[tuple[int, int]] = set()
         self._child: ChildAgent | None = None
         self._take_census(warm=False)
         self._running = RunningHere(self.shared)
@@ -195,22 +197,28 @@ class WorkerAgent:
 
     def _look_at_children(self) -> None:
         self._drain()
-        rows = list(self.shared.rows())  # before the pool is looked at, which has all their owners
+        rows = list(self.shared.rows(self._rows))  # before the pool, which has all their owners
         pool = {process.pid: process for process in self._children() if process.pid}
         for pid, process in pool.items():
             self.ledger.add_child(pid, process.index, procfs.start_ticks(pid))
         self.ledger.show_rows(rows)
-        gone = [pid for pid in self.ledger.children if pid not in pool]
+        self._rows.update((row.number, row.pid) for row in rows)
+        gone = {pid for pid in self.ledger.children if pid not in pool}
         self._drain()  # what those wrote last is in the pipe by now, and in their rows
+        if gone:
+            self._end(gone)
+        self._pool_processes = pool
+
+    def _end(self, gone: set[int]) -> None:
+        """What these children's runs came to is the worker's own now, and their rows are free."""
         rows = [row for row in self.shared.rows() if row.pid in gone]
         self.ledger.show_rows(rows)
         for pid in gone:
             self._remove(pid, self._pool_processes.get(pid))
-        if gone:
-            self.keeper.keep(counted=rows)
+        self.keeper.keep(counted=rows)
         for row in rows:
             self.shared.free(row.number)
-        self._pool_processes = pool
+        self._rows = {(number, pid) for number, pid in self._rows if pid not in gone}
 
     def _children(self) -> list[Any]:
         """The pool's; none when it has ended."""

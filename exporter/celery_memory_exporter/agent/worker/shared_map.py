@@ -20,7 +20,7 @@ from __future__ import annotations
 import mmap
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -211,15 +211,15 @@ class SharedMap:
                     return self._totals(at)
         return None
 
-    def rows(self) -> Iterator[TakenRow]:
-        """Those that have an owner, living or not."""
+    def rows(self, known: Container[tuple[int, int]] = ()) -> Iterator[TakenRow]:
+        """Those that have an owner, living or not; without those ``known`` by number and pid."""
         for slot in range(self.shape.slots):
             top = _top.unpack_from(self._memory, self.shape.tops_at + slot * _top.size)[0]
             first = slot * self.shape.rows
             for number in range(first, first + min(top, self.shape.rows)):
                 at = self._row_at(number)
                 pid, name, queue = _row.unpack_from(self._memory, at)
-                if pid:
+                if pid and (number, pid) not in known:
                     names = bytes(self._view[at + ROW_BYTES - KEY_BYTES : at + ROW_BYTES])
                     key = _text(names[:name]), _text(names[name : name + queue])
                     yield TakenRow(number, slot, pid, key, self._totals(at))

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def _temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A temporary directory of the test's own: an agent keeps its state there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
 
 Define: TypeAlias = "Callable[..., types.ModuleType]"
 

@@ -154,6 +154,23 @@ def test_what_is_cleared_begins_at_zero_and_the_cap_holds_for_the_names_so_far()
     assert counts.folded == 2
 
 
+@given(EVENTS)
+def test_what_was_told_once_can_be_gone_on_with(events: list[tuple[str, str, str]]) -> None:
+    before = Counts(max_tasks=2)
+    for event, name, queue in events:
+        before.count(event, name, queue, {"runtime": 0.5})
+        before.fail(name, queue, "ValueError")
+        before.totals(name, queue).queue_wait.observe(0.25)
+    after = Counts(max_tasks=2)
+    after.restore(map(dataclasses.asdict, before.reports()))
+    assert after.reports() == before.reports()
+    assert after.succeeded() == before.succeeded()
+    before.count("task-succeeded", "a", "q", {"runtime": 0.5})
+    after.count("task-succeeded", "a", "q", {"runtime": 0.5})
+    assert after.reports() == before.reports()
+    assert after.succeeded()["a"]["q"] >= 1
+
+
 def test_the_longest_running_types_come_first_with_how_many_run() -> None:
     runs = [("a", 1.0), ("b", 5.0), ("a", 3.0)]
     assert running_by_type(runs) == [Running("b", 1, 5.0), Running("a", 2, 3.0)]

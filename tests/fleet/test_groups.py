@@ -112,6 +112,23 @@ def test_members_add_up_and_the_highest_of_some_is_shown(watched: Watched) -> No
     )
 
 
+@pytest.mark.parametrize("reported", [True, False])
+def test_what_a_member_tells_of_the_one_before_it_that_was_killed_counts_once(
+    watched: Watched, reported: bool
+) -> None:
+    """Its last report comes from its successor, before that one's own, and maybe once more."""
+    if reported:
+        watched.report("celery@web-a", pid=1, runs=3)
+    dead = {"pid": 1, "runs": 5, "sequence": 2 if reported else 1, "processes": []}
+    watched.report("celery@web-a", **dead)
+    assert watched.succeeded() == 5
+    watched.report("celery@web-a", pid=2, runs=1)
+    assert watched.succeeded() == 6
+    with pytest.raises(AssertionError, match="stale"):
+        watched.report("celery@web-a", **dead)
+    assert watched.succeeded() == 6
+
+
 def test_a_name_may_be_made_of_the_members(watched: Watched) -> None:
     watched.report("celery@mail-17", runs=5)
     assert watched.value("celery_task_succeeded_total", worker="celery@mail") == 5

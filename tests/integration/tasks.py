@@ -105,6 +105,13 @@ def overrun() -> None:
 
 
 @app.task
+def write_down(path: str, number: int) -> None:
+    """In a ledger that outlives everybody."""
+    with open(path, "a") as ledger:
+        ledger.write(f"{number}\n")
+
+
+@app.task
 def die() -> None:
     """As the kernel's OOM killer does it."""
     os.kill(os.getpid(), signal.SIGKILL)

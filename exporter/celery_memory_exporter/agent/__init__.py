@@ -13,8 +13,10 @@ or in code, before the worker starts::
 Reading order: ``install`` → ``worker.steps`` → ``worker.main_process`` → ``worker.pool_child`` →
 ``meter.tracer`` and ``meter.meter`` (one run) → ``meter.books`` (what runs add up to) →
 ``audit.audit`` (one run, exactly) → ``audit.deep`` (who holds it, and which line) →
-``worker.outbox`` and ``worker.records`` (what goes through the pipe) → ``worker.ledger`` and
-``worker.evidence`` (what is known of all processes) → ``worker.reporting`` (the report).
+``worker.shared_map`` (where runs are added up) → ``worker.outbox`` and ``worker.records`` (what
+goes through the pipe) → ``worker.ledger`` and ``worker.evidence`` (what is known of all processes)
+→ ``worker.reporting`` (the report) → ``worker.keeping`` and ``worker.predecessors`` (what outlives
+a worker).
 
 Only the standard library, Celery and ``common`` are imported here and below.
 """

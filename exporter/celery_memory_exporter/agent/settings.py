@@ -123,6 +123,12 @@ class Settings:
     max_tasks: int = setting(
         200, count, "task types (and queues) told apart; the rest is summed as `other`"
     )
+    state_dir: str | None = setting(
+        None,
+        str,
+        "where a worker keeps what it counted, in a folder that only its user can read: if it is "
+        "killed, the next worker of its name tells; the temporary directory by default",
+    )
     max_object_types: int = setting(20, count, "object types reported, by growth")
     runtime_buckets: tuple[float, ...] = setting(
         tuple(RUNTIME_SECONDS),

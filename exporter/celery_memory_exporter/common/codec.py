@@ -21,7 +21,9 @@ from celery_memory_exporter.common.report import (
     HISTORY,
     VERSION,
     Histogram,
+    LostRuns,
     TaskReport,
+    Traffic,
     WorkerReport,
 )
 
@@ -50,9 +52,9 @@ class DecodeError(ValueError):
         self.reason = reason
 
 
-def encode(report: WorkerReport) -> dict[str, Any]:
-    """The report as plain values for Celery's JSON serializer; absent figures are left out. Lists
-    of numbers are the report's own."""
+def encode(report: WorkerReport | TaskReport | Traffic | LostRuns) -> dict[str, Any]:
+    """A report, or a part of one, as plain values for Celery's JSON serializer; absent figures are
+    left out. Lists of numbers are the report's own."""
     return plain(report)
 
 

@@ -93,6 +93,17 @@ class Totals:
         self.runtime.add(other.runtime)
         self.queue_wait.add(other.queue_wait)
 
+    def restore(self, told: Mapping[str, Any]) -> None:
+        """Adds what ``report`` told once, as plain values."""
+        other = Totals(self.runtime.bounds, self.queue_wait.bounds)
+        other.counters = {field: told[field] for field in COUNTERS.values()}
+        other.failed = told["failed"]
+        for name in ("runtime", "queue_wait"):
+            distribution: Distribution = getattr(other, name)
+            distribution.counts = told[name]["counts"]
+            distribution.sum = told[name]["sum"]
+        self.add(other)
+
     def report(self, name: str, queue: str) -> Traffic:
         return Traffic(
             name=name,
@@ -173,6 +184,18 @@ class Counts:
     def clear(self) -> None:
         """Begins at zero; names that had room have it still."""
         self._totals.clear()
+
+    def restore(self, told: Iterable[Mapping[str, Any]]) -> None:
+        """Adds what ``reports`` told once, as plain values."""
+        for row in told:
+            self.totals(row["name"], row["queue"]).restore(row)
+
+    def succeeded(self) -> dict[str, dict[str, int]]:
+        """By task type and queue."""
+        found: dict[str, dict[str, int]] = {}
+        for (name, queue), totals in self._totals.items():
+            found.setdefault(name, {})[queue] = totals.counters["succeeded"]
+        return found
 
     def reports(self) -> list[Traffic]:
         """All totals as they are now, by name and queue."""

@@ -59,15 +59,44 @@ def test_a_row_goes_through_bytes_unchanged(figures: list[int]) -> None:
     assert Three.from_bytes(row.to_bytes()).figures == row.figures
 
 
+def test_a_row_over_shared_memory_is_like_any_other() -> None:
+    memory = memoryview(bytearray(24)).cast("d")
+    row = Three.over(memory)
+    row.figures[1] += 2
+    assert (row.shared, list(memory)) == (True, [0, 2, 0])
+    assert Three.from_bytes(row.to_bytes()).figures.tolist() == [0, 2, 0]
+    total = sum_of([row, three([1, 1, 1])])
+    assert (total.shared, list(total.figures)) == (False, [1, 3, 1])
+
+
+def test_a_row_that_parted_goes_on_alone() -> None:
+    memory = memoryview(bytearray(24)).cast("d")
+    row = Three.over(memory)
+    row.figures[0] = 1
+    row.part()
+    row.figures[0] += 1
+    assert (row.shared, list(row.figures), list(memory)) == (False, [2, 0, 0], [1, 0, 0])
+
+
+@given(FIGURES)
+def test_a_row_of_figures_has_as_many_as_there_are_columns(figures: list[int]) -> None:
+    assert list(Three.of(figures).figures) == figures
+    with pytest.raises(ValueError, match="2 figures for 3 columns"):
+        Three.of(figures[:2])
+
+
 def test_a_scaled_row_is_another_one() -> None:
     row = three([1, 2, 4])
     assert list(row.scaled(0.5).figures) == [0.5, 1, 2]
     assert list(row.figures) == [1, 2, 4]
 
 
-def test_adding_makes_no_object_that_stays() -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_adding_makes_no_object_that_stays(shared: bool) -> None:
     """Else the agent would measure its own book-keeping as what a task leaves behind."""
     totals, profile = TaskTotals(), TaskProfile()
+    if shared:
+        totals = TaskTotals.over(memoryview(bytearray(8 * TaskTotals.SIZE)).cast("d"))
 
     def add() -> None:
         totals.add_run(0, 0.25)

@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 
 from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.records import Record
+from celery_memory_exporter.agent.worker.shared_map import Shape, SharedMap
 
 Kind = TypeVar("Kind")
 
@@ -14,23 +15,18 @@ Kind = TypeVar("Kind")
 class Pipe:
     """A channel that does something while a record is sent, or refuses it."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int = 3) -> None:
         self.sent: list[Record] = []
         self.during: Callable[[], object] = lambda: None
         self.full = False
-        self.states: list[tuple[tuple[int, float, int, int], str]] = []
+        #: With room for so many task types, in each of two slots.
+        self.shared = SharedMap.anonymous(Shape(slots=2, rows=rows, places=8))
 
     def send(self, record: Record) -> bool:
         self.during()
         if not self.full:
             self.sent.append(record)
         return not self.full
-
-    def claim(self, slot: int) -> int | None:
-        return slot if slot >= 0 else None
-
-    def write(self, place: int, state: tuple[int, float, int, int], task: str) -> None:
-        self.states.append((state, task))
 
     def of(self, kind: type[Kind]) -> list[Kind]:
         """The records of one kind that were sent."""

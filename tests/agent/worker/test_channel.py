@@ -1,4 +1,4 @@
-"""The pipe and the slots between pool children and their main process."""
+"""The pipe between pool children and their main process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from celery_memory_exporter.agent.stats.profile import ProfileRow
 from celery_memory_exporter.agent.stats.tally import TaskTotals
-from celery_memory_exporter.agent.worker.channel import STATES_PER_SLOT, Channel
+from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.records import (
     PIPE_BUF,
     Bye,
@@ -19,6 +19,7 @@ from celery_memory_exporter.agent.worker.records import (
     ProfileRecord,
     TotalsRecord,
 )
+from celery_memory_exporter.agent.worker.shared_map import Shape, SharedMap
 
 
 def a_record(pid: int = 1, number: int = 0, size: int = 1000) -> TotalsRecord:
@@ -27,7 +28,7 @@ def a_record(pid: int = 1, number: int = 0, size: int = 1000) -> TotalsRecord:
 
 @pytest.fixture
 def channel() -> Iterator[Channel]:
-    channel = Channel()
+    channel = Channel(SharedMap.anonymous(Shape(1, 1, 4)))
     yield channel
     channel.close()
 
@@ -70,7 +71,7 @@ def test_a_record_that_cannot_be_written_at_once_is_a_mistake(channel: Channel) 
 
 def test_a_file_that_took_the_pipes_number_is_never_written_to(tmp_path: Path) -> None:
     """A task may close every descriptor and open its own file under one of their numbers."""
-    channel = Channel()
+    channel = Channel(SharedMap.anonymous(Shape(1, 1, 4)))
     writer = channel._writer
     kept = os.dup(writer)
     file = os.open(tmp_path / "users-own", os.O_CREAT | os.O_RDWR)
@@ -85,50 +86,7 @@ def test_a_file_that_took_the_pipes_number_is_never_written_to(tmp_path: Path) -
 
 
 def test_a_child_without_its_pipe_goes_on() -> None:
-    channel = Channel()
+    channel = Channel(SharedMap.anonymous(Shape(1, 1, 4)))
     os.close(channel._writer)
     assert not channel.send(Hello(1, 0, None))
     os.close(channel._reader)
-
-
-def test_what_a_child_was_doing_survives_it() -> None:
-    channel = Channel()
-    if os.fork() == 0:
-        place = channel.claim(3)
-        assert place is not None
-        channel.write(place, (os.getpid(), 123.5, 50, 60), "shop.fatal")
-        os.kill(os.getpid(), 9)
-    pid, _ = os.wait()
-    assert channel.take(3, pid + 1) is None
-    state = channel.take(3, pid)
-    assert state is not None
-    assert (state.since, state.rss_bytes, state.peak_bytes, state.task) == (
-        123.5,
-        50,
-        60,
-        "shop.fatal",
-    )
-    assert channel.take(3, pid) is None
-    channel.close()
-
-
-def test_a_successor_does_not_write_over_what_nobody_has_read() -> None:
-    channel = Channel()
-    places = []
-    for pid in range(1, STATES_PER_SLOT + 1):
-        place = channel.claim(0)
-        assert place is not None
-        places.append(place)
-        channel.write(place, (pid, float(pid), 0, 0), f"t{pid}")
-    assert len(set(places)) == STATES_PER_SLOT
-    assert channel.claim(0) == places[0], "the oldest goes first when there is no room"
-    assert [channel.take(0, pid).task for pid in (1, 2, 3, 4)] == ["t1", "t2", "t3", "t4"]  # type: ignore[union-attr]
-    channel.close()
-
-
-@pytest.mark.parametrize("slot", [-1, 10**6])
-def test_a_slot_beyond_the_last_is_none(slot: int) -> None:
-    channel = Channel()
-    assert channel.claim(slot) is None
-    assert channel.take(slot, 1) is None
-    channel.close()

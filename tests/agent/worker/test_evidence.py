@@ -32,6 +32,7 @@ from celery_memory_exporter.agent.worker.records import (
     SitesRecord,
     SurvivorsRecord,
 )
+from celery_memory_exporter.agent.worker.shared_map import Shape, SharedMap
 from celery_memory_exporter.common.names import short_name
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
@@ -69,7 +70,7 @@ def test_every_record_fits_the_pipe_with_the_longest_names(letter: str) -> None:
         path: GrowingContainer(path, "SimpleQueue", 2**60, 2**60, 2**60) for path in dossier.holders
     }
     key = short_name(letter * 500), short_name(letter * 500)
-    channel = Channel()
+    channel = Channel(SharedMap.anonymous(Shape(1, 1, 4)))
     made = list(evidence_records(PID, key, grown, dossier, rows))
     assert [type(record) for record in made] == [
         *(ProfileRecord, SurvivorsRecord, SitesRecord, HoldersRecord, FillsRecord)

@@ -30,6 +30,7 @@ from celery_memory_exporter.agent.worker.records import (
     TotalsRecord,
     TypesRecord,
 )
+from celery_memory_exporter.agent.worker.shared_map import Shape, SharedMap
 
 KEY = ("t", "q")
 
@@ -69,6 +70,23 @@ def test_totals_survive_the_child_and_its_live_memory_does_not() -> None:
     assert ledger.retained() == {KEY: (40, 0, 4)}, "the living child's mean for all its runs"
     assert (ledger.started, dict(ledger.exited), ledger.lost) == (2, {"tasks": 1}, {})
     assert ledger.costs() == Costs(0.5, 1, 2)
+
+
+def test_what_is_in_no_row_of_the_map_is_what_is_to_be_kept() -> None:
+    ledger = Ledger(200)
+    shared = SharedMap.anonymous(Shape.of(2, 5))
+    for pid in (7, 8):
+        row = shared.new_row(pid - 7, pid, KEY)
+        assert row is not None
+        row.add_run(0, 1.0)
+    ledger.show_rows(shared.rows())
+    ledger.apply(succeeded(8, 3, "apart"))
+    assert {key: row.runs for key, row in ledger.kept().items()} == {("apart", "q"): 3}
+    ledger.remove_child(7, "tasks", None)
+    assert {key: row.runs for key, row in ledger.kept().items()} == {KEY: 1, ("apart", "q"): 3}
+    for row in shared.rows():
+        shared.free(row.number)
+    assert runs_by_task(ledger)[KEY] == 1, "of the one that is gone; its row is nobody's"
 
 
 def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:

@@ -96,6 +96,60 @@ def test_what_a_child_wrote_last_counts_when_it_is_gone(start: Start) -> None:
     assert [each.process for each in told.processes] == ["main"]
 
 
+def run_in_map(agent: WorkerAgent, slot: int, pid: int, runs: int, name: str = "shop.t") -> None:
+    """As a child that has so many runs behind it."""
+    row = agent.shared.new_row(slot, pid, (name, "q"))
+    assert row is not None
+    for _ in range(runs):
+        row.add_run(0, 0.5)
+
+
+def runs_told(agent: WorkerAgent) -> dict[str, dict[str, int]]:
+    return {task.name: task.runs for task in report(agent).tasks}
+
+
+def test_what_children_add_up_in_the_map_is_told_as_it_is(start: Start) -> None:
+    agent = start("prefork", children=[process(1, 0), process(2, 1)])
+    run_in_map(agent, 0, 1, 5)
+    run_in_map(agent, 1, 2, 2)
+    agent.look()
+    assert runs_told(agent) == {"shop.t": {"succeeded": 7}}
+    for row in agent.shared.rows():
+        row.totals.add_run(0, 0.5)
+    assert runs_told(agent) == {"shop.t": {"succeeded": 9}}
+
+
+def test_the_rows_of_a_child_that_is_gone_are_counted_once_and_free(start: Start) -> None:
+    children = [process(1, 0)]
+    agent = start("prefork", children=children)
+    run_in_map(agent, 0, 1, 5)
+    agent.look()
+    children[:] = [process(2, 0)]
+    run_in_map(agent, 0, 2, 2)
+    for _ in range(2):
+        agent.look()
+        assert runs_told(agent) == {"shop.t": {"succeeded": 7}}
+    assert [row.pid for row in agent.shared.rows()] == [2]
+
+
+def test_a_child_that_came_and_went_without_a_word_is_known_by_its_rows(start: Start) -> None:
+    agent = start("prefork")
+    run_in_map(agent, 0, 1, 5)
+    agent.look()
+    agent.look()
+    assert runs_told(agent) == {"shop.t": {"succeeded": 5}}
+    told = report(agent)
+    assert (told.children_started, sum(told.children_exited.values())) == (1, 1)
+
+
+def test_children_of_any_slot_have_rows_and_one_beyond_them_is_heard_through_the_pipe(
+    start: Start,
+) -> None:
+    agent = start("prefork", concurrency=2, max_concurrency=3)
+    assert agent.shared.new_row(2, 1, ("t", "q")) is not None
+    assert agent.shared.new_row(10, 1, ("t", "q")) is None
+
+
 class Leaving:
     """Children one of which writes its last words while the pool is looked at, and is gone."""
 
@@ -121,9 +175,9 @@ def test_a_child_that_ended_by_itself_has_lost_no_task(start: Start) -> None:
     children = [process(7, 0)]
     agent = start("prefork", children=children)
     agent.look()
-    place = channel_of(agent).claim(0)
+    place = agent.shared.claim(0)
     assert place is not None
-    channel_of(agent).write(place, (7, 123.5, 0, 0), "shop.exits")
+    agent.shared.write(place, (7, 123.5, 0, 0), b"shop.exits")
     channel_of(agent).send(Bye(7, 0, 9))
     children.clear()
     agent.look()
@@ -136,9 +190,9 @@ def test_the_task_that_a_killed_child_was_in_is_lost(start: Start) -> None:
     agent = start("prefork", children=children)
     agent.look()
     for slot, pid, since in ((0, 7, 123.5), (1, 8, 0.0)):
-        place = channel_of(agent).claim(slot)
+        place = agent.shared.claim(slot)
         assert place is not None
-        channel_of(agent).write(place, (pid, since, 0, 0), "shop.fatal")
+        agent.shared.write(place, (pid, since, 0, 0), b"shop.fatal")
         children[slot].exitcode = -11
     children.clear()
     agent.look()

@@ -1,7 +1,9 @@
-"""The agent in a pool child, with a pipe that does as it is told."""
+"""The agent in a pool child, with a pipe that does as it is told, and a map with room for a few
+task types, or for none."""
 
 from __future__ import annotations
 
+import os
 import threading
 from array import array
 from collections.abc import Iterator
@@ -52,8 +54,27 @@ def run_once(child: ChildAgent, body: Any = lambda *_: None, name: str = "t") ->
     child.stop_helper()
 
 
+@pytest.fixture
+def narrow() -> Pipe:
+    """Without a row in the map."""
+    return Pipe(rows=0)
+
+
+@pytest.fixture
+def apart(narrow: Pipe) -> Iterator[ChildAgent]:
+    """A child that has to tell all by the pipe."""
+    child = make_child(narrow)
+    yield child
+    child.stop_helper()
+    assert child.guard.errors == 0
+
+
 def runs_told(pipe: Pipe) -> list[float]:
     return [array("d", record.row)[0] for record in pipe.of(TotalsRecord)]
+
+
+def runs_in_rows(pipe: Pipe) -> dict[str, int]:
+    return {row.key[0]: row.totals.runs for row in pipe.shared.rows()}
 
 
 def helpers() -> int:
@@ -66,56 +87,70 @@ def test_a_child_says_hello_and_what_it_is_like(pipe: Pipe, child: ChildAgent) -
     (figures,) = [record.figures for record in pipe.of(FiguresRecord)]
     assert figures.gc_objects
     assert figures.peak_rss_bytes
-    assert runs_told(pipe) == [], "calibration is none of the application's runs"
+    assert runs_in_rows(pipe) == {}, "calibration is none of the application's runs"
 
 
-def test_each_run_is_told_at_once(pipe: Pipe, child: ChildAgent) -> None:
+def test_each_run_is_in_the_map_at_once_and_nothing_of_it_in_the_pipe(
+    pipe: Pipe, child: ChildAgent
+) -> None:
+    seen = []
+    before = len(pipe.sent)
     for _ in range(3):
         run_once(child)
-    assert runs_told(pipe) == [1, 2, 3]
+        seen.append(runs_in_rows(pipe))
+    assert seen == [{"t": 1}, {"t": 2}, {"t": 3}]
+    assert len(pipe.sent) == before
+
+
+def test_types_without_a_row_are_told_through_the_pipe_after_each_run(
+    pipe: Pipe, child: ChildAgent
+) -> None:
+    for name in "abcd" * 2:
+        run_once(child, name=name)
+    assert runs_in_rows(pipe) == {"a": 2, "b": 2, "c": 2}
+    assert runs_told(pipe) == [1, 2]
 
 
 def test_a_slot_says_which_task_runs_and_then_that_none_does(pipe: Pipe, child: ChildAgent) -> None:
     seen: list[Any] = []
-    run_once(child, lambda: seen.append(pipe.states[-1]), name="shop.t")
-    ((_, since, rss, peak), task) = seen[0]
-    assert task == "shop.t"
-    assert all(each > 0 for each in (since, rss, peak))
-    ((_, since, _, _), task) = pipe.states[-1]
-    assert (since, task) == (0.0, "")
+    run_once(child, lambda: seen.extend(pipe.shared.states()), name="shop.t")
+    (state,) = seen
+    assert (state.pid, state.task) == (os.getpid(), "shop.t")
+    assert all(each > 0 for each in (state.since, state.rss_bytes, state.peak_bytes))
+    assert [each.since for each in pipe.shared.states()] == [0.0]
 
 
 def test_a_child_beyond_the_last_slot_works_without_one(pipe: Pipe) -> None:
     child = make_child(pipe, slot=-1)
     run_once(child)
-    assert (runs_told(pipe), pipe.states) == ([1], [])
+    assert (runs_told(pipe), pipe.shared.states()) == ([1], [])
 
 
 def test_a_run_that_ends_while_its_totals_are_sent_is_told_later(
-    pipe: Pipe, child: ChildAgent
+    narrow: Pipe, apart: ChildAgent
 ) -> None:
-    pipe.full = True
-    run_once(child)
-    pipe.full = False
+    narrow.full = True
+    run_once(apart)
+    narrow.full = False
 
     def meanwhile() -> None:
-        pipe.during = lambda: None
-        run_once(child)  # finds that somebody sends already, and leaves it to them
+        narrow.during = lambda: None
+        run_once(apart)  # finds that somebody sends already, and leaves it to them
 
-    pipe.during = meanwhile
-    child.send_pending()
-    child.send_pending()
-    assert runs_told(pipe)[-1] == 2
+    narrow.during = meanwhile
+    apart.send_pending()
+    apart.send_pending()
+    assert runs_told(narrow)[-1] == 2
 
 
-def test_what_found_the_pipe_full_is_sent_later(pipe: Pipe, child: ChildAgent) -> None:
-    pipe.full = True
-    run_once(child)
-    run_once(child)
-    assert runs_told(pipe) == []
-    pipe.full = False
-    child.send_pending()
-    assert runs_told(pipe) == [2]
+def test_what_found_the_pipe_full_is_sent_later(narrow: Pipe, apart: ChildAgent) -> None:
+    narrow.full = True
+    run_once(apart)
+    run_once(apart)
+    assert runs_told(narrow) == []
+    narrow.full = False
+    apart.send_pending()
+    assert runs_told(narrow) == [2]
 
 
 def test_while_a_run_is_active_the_helper_sends_nothing(pipe: Pipe, child: ChildAgent) -> None:
@@ -137,15 +172,17 @@ def test_the_helper_tells_what_runs_left_behind(pipe: Pipe, child: ChildAgent) -
     assert pipe.of(ProfileRecord)[-1].key == ("t", "")
 
 
-def test_the_last_words_are_all_that_is_pending_and_the_end(pipe: Pipe, child: ChildAgent) -> None:
-    run_once(child)
-    pipe.full = True
-    run_once(child)
-    pipe.full = False
-    child.end(155)
-    assert runs_told(pipe)[-1] == 2
-    (bye,) = pipe.of(Bye)
-    assert pipe.sent[-1] is bye
+def test_the_last_words_are_all_that_is_pending_and_the_end(
+    narrow: Pipe, apart: ChildAgent
+) -> None:
+    run_once(apart)
+    narrow.full = True
+    run_once(apart)
+    narrow.full = False
+    apart.end(155)
+    assert runs_told(narrow)[-1] == 2
+    (bye,) = narrow.of(Bye)
+    assert narrow.sent[-1] is bye
     assert bye.exit_code == 155
     assert bye.peak_bytes > 0
 
@@ -177,9 +214,11 @@ def test_a_run_that_forks_is_left_out_and_the_next_one_begins_without_the_helper
     assert child.meter.measurements().growth["forks", ""].audits == 2, "of three"
 
 
-def test_in_a_process_that_a_task_forks_the_heap_is_collected(
+def test_what_runs_on_in_a_process_that_a_task_forks_is_none_of_the_childs_runs(
     pipe: Pipe, child: ChildAgent
 ) -> None:
+    run_once(child)
     child.after_fork()
     run_once(child)
-    assert runs_told(pipe) == [1]
+    assert runs_in_rows(pipe) == {"t": 1}
+    assert child.meter.measurements().totals["t", ""].runs == 2

@@ -64,6 +64,19 @@ def test_another_broker_is_reached_without_the_applications_options() -> None:
     assert (url, options["transport_options"]) == ("redis://events", PATIENCE)
 
 
+def test_whether_a_report_was_sent(now: list[float]) -> None:
+    app = App()
+    reports = ReportSender(app, "celery@web1", None)
+    assert reports.send({})
+    app.gone = True
+    with pytest.raises(ConnectionResetError):
+        reports.send({})
+    app.gone = False
+    assert not reports.send({}), "it is not tried again so soon"
+    now[0] += CONNECT_SECONDS
+    assert reports.send({})
+
+
 def test_a_report_that_cannot_be_sent_is_dropped_and_the_connection_released() -> None:
     app = App()
     reports = ReportSender(app, "celery@web1", None)

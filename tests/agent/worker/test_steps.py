@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,8 @@ from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.worker import steps
 from celery_memory_exporter.agent.worker.main_process import WorkerAgent
+from celery_memory_exporter.agent.worker.predecessors import Predecessors
+from celery_memory_exporter.agent.worker.state_folder import StateFolder
 from celery_memory_exporter.agent.worker.steps import AgentStep, ReportStep
 from celery_memory_exporter.common.report import WorkerReport
 from tests import samples
@@ -132,6 +135,26 @@ def test_the_last_report_comes_when_the_worker_has_stopped() -> None:
     assert worker.app.open == 0, "its connection is closed"
 
 
+def test_a_worker_that_has_told_all_leaves_nothing() -> None:
+    worker = worker_with(Settings())
+    step = AgentStep(worker)
+    assert len(left_in_folder()) == 1
+    step.on_shutdown(worker)
+    assert left_in_folder() == []
+
+
+def test_a_worker_whose_broker_is_away_leaves_its_last_report() -> None:
+    worker = worker_with(Settings())
+    step = AgentStep(worker)
+    worker.app.gone = True
+    step.on_shutdown(worker)
+    assert [Path(name).suffix for name in left_in_folder()] == [".json", ".map"]
+
+
+def left_in_folder() -> list[str]:
+    return StateFolder(None).names()
+
+
 # --- the consumer's step -------------------------------------------------------------------------
 
 
@@ -155,10 +178,16 @@ class Timer:
 class Agent:
     """Notes what it is asked for, and reports what it is given."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, left: Sequence[Any] = ()) -> None:
+        """``left``: what workers before this one left."""
         self.guard = Guard()
         self.settings = settings
         self.requests = SimpleNamespace(follow=lambda _: self.asked.append("follow requests"))
+        self.keeper = SimpleNamespace(
+            keep=lambda report: self.kept.append(report["reports_dropped"])
+        )
+        self.predecessors = Predecessors(left, 200)
+        self.kept: list[int] = []
         self.reports_dropped = 0
         self.asked: list[str] = []
 
@@ -167,6 +196,9 @@ class Agent:
 
     def look(self) -> None:
         self.asked.append("look")
+
+    def begin(self) -> None:
+        self.asked.append("begin")
 
     def report(self, reports_dropped: int) -> WorkerReport:
         self.asked.append("report")
@@ -193,7 +225,7 @@ def test_a_consumer_of_a_worker_without_agent_has_no_reports() -> None:
 def test_at_the_consumers_start_its_tracers_are_followed_and_children_looked_at() -> None:
     agent = Agent(Settings())
     _, consumer = started(agent)
-    assert agent.asked == ["follow", "look"]
+    assert agent.asked == ["follow", "look", "begin"]
     assert consumer.timer.every == [0.5]
     assert consumer.app.sent == []
 
@@ -215,6 +247,65 @@ def test_each_tick_looks_and_a_report_goes_when_it_is_time(
         now += 0.5
     assert reported == [2.0, 17.0, 32.0, 47.0], "the first one soon, then one an interval"
     assert len(consumer.app.sent) == 4
+
+
+class Left:
+    """What a dead worker left."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.discarded = False
+
+    def report(self, max_tasks: int) -> dict[str, Any]:
+        return {"worker": self.name}
+
+    def discard(self) -> None:
+        self.discarded = True
+
+
+def workers_told(consumer: Any) -> list[str]:
+    return [report["worker"] for _, report in consumer.app.sent]
+
+
+def test_predecessors_are_told_of_first_and_each_has_an_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=lambda: now))
+    left = [Left("first"), Left("second")]
+    _, consumer = started(Agent(Settings(interval_seconds=15.0), left))
+    told: dict[float, list[str]] = {}
+    for _ in range(70):
+        consumer.timer.fire()
+        if len(workers_told(consumer)) > sum(map(len, told.values())):
+            told[now - 1_000.0] = workers_told(consumer)[-1:]
+        now += 0.5
+    assert told == {0.0: ["first"], 15.0: ["second"], 30.0: ["celery@web1"]}
+    assert all(each.discarded for each in left)
+
+
+def test_a_predecessor_of_whom_nothing_could_be_sent_is_told_of_later() -> None:
+    left = [Left("first")]
+    agent = Agent(Settings(), left)
+    step, consumer = started(agent)
+    consumer.app.gone = True
+    step.close(consumer)
+    step.close(consumer)
+    assert (len(agent.predecessors), left[0].discarded) == (1, False)
+    step.stop(consumer)
+    consumer.app.gone = False
+    step.start(consumer)
+    step.close(consumer)
+    assert workers_told(consumer) == ["first", "celery@web1"]
+    assert left[0].discarded
+
+
+def test_what_is_sent_is_kept_before() -> None:
+    agent = Agent(Settings())
+    step, consumer = started(agent)
+    consumer.app.gone = True
+    step.close(consumer)
+    assert agent.kept == [0]
 
 
 def test_before_the_worker_stops_what_happened_since_is_told() -> None:

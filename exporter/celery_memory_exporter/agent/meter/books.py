@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import add
 from typing import Any, NamedTuple
@@ -79,19 +80,31 @@ class Totals:
         self.rows: dict[TaskKey, TaskTotals] = {}
         self.growth: dict[TaskKey, TaskProfile] = {}
         self.tasks_folded = 0
+        #: Makes the row of a type that has none; its owner may have it where others read it.
+        self.new_row: Callable[[TaskKey], TaskTotals] = lambda _: TaskTotals()
         self._max_tasks = max_tasks
         self._biases = biases
+        self._known: dict[TaskKey, tuple[TaskKey, TaskTotals, TaskProfile]] = {}
 
     def row_of(self, name: str, request: Any) -> tuple[TaskKey, TaskTotals, TaskProfile]:
         delivery = (request or {}).get("delivery_info") or {}
-        key = (name, short_name(str(delivery.get("routing_key") or "")))
+        route = delivery.get("routing_key") or ""
+        known = self._known.get((name, route)) if type(route) is str else None
+        return known if known is not None else self._find(name, route)
+
+    def _find(self, name: str, route: Any) -> tuple[TaskKey, TaskTotals, TaskProfile]:
+        key = (name, short_name(str(route)))
         if key not in self.rows:
             if len(self.rows) >= self._max_tasks and key != tally.OTHER:
                 self.tasks_folded += 1
                 key = tally.OTHER
             self.growth.setdefault(key, TaskProfile())
-            self.rows.setdefault(key, TaskTotals())
-        return key, self.rows[key], self.growth[key]
+            if key not in self.rows:
+                self.rows.setdefault(key, self.new_row(key))
+        found = key, self.rows[key], self.growth[key]
+        if key == (name, route):  # not where any number of routes are one row
+            self._known[key] = found
+        return found
 
     def add_memory(self, run: Run, rss: int | None, peak: int) -> None:
         """Resident memory of a run that had the process to itself, and the highest that it was

@@ -15,12 +15,11 @@ free.
 from __future__ import annotations
 
 import dataclasses
-from array import array
 from collections.abc import Iterable, Iterator
 from enum import IntEnum, auto
 from typing import NamedTuple
 
-from celery_memory_exporter.agent.stats.row import Row
+from celery_memory_exporter.agent.stats.row import Figures, Row
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
@@ -132,7 +131,7 @@ class ProfileRow(Row):
         return Retained(blocks, native, behind)
 
 
-def _rounded(column: array[float]) -> list[float]:
+def _rounded(column: Figures) -> list[float]:
     # Most columns are zeros, and a plain 0 is quickly made and short in a report. To round to a
     # whole number takes a fifth of the time of rounding to a tenth.
     return [round(10 * each) / 10 for each in column] if any(column) else [0] * len(column)

@@ -1,8 +1,9 @@
 """Figures that add up, in one row.
 
-The figures are an ``array`` of doubles: adding to one makes no object that stays, so the agent's
-own book-keeping does not show in the live blocks that it measures; a whole row goes through the
-pipe as bytes; rows of several processes add up column by column.
+The figures are an ``array`` of doubles, or a view of doubles in memory that other processes read as
+well: adding to one makes no object that stays, so the agent's own book-keeping does not show in the
+live blocks that it measures; a whole row goes through the pipe as bytes; rows of several processes
+add up column by column.
 
 What the columns are, each kind of row says (``tally``, ``profile``). Whoever adds to a row in each
 run of a task binds the column's number to a name, once: to look a member up in its ``IntEnum``
@@ -14,9 +15,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeAlias, TypeVar
 
 R = TypeVar("R", bound="Row")
+Figures: TypeAlias = "array[float] | memoryview[float]"
 
 #: So many at once are looked for at the end of a row.
 _ZEROS = bytes(8 * 16)
@@ -30,22 +32,40 @@ class Row:
     SIZE: ClassVar[int]
 
     def __init__(self) -> None:
-        self.figures: array[float] = array("d", bytes(8 * self.SIZE))
+        self.figures: Figures = array("d", bytes(8 * self.SIZE))
 
     @classmethod
     def from_bytes(cls: type[R], data: bytes) -> R:
         """The row that ``to_bytes`` was called on."""
-        return cls._of(array("d", data))
+        return cls.over(array("d", data))
+
+    @classmethod
+    def of(cls: type[R], figures: Iterable[float]) -> R:
+        """The row with these figures. Raises ``ValueError`` when they are not as many as it has."""
+        row = cls.over(array("d", figures))
+        if len(row.figures) != cls.SIZE:
+            raise ValueError(f"{len(row.figures)} figures for {cls.SIZE} columns")
+        return row
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes read the figures as they are."""
+        return isinstance(self.figures, memoryview)
 
     def to_bytes(self) -> bytes:
         return self.figures.tobytes()
 
+    def part(self) -> None:
+        """From now on the row's figures are its own: nobody else reads them, or adds to them."""
+        self.figures = array("d", self.figures)
+
     def scaled(self: R, factor: float) -> R:
         """A row of its own, with each figure so many times as large."""
-        return self._of(array("d", [figure * factor for figure in self.figures]))
+        return self.over(array("d", [figure * factor for figure in self.figures]))
 
     @classmethod
-    def _of(cls: type[R], figures: array[float]) -> R:
+    def over(cls: type[R], figures: Figures) -> R:
+        """The row whose figures are these: not a copy of them."""
         row = cls.__new__(cls)
         row.figures = figures
         return row
@@ -63,7 +83,7 @@ def sum_of(rows: Iterable[R]) -> R:
     return result
 
 
-def _used(figures: array[float]) -> int:
+def _used(figures: Figures) -> int:
     """At most how many there are without the zeros at the end."""
     data = figures.tobytes()
     size = len(data)

@@ -53,6 +53,8 @@ _RUNS, _SECONDS = int(Column.RUNS), int(Column.SECONDS)
 _GROWN, _RELEASED, _AUDITED = int(Column.GROWN), int(Column.RELEASED), int(Column.AUDITED)
 _DELTA_SUM, _DELTA = int(Column.DELTA_SUM), int(Column.DELTA)
 _PEAK_SUM, _PEAK = int(Column.PEAK_SUM), int(Column.PEAK)
+#: The buckets of nothing.
+_DELTA_NONE, _PEAK_NONE = _DELTA + bisect_left(DELTA_BYTES, 0), _PEAK + bisect_left(PEAK_BYTES, 0)
 
 
 class TaskTotals(Row):
@@ -73,6 +75,9 @@ class TaskTotals(Row):
     def add_delta(self, size: float) -> None:
         """Bytes of resident memory after a run, minus those before it."""
         figures = self.figures
+        if not size:  # of most runs
+            figures[_DELTA_NONE] += 1
+            return
         figures[_GROWN if size > 0 else _RELEASED] += abs(size)
         figures[_DELTA_SUM] += size
         figures[_DELTA + bisect_left(DELTA_BYTES, size)] += 1
@@ -80,6 +85,9 @@ class TaskTotals(Row):
     def add_peak(self, size: float) -> None:
         """Bytes by which resident memory rose at most while a run went on."""
         figures = self.figures
+        if not size:
+            figures[_PEAK_NONE] += 1
+            return
         figures[_PEAK_SUM] += size
         figures[_PEAK + bisect_left(PEAK_BYTES, size)] += 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from celery_memory_exporter.agent.heap import census
@@ -31,6 +32,8 @@ from celery_memory_exporter.agent.worker.records import (
     TotalsRecord,
     TypesRecord,
 )
+from celery_memory_exporter.agent.worker.shared_map import TakenRow
+from celery_memory_exporter.common.report import LostRuns
 
 #: Points of a process's past.
 HISTORY_SIZE = 24
@@ -126,6 +129,13 @@ class Ledger:
         elif record.pid in self.children:
             self.children[record.pid].apply(record)
 
+    def show_rows(self, rows: Iterable[TakenRow]) -> None:
+        """The rows that children have in the shared map, which go on rising there. One that has
+        come and gone between two looks is known by them alone."""
+        for row in rows:
+            self.add_child(row.pid, row.slot, None)
+            self.children[row.pid].tasks.setdefault(row.key, row.totals)
+
     def remove_child(self, pid: int, reason: str, running: str | None) -> None:
         """A child is gone. ``running`` is the task it was in, when it did not end by itself."""
         child = self.children.pop(pid)
@@ -137,8 +147,8 @@ class Ledger:
             ] += 1
         for task, row in child.tasks.items():
             kept = self._key(task)
-            gone = self._gone_tasks.get(kept)
-            self._gone_tasks[kept] = row if gone is None else sum_of([gone, row])
+            before_it = [self._gone_tasks[kept]] if kept in self._gone_tasks else []
+            self._gone_tasks[kept] = sum_of([*before_it, row])
         for task, known in child.evidence.items():
             kept = self._key(task)
             before = [self._gone_evidence[kept]] if kept in self._gone_evidence else []
@@ -157,6 +167,19 @@ class Ledger:
             for key, row in list(process.tasks.items()):
                 grouped.setdefault(self._key(key), []).append(row)
         return {key: sum_of(rows) for key, rows in grouped.items()}
+
+    def kept(self) -> dict[TaskKey, TaskTotals]:
+        """The same, of what is in no row of the shared map."""
+        grouped = {key: [row] for key, row in self._gone_tasks.items()}
+        for process in self.processes():
+            for key, row in list(process.tasks.items()):
+                if not row.shared:
+                    grouped.setdefault(self._key(key), []).append(row)
+        return {key: sum_of(rows) for key, rows in grouped.items()}
+
+    def lost_runs(self) -> list[LostRuns]:
+        """Runs whose child died under them."""
+        return [LostRuns(*key, count) for key, count in sorted(self.lost.items())]
 
     def evidence(self) -> dict[TaskKey, list[TaskEvidence]]:
         """Per task type what each process knows, gone ones together."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from typing import Any
 
 from celery_memory_exporter.agent.guard import Guard, guarded
@@ -20,18 +21,29 @@ from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import wrap_tasks
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats.readings import Readings
+from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.evidence import evidence_records
 from celery_memory_exporter.agent.worker.exits import Exits
 from celery_memory_exporter.agent.worker.figures import own_figures
+from celery_memory_exporter.agent.worker.keeping import Keeper
 from celery_memory_exporter.agent.worker.ledger import Ledger
 from celery_memory_exporter.agent.worker.pool_child import WARM_SECONDS, ChildAgent
+from celery_memory_exporter.agent.worker.predecessors import Predecessors, predecessors
 from celery_memory_exporter.agent.worker.reporting import Reporter, Sources
 from celery_memory_exporter.agent.worker.requests import RequestCounter
+from celery_memory_exporter.agent.worker.running import RunningHere
+from celery_memory_exporter.agent.worker.shared_map import Shape
 from celery_memory_exporter.agent.worker.shares import Shares
+from celery_memory_exporter.agent.worker.state import State, open_folder
+from celery_memory_exporter.agent.worker.state_folder import StateFolder
 from celery_memory_exporter.common import procfs
+from celery_memory_exporter.common.codec import encode
 from celery_memory_exporter.common.names import pool_name
 from celery_memory_exporter.common.report import WorkerReport
+
+#: Of a pool that grows: slots beyond them work, and what they do is told through the pipe alone.
+SPARE_SLOTS = 2
 
 
 class WorkerAgent:
@@ -43,9 +55,14 @@ class WorkerAgent:
         self.worker = worker
         self.pool = pool_name(worker.pool_cls.__module__)  # app.conf does not know -P
         self.ledger = Ledger(settings.max_tasks, procfs.start_ticks())
-        self.requests = RequestCounter(self.guard, settings)
+        folder = open_folder(settings.state_dir)
+        self.state = State(folder, worker.hostname, self._shape())
+        self.shared = self.state.shared
+        self.predecessors = self._find_predecessors(folder) or Predecessors([], 0)
+        self.requests = RequestCounter(self.guard, settings, self.state.journal)
         self.requests.count_tasks(worker.app.tasks)
-        self.channel = Channel() if self.pool == "prefork" else None
+        self.keeper = Keeper(self.guard, self.state, self.ledger, self.requests)
+        self.channel = Channel(self.shared) if self.pool == "prefork" else None
         #: By the senders of consumers before this one.
         self.reports_dropped = 0
         limit = worker.max_memory_per_child if self.channel else None
@@ -56,18 +73,36 @@ class WorkerAgent:
         self._census = self._make_census(enabled=settings.census_max_objects > 0)
         self._started = time.monotonic()
         self._pool_processes: dict[int, Any] = {}
+        #: Rows of the shared map that the ledger has seen, by number and pid.
+        self._rows: set[tuple[int, int]] = set()
         self._child: ChildAgent | None = None
         self._take_census(warm=False)
+        self._running = RunningHere(self.shared)
         self.meter = self._make_meter() if self.channel is None else None
         overlapping = self.meter if self.pool != "solo" else None
         self._shares = Shares(self._readings, overlapping)
         if overlapping is not None:
             overlapping.containers = self._shares
-        self._reporter = Reporter(
+        self._reporter = self._make_reporter()
+
+    def _shape(self) -> Shape:
+        worker, max_tasks = self.worker, self.settings.max_tasks
+        most = max(worker.concurrency, getattr(worker, "max_concurrency", None) or 0)
+        if self.pool == "prefork":
+            return Shape.of(most + SPARE_SLOTS, max_tasks)
+        return Shape.of_one(most, max_tasks)
+
+    @guarded
+    def _find_predecessors(self, folder: StateFolder | None) -> Predecessors:
+        left = predecessors(folder, self.worker.hostname, self.state.name) if folder else []
+        return Predecessors(left, self.settings.max_tasks)
+
+    def _make_reporter(self) -> Reporter:
+        return Reporter(
             Sources(
-                worker=worker,
+                worker=self.worker,
                 pool=self.pool,
-                settings=settings,
+                settings=self.settings,
                 ledger=self.ledger,
                 shares=self._shares,
                 requests=self.requests,
@@ -86,10 +121,30 @@ class WorkerAgent:
             self.guard,
             self._readings,
             Conditions(self.settings.max_tasks, audits=audits),
+            on_open=self._running.begin,
             on_close=self._after_run,
         )
+        meter.totals.new_row = self._new_row
         self.ledger.main.tasks = meter.measurements().totals
+        reference = weakref.ref(self)
+
+        def after_fork() -> None:
+            agent = reference()
+            if agent is not None:
+                agent.after_fork()
+
+        os.register_at_fork(after_in_child=after_fork)
         return meter
+
+    def _new_row(self, key: TaskKey) -> TaskTotals:
+        return self.shared.new_row(0, os.getpid(), key) or TaskTotals()
+
+    @guarded
+    def after_fork(self) -> None:
+        """In a process that a task forked: what it runs on is none of this worker's."""
+        self._running.forget()
+        for row in self.ledger.main.tasks.values():
+            row.part()
 
     # --- in a prefork child ----------------------------------------------------------------------
 
@@ -142,14 +197,28 @@ class WorkerAgent:
 
     def _look_at_children(self) -> None:
         self._drain()
+        rows = list(self.shared.rows(self._rows))  # before the pool, which has all their owners
         pool = {process.pid: process for process in self._children() if process.pid}
         for pid, process in pool.items():
             self.ledger.add_child(pid, process.index, procfs.start_ticks(pid))
-        gone = [pid for pid in self.ledger.children if pid not in pool]
-        self._drain()  # what those wrote last is in the pipe by now
+        self.ledger.show_rows(rows)
+        self._rows.update((row.number, row.pid) for row in rows)
+        gone = {pid for pid in self.ledger.children if pid not in pool}
+        self._drain()  # what those wrote last is in the pipe by now, and in their rows
+        if gone:
+            self._end(gone)
+        self._pool_processes = pool
+
+    def _end(self, gone: set[int]) -> None:
+        """What these children's runs came to is the worker's own now, and their rows are free."""
+        rows = [row for row in self.shared.rows() if row.pid in gone]
+        self.ledger.show_rows(rows)
         for pid in gone:
             self._remove(pid, self._pool_processes.get(pid))
-        self._pool_processes = pool
+        self.keeper.keep(counted=rows)
+        for row in rows:
+            self.shared.free(row.number)
+        self._rows = {(number, pid) for number, pid in self._rows if pid not in gone}
 
     def _children(self) -> list[Any]:
         """The pool's; none when it has ended."""
@@ -164,6 +233,14 @@ class WorkerAgent:
         with self.meter.occupancy.housekeeping():
             return self._report(reports_dropped, final=final)
 
+    @guarded
+    def begin(self) -> None:
+        """Before the first task: from now on something outlives the worker."""
+        if self.keeper.wants_report:
+            self._measure_main()
+            native = self._readings.native_live() is not None
+            self.keeper.keep(encode(self._reporter.first(native=native)))
+
     # --- parts -----------------------------------------------------------------------------------
 
     def _drain(self) -> None:
@@ -172,15 +249,15 @@ class WorkerAgent:
             self.ledger.apply(record)
 
     def _remove(self, pid: int, process: Any) -> None:
-        assert self.channel is not None
         child = self.ledger.children[pid]
-        state = self.channel.take(child.slot, pid)
+        state = self.shared.take(child.slot, pid)
         running = state.task if state is not None and state.since else None
         reason = self._exits.reason(child, getattr(process, "exitcode", None))
         self.ledger.remove_child(pid, reason, running if child.exit_code is None else None)
 
     def _after_run(self, *_: object) -> None:
         """Outside prefork. A pool that is busy all the time rests between two runs, if ever."""
+        self._running.end()
         self._peak = max(self._peak, self._readings.peak())
         self._shares.look([self.ledger.main])
 

@@ -1,8 +1,8 @@
-"""What a pool child has still to tell its main process.
+"""What a pool child has still to tell its main process through the pipe.
 
-Totals are sent after each run, so a child that is killed loses only the run it dies in; everything
-that is not about one run goes now and then. All of it is cumulative, so what finds the pipe full
-waits here and is sent later as it is then.
+Totals that the main process cannot read in the shared map are sent after each run, so a child that
+is killed loses only the run it dies in; everything that is not about one run goes now and then. All
+of it is cumulative, so what finds the pipe full waits here and is sent later as it is then.
 
 A run may end while another thread sends: a type is taken off what is pending before its figures are
 read, so that such a run puts it back.
@@ -48,9 +48,15 @@ class Outbox:
         """Whether everything about runs has been sent."""
         return not self._totals and not self._evidence
 
-    def put(self, key: TaskKey, totals: TaskTotals) -> None:
-        """The type has been run."""
-        self._totals[key] = totals
+    @property
+    def has_totals(self) -> bool:
+        """Whether totals are waiting to be sent."""
+        return bool(self._totals)
+
+    def put(self, key: TaskKey, totals: TaskTotals | None) -> None:
+        """The type has been run. ``totals`` are to be sent; ``None``: they are read elsewhere."""
+        if totals is not None:
+            self._totals[key] = totals
         self._evidence.add(key)
 
     def send_totals(self) -> None:

@@ -1,7 +1,7 @@
-"""The agent in a prefork child: measures its runs and writes what they add up to into the pipe.
+"""The agent in a prefork child: measures its runs and adds them up where the main process reads.
 
-* Each run writes its type's totals at once, so a child that is killed loses only the run that it
-  dies in.
+* Each run is added to its type's row in the shared map, so a child that is killed loses only the
+  run that it dies in. Types that have no row there are told through the pipe after each run.
 * What found the pipe full is sent later (``outbox``).
 * Everything that is not about one run (live blocks, collections, the census) is sent at most once a
   second.
@@ -32,6 +32,7 @@ from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.figures import own_figures
 from celery_memory_exporter.agent.worker.outbox import Outbox
 from celery_memory_exporter.agent.worker.records import Hello
+from celery_memory_exporter.agent.worker.shared_map import NAME_BYTES
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.common.evidence import WARM_RUNS
 
@@ -41,7 +42,7 @@ SEND_SECONDS = 1.0
 #: half a second in all, while the pool itself lets a child that ended wait for one.
 LAST_WORDS_TRIES = 10
 LAST_WORDS_PAUSE_SECONDS = 0.05
-MAX_FORKING = 1_000
+MAX_FORKING = MAX_NAMES = 1_000
 #: Start-up is over after ``WARM_RUNS``, or so long.
 WARM_SECONDS = 60.0
 
@@ -58,9 +59,13 @@ class ChildAgent:
         census: Census,
     ) -> None:
         self.guard = Guard()
-        self._channel = channel
-        self._place = channel.claim(slot)
+        self._shared = channel.shared
+        self._slot = slot
+        self._place = self._shared.claim(slot)
         self._pid = os.getpid()
+        #: Names of task types as a place holds them, and types that have no row in the shared map.
+        self._names: dict[str, bytes] = {}
+        self._apart: set[TaskKey] = set()
         self._outbox = Outbox(channel, self._pid)
         self._started = time.monotonic()
         self._readings = Readings()
@@ -78,8 +83,10 @@ class ChildAgent:
         self._task = ""
         self._forking: set[str] = set()
         self.meter = self._make_meter(settings)
+        self.meter.totals.new_row = self._new_row
         channel.send(Hello(self._pid, slot, procfs.start_ticks()))
-        self._write_state(0.0, 0, "")
+        if self._place is not None:
+            self._shared.write(self._place, (self._pid, 0.0, 0, self._peak), b"")
         self._take_census()
         self._send_figures()
 
@@ -100,27 +107,48 @@ class ChildAgent:
         self._task = name
         if name in self._forking:
             self.stop_helper()
-        self._write_state(time.time(), rss or 0, name)
+        if self._place is not None:
+            state = self._pid, time.time(), rss or 0, self._peak
+            self._shared.write(self._place, state, self._names.get(name) or self._encode(name))
+
+    def _encode(self, name: str) -> bytes:
+        encoded = name.encode("utf-8", "replace")[:NAME_BYTES]
+        if len(self._names) < MAX_NAMES:
+            self._names[name] = encoded
+        return encoded
+
+    def _new_row(self, key: TaskKey) -> TaskTotals:
+        row = self._shared.new_row(self._slot, self._pid, key)
+        if row is None:
+            self._apart.add(key)
+            row = TaskTotals()
+        return row
 
     def _end(self, key: TaskKey, totals: TaskTotals) -> None:
         # The kernel's mark was restarted for this run: the lifetime's peak is kept here.
         self._peak = max(self._peak, self.meter.high_water.last)
         self._task = ""
-        self._write_state(0.0, 0, "")
-        self._outbox.put(key, totals)
+        if self._place is not None:
+            self._shared.rest(self._place)
+        self._outbox.put(key, totals if key in self._apart else None)
         self._news = True
+        now = time.monotonic()
+        if self._outbox.has_totals or now - self._sent >= SEND_SECONDS:
+            self._send(now)
+        if self._helper is None:
+            self._helper = Helper(self)
+
+    def _send(self, now: float) -> None:
+        """What is due after a run."""
         if self._sending.acquire(blocking=False):
             try:
                 self._outbox.send_totals()
-                now = time.monotonic()
                 if now - self._sent >= SEND_SECONDS:
                     if self._census.due(now, idle=False):
                         self._take_census()
                     self._send_figures()
             finally:
                 self._sending.release()
-        if self._helper is None:
-            self._helper = Helper(self)
 
     # --- what the helper does while the child waits ----------------------------------------------
 
@@ -148,7 +176,7 @@ class ChildAgent:
         """The last words of a child that ends by itself: everything pending, and how it ends."""
         self.stop_helper()
         for key, totals in list(self.meter.measurements().totals.items()):
-            self._outbox.put(key, totals)
+            self._outbox.put(key, totals if key in self._apart else None)
         self._send_figures()
         for _ in range(LAST_WORDS_TRIES):
             self._outbox.send_totals()
@@ -169,6 +197,10 @@ class ChildAgent:
 
     @guarded
     def after_fork(self) -> None:
+        """In a process that a task forked: what it runs on is none of this child's."""
+        self._place = None
+        for row in self.meter.totals.rows.values():
+            row.part()
         self.meter.after_fork()
 
     def stop_helper(self) -> None:
@@ -178,10 +210,6 @@ class ChildAgent:
             self._helper = None
 
     # --- parts -----------------------------------------------------------------------------------
-
-    def _write_state(self, since: float, rss: int, task: str) -> None:
-        if self._place is not None:
-            self._channel.write(self._place, (self._pid, since, rss, self._peak), task)
 
     def _send_figures(self) -> None:
         """The process's own, and of the types that ran since: what is not for each run."""

@@ -37,7 +37,8 @@ class Hello(NamedTuple):
 
 
 class TotalsRecord(NamedTuple):
-    """What the runs of one task type add up to: the bytes of a row of ``tally``. After each run."""
+    """What the runs of one task type add up to: the bytes of a row of ``tally``. After each run of
+    a type that has no row in the shared map."""
 
     pid: int
     key: TaskKey

@@ -35,7 +35,6 @@ from celery_memory_exporter.common.report import (
     Bounds,
     Container,
     Instance,
-    LostRuns,
     ObjectCount,
     ProcessReport,
     TaskReport,
@@ -95,6 +94,13 @@ class Reporter:
         self._without: dict[TaskKey, float] = {}
         self._turns = Turns()
 
+    def first(self, *, native: bool) -> WorkerReport:
+        """The worker before its first task, as it would be told if it were killed now: number 0,
+        which is not sent."""
+        report = self.report(native=native, reports_dropped=0, final=False)
+        self._sequence -= 1
+        return dataclasses.replace(report, sequence=self._sequence)
+
     def report(self, *, native: bool, reports_dropped: int, final: bool) -> WorkerReport:
         """The worker as it is now. ``native``: whether bytes of the C heap can be read;
         ``reports_dropped``: how many reports could not be sent so far; ``final``: the worker has
@@ -117,7 +123,7 @@ class Reporter:
             processes=self._processes(),
             tasks=self._tasks(evidence, native=native),
             objects=self._objects(),
-            lost=[LostRuns(*key, count) for key, count in sorted(ledger.lost.items())],
+            lost=ledger.lost_runs(),
             children_started=ledger.started,
             children_exited=dict(ledger.exited),
             child_memory_limit_bytes=self._from.child_memory_limit_bytes,

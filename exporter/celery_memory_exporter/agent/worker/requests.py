@@ -15,7 +15,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from billiard.einfo import ExceptionWithTraceback
 from celery.signals import task_received
@@ -26,6 +26,7 @@ from celery.worker import state
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.interruptions import let_pass
 from celery_memory_exporter.agent.settings import Settings
+from celery_memory_exporter.agent.worker.journal import Journal
 from celery_memory_exporter.common.message_times import sent_at
 from celery_memory_exporter.common.report import Running, Traffic
 from celery_memory_exporter.common.traffic import Counts, exception_class, running_by_type
@@ -33,13 +34,19 @@ from celery_memory_exporter.common.traffic import Counts, exception_class, runni
 #: A set that a thread changes while it is copied is copied again.
 COPY_TRIES = 5
 STARTED, SUCCEEDED, FAILED = "task-started", "task-succeeded", "task-failed"
+#: Its kind, names of task and queue; of a success the runtime, of a failure the exception; and the
+#: seconds that the task waited.
+Event: TypeAlias = "tuple[str, str, str, float | str | None, float | None]"
 
 
 class RequestCounter:
     """Counts what becomes of task messages, for one worker."""
 
-    def __init__(self, guard: Guard, settings: Settings) -> None:
+    def __init__(self, guard: Guard, settings: Settings, journal: Journal | None = None) -> None:
         self.guard = guard
+        self._journal = journal
+        #: Called when the journal has no more room.
+        self.on_full: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
         self._counts = Counts(
             max_tasks=settings.max_tasks,
@@ -91,23 +98,31 @@ class RequestCounter:
         self.count("task-received", request, {})
 
     def count(self, event: str, request: Any, fields: dict[str, Any]) -> None:
-        queue = self.queue_of(request)
         wait = waited(request) if event == STARTED else None
-        with self._lock:
-            self._counts.count(event, request.name, queue, fields)
-            if wait is not None:
-                self._counts.totals(request.name, queue).queue_wait.observe(wait)
+        runtime = fields.get("runtime")
+        told = float(runtime) if isinstance(runtime, (int, float)) else None
+        self._note((event, request.name, self.queue_of(request), told, wait))
 
     def count_failure(self, request: Any, exception: str) -> None:
-        queue = self.queue_of(request)
+        self._note((FAILED, request.name, self.queue_of(request), exception, None))
+
+    def _note(self, event: Event) -> None:
         with self._lock:
-            self._counts.fail(request.name, queue, exception)
+            note(self._counts, event)
+            full = self._journal is not None and not self._journal.add(event)
+        if full:
+            self.on_full()
 
     # --- what is told ----------------------------------------------------------------------------
 
     def traffic(self) -> list[Traffic]:
         with self._lock:
             return self._counts.reports()
+
+    def turn(self) -> tuple[list[Traffic], int]:
+        """All that was counted so far, and which half of the journal has what comes next."""
+        with self._lock:
+            return self._counts.reports(), self._journal.turn() if self._journal else 0
 
     @property
     def folded(self) -> int:
@@ -150,6 +165,17 @@ class RequestCounter:
         if routing_key not in self._queues and len(self._queues) == 1:
             return self._queues[0]
         return routing_key
+
+
+def note(counts: Counts, event: Event) -> None:
+    """Counts one event."""
+    kind, name, queue, detail, wait = event
+    if kind == FAILED:
+        counts.fail(name, queue, str(detail))
+        return
+    counts.count(kind, name, queue, {"runtime": detail})
+    if wait is not None:
+        counts.totals(name, queue).queue_wait.observe(wait)
 
 
 def counted(base: type, counter: RequestCounter) -> type:

@@ -45,12 +45,12 @@ class ReportSender:
         self._pause = 0.0
         self._not_before = 0.0
 
-    def send(self, report: dict[str, Any]) -> None:
-        """Publishes one report, connecting first where needed. A failure is logged once until
-        there is a success, and nothing is tried for a growing while."""
+    def send(self, report: dict[str, Any]) -> bool:
+        """Publishes one report, connecting first where needed; whether it did. A failure is logged
+        once until there is a success, and nothing is tried for a growing while."""
         if time.monotonic() < self._not_before:
             self.dropped += 1
-            return
+            return False
         try:
             if self._dispatcher is None:
                 self._connect()
@@ -63,6 +63,8 @@ class ReportSender:
                 logger.warning(*self._complaint(error))
             self._pause = min(MAX_PAUSE_SECONDS, max(CONNECT_SECONDS, 2 * self._pause))
             self._not_before = time.monotonic() + self._pause
+            return False
+        return True
 
     def close(self) -> None:
         connection, self._connection, self._dispatcher = self._connection, None, None

@@ -32,10 +32,28 @@ FIRST_REPORT_SECONDS = 2.0
 WITHOUT_EVENTS = ("sqs:", "sqs+")
 
 
+def tell_of_predecessor(agent: WorkerAgent, sender: ReportSender) -> bool:
+    """Sends the last report of a worker before this one that could not send it; whether there was
+    one. An exporter takes none of them after one of this worker's own. Raises what the transport
+    raises."""
+    report = agent.predecessors.report()
+    if report is not None and sender.send(report):
+        agent.predecessors.sent()
+    return report is not None
+
+
+def tell_of_predecessors(agent: WorkerAgent, sender: ReportSender) -> None:
+    """All of them, as far as they can be sent now."""
+    for _ in range(len(agent.predecessors)):
+        tell_of_predecessor(agent, sender)
+
+
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no type information
     """Worker step: made before the pool starts, so that children inherit the channel."""
 
     label = "MemoryAgent"
+    # Which knows how many children there will be at most.
+    requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **_: Any) -> None:
         self.guard = Guard()
@@ -87,11 +105,16 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
 
     @guarded
     def say_goodbye(self, agent: WorkerAgent) -> None:
-        """Tells what the last tasks came to, on a connection of its own."""
+        """Tells what the last tasks came to, on a connection of its own. Where the broker is away,
+        the next worker of this name does."""
         agent.look()
+        report = encode(agent.report(agent.reports_dropped, final=True))
+        agent.keeper.keep(report)
         sender = ReportSender(agent.worker.app, agent.worker.hostname, agent.settings.events_url)
         try:
-            sender.send(encode(agent.report(agent.reports_dropped, final=True)))
+            tell_of_predecessors(agent, sender)
+            if sender.send(report):
+                agent.keeper.forget()
         finally:
             sender.close()
             agent.requests.stop()
@@ -119,10 +142,14 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         assert self.agent is not None
         self.agent.follow(consumer)
         self.agent.look()
+        self.agent.begin()
         settings = self.agent.settings
         self._sender = ReportSender(consumer.app, consumer.hostname, settings.events_url)
         self._sender.dropped = self.agent.reports_dropped
-        self._next_report = time.monotonic() + min(FIRST_REPORT_SECONDS, settings.interval_seconds)
+        # At once for a predecessor: this worker's own first report waits for it, and the more is in
+        # that, the less it looks like a counter that began anew.
+        pause = 0.0 if len(self.agent.predecessors) else FIRST_REPORT_SECONDS
+        self._next_report = time.monotonic() + min(pause, settings.interval_seconds)
         self._timer_entry = consumer.timer.call_repeatedly(
             min(TICK_SECONDS, settings.interval_seconds), self.tick, priority=10
         )
@@ -135,8 +162,11 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         now = time.monotonic()
         if now >= self._next_report:
             self._next_report = now + self.agent.settings.interval_seconds
-            self.agent.requests.follow(self._consumer)
-            self._sender.send(encode(self.agent.report(self._sender.dropped)))
+            # For a whole interval the exporter has the predecessor's figures, to be scraped: what
+            # they came to would be lost in this worker's, which begin at zero.
+            if not tell_of_predecessor(self.agent, self._sender):
+                self.agent.requests.follow(self._consumer)
+                self._tell()
 
     @guarded
     def close(self, consumer: Any) -> None:
@@ -144,7 +174,15 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         report is told."""
         if self._sender is not None and self.agent is not None:
             self.agent.look()
-            self._sender.send(encode(self.agent.report(self._sender.dropped)))
+            tell_of_predecessors(self.agent, self._sender)
+            self._tell()
+
+    def _tell(self) -> None:
+        assert self.agent is not None
+        assert self._sender is not None
+        report = encode(self.agent.report(self._sender.dropped))
+        self.agent.keeper.keep(report)
+        self._sender.send(report)
 
     @guarded
     def stop(self, consumer: Any) -> None:

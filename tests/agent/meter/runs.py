@@ -15,7 +15,6 @@ from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.profile import WIDTH, Column, Failed
-from celery_memory_exporter.agent.stats.profile import retained as retained_by
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.stats.tally import TaskTotals
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
@@ -64,7 +63,7 @@ def run(
 def retained(meter: Meter, name: str = "t", queue: str = "celery") -> tuple[float, float, float]:
     """Blocks and native bytes per run, and how many runs were measured, without the first one."""
     row = meter.totals.growth[name, queue].row
-    blocks, native, runs = retained_by([row])
+    blocks, native, runs = row.retained()
     after_the_first = row.figures[WIDTH : Failed.AUDITS]
     measured_runs = sum(
         sum(after_the_first[column::WIDTH]) for column in (Column.AUDITED, Column.SAMPLED)

@@ -16,7 +16,6 @@ from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.growth import LARGE_NATIVE_BYTES
-from celery_memory_exporter.agent.stats.profile import retained as retained_by
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 from tests.agent.meter.runs import (
@@ -144,7 +143,7 @@ def test_readings_have_a_share_of_the_time_and_those_taken_stand_for_the_others(
     meter.sampling.spend(1e9)
     run(meter, keep, times=100)
     assert retained(meter)[2] == 100
-    blocks, _, runs = retained_by([meter.totals.growth["t", "celery"].row])
+    blocks, _, runs = meter.totals.growth["t", "celery"].row.retained()
     assert runs == 200
     assert blocks == pytest.approx(51 * runs, rel=0.05), "a tuple and what is in it"
 

@@ -69,8 +69,7 @@ def test_whether_a_report_was_sent(now: list[float]) -> None:
     reports = ReportSender(app, "celery@web1", None)
     assert reports.send({})
     app.gone = True
-    with pytest.raises(ConnectionResetError):
-        reports.send({})
+    assert not reports.send({})
     app.gone = False
     assert not reports.send({}), "it is not tried again so soon"
     now[0] += CONNECT_SECONDS

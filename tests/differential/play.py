@@ -8,7 +8,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from tests.integration.waiting import wait_for
 from tests.integration.worker import Worker
 
 APPLICATION = "tests.differential.application"
+#: Pools whose runs are audited.
+AUDITED = ("prefork", "solo")
 #: States that are followed by another one.
 PASSING = ("PENDING", "STARTED", "RETRY")
 #: Numbers of jobs and processes in a text.
@@ -44,6 +45,10 @@ class Setting:
 
     def pairs(self, behaviour: Behaviour) -> int:
         return max(2, round(behaviour.pairs * self.share)) if self.plays(behaviour) else 0
+
+    def flavours(self, behaviour: Behaviour) -> tuple[str, ...]:
+        """Where nothing is audited, one tells as much as all."""
+        return behaviour.flavours if self.pool in AUDITED else behaviour.flavours[:1]
 
     def __str__(self) -> str:
         return f"{self.pool}-{self.concurrency}"
@@ -106,7 +111,7 @@ class Play:
     def _runs(self, behaviour: Behaviour) -> Iterator[tuple[str, list[Any]]]:
         runs = 0
         for pair in range(self.setting.pairs(behaviour)):
-            for flavour in behaviour.flavours:
+            for flavour in self.setting.flavours(behaviour):
                 for number in (2 * pair, 2 * pair + 1):
                     runs += 1
                     yield behaviour.task_name(flavour), [number, [0]]
@@ -131,14 +136,6 @@ class Play:
                 for field, value in json.loads(line).items():
                     seen.setdefault(f"told.{field}", Counter())[_text(value)] += 1
         return seen
-
-    def seconds(self) -> dict[str, float]:
-        """How long each behaviour's runs took, from the first one's end to the last one's."""
-        ends: dict[str, list[datetime]] = {}
-        for name, meta in zip(self._sent.values(), self._read(list(self._sent)), strict=True):
-            if meta["date_done"] is not None:
-                ends.setdefault(name, []).append(datetime.fromisoformat(meta["date_done"]))
-        return {name: (max(each) - min(each)).total_seconds() for name, each in ends.items()}
 
     def agent(self) -> dict[str, Any]:
         """What the worker's agent had done after each behaviour; nothing without one."""

@@ -15,7 +15,7 @@ from tests.differential.behaviour import POOLS
 AUDITED = ("prefork", "solo")
 PREFORK = ("prefork",)
 #: What a worker has imported with the agent only, beside the standard library's.
-IMPORTED = {"celery_memory_exporter"}
+IMPORTED = {"celery_memory_exporter", "objgraph"}
 
 
 def anything(seen: Any) -> Any:

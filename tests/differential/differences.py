@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.differential.behaviour import POOLS
+from tests.differential.behaviour import GREENLETS, POOLS
 
 #: Pools whose runs are audited.
 AUDITED = ("prefork", "solo")
@@ -68,6 +68,11 @@ DIFFERENCES: dict[str, Difference] = {
         GARBAGE,
         "garbage with cycles is freed when an audited run ends, not at some later time",
         pools=POOLS,
+    ),
+    "collector.finalizers.here": Difference(
+        GARBAGE,
+        "in the thread whose allocation starts a collection, of whatever it is",
+        pools=("threads", *GREENLETS),
     ),
     "collector.weak_cache_of_cycles.hit": Difference(
         GARBAGE,

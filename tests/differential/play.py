@@ -124,9 +124,13 @@ class Play:
     def finish(self) -> Seen:
         """What all runs have observed, by the field."""
         ids = list(self._sent)
-        what = f"the last of {len(ids)} results"
-        for some in (ids[-1:], ids):  # thousands are read once
-            metas = wait_for(lambda some=some: self._read(some), what, complete)  # type: ignore[misc]
+        try:
+            for some in (ids[-1:], ids):  # thousands are read once
+                metas = wait_for(lambda some=some: self._read(some), "results", complete)  # type: ignore[misc]
+        except AssertionError:
+            found = zip(self._sent.values(), self._read(ids), strict=True)
+            missing = Counter(name for name, meta in found if meta is None)
+            raise AssertionError(f"{self.worker.nodename} did not run {missing}") from None
         seen: Seen = {}
         for name, meta in zip(self._sent.values(), metas, strict=True):
             for field, value in _fields(meta):

@@ -160,7 +160,7 @@ def soft_time_limit_that_nobody_catches(run: Run) -> Observation:
 def time_out_of_greenlets(run: Run) -> Observation:
     kind, sleep = greenlet_tools()
     timeout = kind(0.002)
-    if hasattr(timeout, "start"):
+    if not timeout.pending:  # eventlet's has begun
         timeout.start()
     try:
         sleep(PATIENCE)

@@ -229,7 +229,7 @@ def context(run: Run) -> Observation:
     return {"second": VARIABLE.get() == 100 + run.number - 1}
 
 
-@behaviour(pools=(*REAL_THREADS, "gevent"))  # eventlet's executor never ends
+@behaviour()
 def threads(run: Run) -> Observation:
     local = threading.local()
     local.value = 1

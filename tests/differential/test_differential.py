@@ -105,3 +105,6 @@ def compare(folder: Path, broker: Server, setting: Setting, program: list[Behavi
     assert not found, "\n".join(found)
     assert agent
     assert not sum(figures["errors"] for figures in agent.values())
+    if setting.pool == "prefork":  # or nothing has been tried
+        for kind in ("audits", "confirmations", "traced"):
+            assert sum(figures[kind] for figures in agent.values()), kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from celery_memory_exporter.agent.audit.lines import LineWatch
 from celery_memory_exporter.agent.guard import Guard, guarded
-from celery_memory_exporter.agent.interruptions import is_from_handler, let_pass
+from celery_memory_exporter.agent.interruptions import collect, is_from_handler, let_pass
 from celery_memory_exporter.agent.stats.readings import Readings
 
 
@@ -131,3 +132,40 @@ def test_what_the_application_raises_when_it_is_called_does_not_pass() -> None:
     error = caught(reduce)
     let_pass(error)
     assert not is_from_handler(error)
+
+
+class Ends:
+    """Garbage whose finalizer is called by a collection only."""
+
+    def __init__(self, how: Callable[[], object]) -> None:
+        self.itself = self
+        self.how = how
+
+    def __del__(self) -> None:
+        self.how()
+
+
+@pytest.mark.parametrize("kind", [OutOfTimeError, SoftTimeLimitExceeded])
+def test_what_arrives_while_a_finalizer_is_called_is_raised_after_the_collection(
+    kind: type[Exception], handled: Callable[[Any], None]
+) -> None:
+    def handle(number: int, frame: Any) -> None:
+        raise kind
+
+    handled(handle)
+    gc.collect()
+    before = sys.unraisablehook
+    Ends(lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    assert type(caught(lambda: collect(2))) is kind
+    assert sys.unraisablehook is before
+
+
+def test_what_a_finalizer_raises_by_itself_goes_to_the_applications_hook(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(unraisable.exc_type))
+    gc.collect()
+    Ends(lambda: 1 // 0)
+    assert collect(2) > 0
+    assert seen == [ZeroDivisionError]

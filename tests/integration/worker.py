@@ -27,11 +27,12 @@ class Worker(Program):
         name: str,
         *options: str,
         agent: bool = True,
+        application: str | None = None,
         **environment: str,
     ) -> None:
         self.nodename = f"{name}@localhost"
         self.queue = name
-        application = (
+        application = application or (
             "tests.integration.configured" if broker.settings else "tests.integration.tasks"
         )
         command = [sys.executable, "-W", "ignore", "-m", "celery", "-A", application, "worker"]

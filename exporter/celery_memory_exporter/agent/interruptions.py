@@ -13,8 +13,10 @@ thread calls ``let_pass`` first.
 
 from __future__ import annotations
 
+import gc
 import sys
 from types import FrameType
+from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
@@ -30,6 +32,33 @@ def let_pass(error: BaseException) -> None:
     caught it."""
     if isinstance(error, SoftTimeLimitExceeded) or is_from_handler(error) or _is_sent(error):
         raise error
+
+
+def collect(generation: int) -> int:
+    """``gc.collect`` before a run, of which no time limit is lost.
+
+    What a signal handler raises while a finalizer is called, Python prints and drops. Here it is
+    raised when the collection is over.
+    """
+    arrived: list[BaseException] = []
+    before = sys.unraisablehook
+
+    def keep(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if isinstance(error, SoftTimeLimitExceeded) or (error and is_from_handler(error)):
+            arrived.append(error)
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = keep
+    try:
+        found = gc.collect(generation)
+    finally:
+        if sys.unraisablehook is keep:
+            sys.unraisablehook = before
+    if arrived:
+        raise arrived[0]
+    return found
 
 
 def is_from_handler(error: BaseException) -> bool:

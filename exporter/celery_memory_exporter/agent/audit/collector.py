@@ -23,6 +23,8 @@ import gc
 import sys
 from array import array
 
+from celery_memory_exporter.agent.interruptions import collect
+
 YOUNG, MIDDLE, OLD = 0, 1, 2
 INCREMENTAL = sys.version_info >= (3, 14)
 #: No count of young collections comes this far: the largest ``int`` in C.
@@ -49,8 +51,8 @@ class Collector:
         _read(self._before)
         if self._before[ENABLED]:
             if full:
-                gc.collect(OLD)
-            gc.collect(MIDDLE)  # counted until the next full collection or freeze, see below
+                collect(OLD)
+            collect(MIDDLE)  # counted until the next full collection or freeze, see below
             self._open = True
             if INCREMENTAL:
                 gc.disable()

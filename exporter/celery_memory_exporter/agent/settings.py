@@ -11,16 +11,19 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-from celery_memory_exporter.common.traffic import QUEUE_WAIT_SECONDS, RUNTIME_SECONDS
+from celery_memory_exporter.common.traffic import (
+    MAX_BUCKETS,
+    QUEUE_WAIT_SECONDS,
+    RUNTIME_SECONDS,
+    are_bounds,
+)
 from celery_memory_exporter.common.urls import passwords
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "CELERY_MEMORY_"
-MAX_BUCKETS = 50
 
 
 def seconds(text: str) -> float:
@@ -54,11 +57,7 @@ def url(text: str) -> str:
 
 def buckets(text: str) -> tuple[float, ...]:
     bounds = tuple(map(float, text.split(",")))
-    if (
-        not 1 <= len(bounds) <= MAX_BUCKETS
-        or bounds[0] <= 0
-        or any(low >= high for low, high in pairwise(bounds))
-    ):
+    if not are_bounds(bounds):
         raise ValueError(
             f"up to {MAX_BUCKETS} ascending upper bounds in seconds, above zero, with commas "
             "between them"

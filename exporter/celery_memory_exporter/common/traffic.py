@@ -14,6 +14,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from celery_memory_exporter.common.names import OTHER, short_name
@@ -44,6 +45,14 @@ REJECT = "reject requeue="
 #: line of the traceback: ``pkg.mod.Err: x``.
 WRAPPER = "ExceptionWithTraceback("
 RAISED = re.compile(r"([A-Za-z_][\w.]*)(?=:|\Z)")
+#: Upper bounds of a histogram, at most.
+MAX_BUCKETS = 50
+
+
+def are_bounds(numbers: Sequence[float]) -> bool:
+    """Whether a histogram of seconds may have these upper bounds: a few, above zero, ascending."""
+    few = 1 <= len(numbers) <= MAX_BUCKETS
+    return few and numbers[0] > 0 and all(low < high for low, high in pairwise(numbers))
 
 
 class Distribution:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
+
+from celery_memory_exporter.common.traffic import MAX_BUCKETS, are_bounds
 
 Check = Callable[[Any], Any]
 
@@ -83,17 +84,9 @@ def address(value: Any) -> str:
     return value
 
 
-def _ascending(value: Any) -> bool:
-    numbers = (
-        isinstance(value, list) and 1 <= len(value) <= MAX_BUCKETS and all(map(_is_number, value))
-    )
-    return numbers and value[0] > 0 and all(low < high for low, high in pairwise(value))
-
-
-MAX_BUCKETS = 50
 buckets = allowed(
     f"a list of up to {MAX_BUCKETS} ascending upper bounds in seconds, above zero",
-    _ascending,
+    lambda value: isinstance(value, list) and all(map(_is_number, value)) and are_bounds(value),
     lambda value: tuple(map(float, value)),
 )
 names = allowed(

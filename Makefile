@@ -8,8 +8,10 @@ TOOLING := test look deploy check
 # Tests whose libraries are as large as an application: the agent's tests, which search the heap, do
 # not share a process with them.
 APART := tests/deploy/aws tests/deploy/helm
+# Hundreds of runs of each behaviour in each pool, with and without the agent: minutes, and its own command.
+DIFFERENTIAL := tests/differential
 
-.PHONY: help demo test check golden grafana zoo bench clean
+.PHONY: help demo test check golden grafana zoo differential bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,7 +31,7 @@ demo: $(VENV)/.package  ## see a leaking task found: make demo ARGS="--for 60"
 test: check  ## run the linters and every test; installs the servers it needs where it may
 	@tests/prepare.sh servers
 	@tests/prepare.sh models $(VENV)
-	$(BIN)/pytest --numprocesses 3 --dist worksteal $(or $(ARGS),$(APART:%=--ignore=%))
+	$(BIN)/pytest --numprocesses 3 --dist worksteal $(or $(ARGS),$(foreach each,$(APART) $(DIFFERENTIAL),--ignore=$(each)))
 	$(if $(ARGS),,$(BIN)/pytest --numprocesses 3 --dist worksteal $(APART))
 	@tests/matrix.sh $(VENV)
 
@@ -48,6 +50,10 @@ grafana: $(VENV)/.tests  ## rewrite dashboards and rules, and what deploy/ has o
 zoo: $(VENV)/.tests  ## every known leak and innocent in real workers: make zoo ARGS="--jobs 2" or ARGS="drip_beside_churn"
 	@tests/prepare.sh servers
 	$(BIN)/python -m tests.zoo.run $(ARGS)
+
+differential: $(VENV)/.tests  ## what tasks can observe, in workers with and without the agent: make differential ARGS="-k threads"
+	@tests/prepare.sh servers
+	$(BIN)/pytest --numprocesses 2 $(DIFFERENTIAL) $(ARGS)
 
 bench: $(VENV)/.tests  ## what the agent costs, beside the bare worker: make bench ARGS="throughput --rounds 5"
 	@tests/prepare.sh servers

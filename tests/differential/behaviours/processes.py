@@ -147,7 +147,7 @@ def no_descriptor_left(run: Run) -> Observation:
         numbers = [int(name) for name in os.listdir("/proc/self/fd")]
         run.memory["limits"] = resource.getrlimit(resource.RLIMIT_NOFILE)
         opened = run.memory["opened"] = []
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(numbers) + 3, run.memory["limits"][1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(numbers) + 8, run.memory["limits"][1]))
         try:
             while True:
                 opened.append(os.open("/dev/null", os.O_RDONLY))

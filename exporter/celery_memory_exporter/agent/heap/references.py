@@ -30,6 +30,7 @@ from celery_memory_exporter.agent.heap.foreign import (
     namespace_of,
 )
 from celery_memory_exporter.agent.heap.shapes import known_shape, shape_of
+from celery_memory_exporter.agent.interruptions import let_pass
 
 #: What is further away from a module than this is not explained by it.
 MAX_STEPS = 20
@@ -51,7 +52,8 @@ def path_to_module(candidates: Sequence[object], seconds: float) -> str | None:
     """
     try:
         from objgraph import find_backref_chain
-    except ImportError:
+    except (ImportError, OSError) as error:  # not installed, or no descriptor left to read it with
+        let_pass(error)
         return None
     deadline = time.thread_time() + seconds
     roots = _namespaces()

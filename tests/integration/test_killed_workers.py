@@ -97,7 +97,11 @@ def end_as_a_supervisor_does(worker: Worker) -> None:
 def test_a_worker_that_ends_while_its_broker_is_away_is_told_by_the_next_one(
     stage: Stage, exporter: Exporter
 ) -> None:
+    exporter.wait_until_ready()
     worker = stage.worker("-c", "2", CELERY_MEMORY_INTERVAL_SECONDS="60")
+    # Of a worker that it never heard of, a group takes what was counted before as old.
+    reports = "celery_memory_exporter_reports_received_total"
+    wait_for(lambda: exporter.value(reports) or 0.0, "its first report", at_least(1))
     ledger = stage.folder / "ledger"
     with load(stage, worker, ledger):
         wait_for(lambda: len(lines(ledger)), "some work", at_least(50))

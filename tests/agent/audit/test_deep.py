@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from celery_memory_exporter.agent.audit import deep
 from celery_memory_exporter.agent.audit.dossier import Dossier
 from celery_memory_exporter.agent.audit.suspicion import Suspicion
 from celery_memory_exporter.agent.stats.growth import TaskProfile
@@ -107,7 +108,11 @@ def test_the_line_that_opens_descriptors_is_named(load: Load) -> None:
     }
 
 
-def test_how_a_container_fills_up_is_told_age_by_age(load: Load) -> None:
+def test_how_a_container_fills_up_is_told_age_by_age(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In a large process, the walk that finds the container takes more than the first ninety runs.
+    monkeypatch.setattr(deep, "WALK_SECONDS", 1.0)
     module = load("HELD = []\ndef leak():\n    HELD.append({})\n")
     meter = make_meter()
     dossier = run_until(meter, module.leak, lambda found: AGES.index(105) in found.sizes)

@@ -189,7 +189,7 @@ class Auditor:
         garbage_blocks = blocks - after[BLOCKS] if garbage else 0.0
         garbage_native = _known(native - after[NATIVE]) if garbage else 0.0
         if self._confirms:
-            self._free_replaced(profile)
+            self._free_replaced(profile, succeeded=answer.info is None)
         self.audits += 1
         return self._finding(garbage_blocks, garbage_native)
 
@@ -216,9 +216,10 @@ class Auditor:
             types=json.loads(self._types[: self._size[0]]),
         )
 
-    def _free_replaced(self, profile: TaskProfile) -> None:
+    def _free_replaced(self, profile: TaskProfile, *, succeeded: bool) -> None:
         """Reads again without the old objects that the run has replaced and that have cycles: they
-        are not left behind."""
+        are not left behind. (What a failed run replaces may be the traceback of one before it,
+        which the worker holds: that says nothing of the task.)"""
         begun = time.thread_time()
         replaced = self._collector.free_all()
         clear_type_cache()
@@ -228,7 +229,7 @@ class Auditor:
         self._after[BLOCKS] = sys.getallocatedblocks() - blocks
         self.confirming.spend(time.thread_time() - begun)
         profile.confirmations += 1
-        if replaced >= REPLACED_OBJECTS and not profile.replaces:
+        if succeeded and replaced >= REPLACED_OBJECTS and not profile.replaces:
             profile.forget_audits()
 
     def _calibrate(self) -> None:

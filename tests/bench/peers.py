@@ -295,13 +295,8 @@ def told_by(consumer: Consuming, lag: float | None = None) -> str:
 # --- what it comes to ---------------------------------------------------------------------------
 
 
-#: The kernel tells a process's CPU time in ticks: of very little work, none.
-TICK_SECONDS = 0.01
-
-
 def ratio(found: dict[str, list[float]]) -> str:
-    pairs = zip(found["ours"], found["Flower"], strict=True)
-    ratios = [flower / max(TICK_SECONDS, ours) for ours, flower in pairs]
+    ratios = [flower / ours for ours, flower in zip(found["ours"], found["Flower"], strict=True)]
     return f"{spread(ratios)} × ours"
 
 

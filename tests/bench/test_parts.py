@@ -1,4 +1,4 @@
-"""Each part of the benchmark but one runs: once, on as little as it can. What it says is no figure here."""
+"""Each part of the benchmark runs on as little as it can, but for one. No figure is asked for."""
 
 from __future__ import annotations
 

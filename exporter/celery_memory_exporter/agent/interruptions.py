@@ -30,7 +30,7 @@ BARE = (AssertionError, MemoryError, StopIteration, StopAsyncIteration)
 def let_pass(error: BaseException) -> None:
     """Raises the exception again unless it is the agent's own; for the ``except`` clause that has
     caught it."""
-    if isinstance(error, SoftTimeLimitExceeded) or is_from_handler(error) or _is_sent(error):
+    if _came_by_signal(error) or _is_sent(error):
         raise error
 
 
@@ -45,7 +45,7 @@ def collect(generation: int) -> int:
 
     def keep(unraisable: Any) -> None:
         error = unraisable.exc_value
-        if isinstance(error, SoftTimeLimitExceeded) or (error and is_from_handler(error)):
+        if error is not None and _came_by_signal(error):
             arrived.append(error)
         else:
             before(unraisable)
@@ -59,6 +59,10 @@ def collect(generation: int) -> int:
     if arrived:
         raise arrived[0]
     return found
+
+
+def _came_by_signal(error: BaseException) -> bool:
+    return isinstance(error, SoftTimeLimitExceeded) or is_from_handler(error)
 
 
 def is_from_handler(error: BaseException) -> bool:

@@ -37,7 +37,11 @@ def pipe() -> Pipe:
 
 @pytest.fixture
 def child(pipe: Pipe) -> Iterator[ChildAgent]:
-    child = make_child(pipe)
+    yield from ended(make_child(pipe))
+
+
+def ended(child: ChildAgent) -> Iterator[ChildAgent]:
+    """The child, which has to have met no error when its test is over."""
     yield child
     child.stop_helper()
     assert child.guard.errors == 0
@@ -63,10 +67,7 @@ def narrow() -> Pipe:
 @pytest.fixture
 def apart(narrow: Pipe) -> Iterator[ChildAgent]:
     """A child that has to tell all by the pipe."""
-    child = make_child(narrow)
-    yield child
-    child.stop_helper()
-    assert child.guard.errors == 0
+    yield from ended(make_child(narrow))
 
 
 def runs_told(pipe: Pipe) -> list[float]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import trace
 import tracemalloc
+from collections.abc import Callable
 from tracemalloc import start as early_start
 from types import FrameType
 from typing import Any
@@ -108,16 +109,21 @@ def tracer(run: Run) -> Observation:
     return {"events": events, "mine": mine, "still": still, "after": sys.gettrace() is None}
 
 
+def counting_calls(run: Run) -> Callable[[FrameType, str, Any], None]:
+    """A tracer or profiler that counts calls by the functions' names."""
+    counts = run.memory["counts"] = {}
+
+    def follow(frame: FrameType, event: str, arg: Any) -> None:
+        name = frame.f_code.co_name
+        counts[name] = counts.get(name, 0) + (event == "call")
+
+    return follow
+
+
 @behaviour(spans=True)
 def tracer_over_runs(run: Run) -> Observation:
     if run.first:
-        counts = run.memory["counts"] = {}
-
-        def follow(frame: FrameType, event: str, arg: Any) -> Any:
-            name = frame.f_code.co_name
-            counts[name] = counts.get(name, 0) + 1
-
-        run.memory["tracer"] = follow
+        follow = run.memory["tracer"] = counting_calls(run)
         sys.settrace(follow)
         return {"fibonacci": fibonacci(5)}
     mine = sys.gettrace() is run.memory.pop("tracer")
@@ -143,13 +149,7 @@ def profiler(run: Run) -> Observation:
 @behaviour(spans=True)
 def profiler_over_runs(run: Run) -> Observation:
     if run.first:
-        counts = run.memory["counts"] = {}
-
-        def follow(frame: FrameType, event: str, arg: Any) -> Any:
-            name = frame.f_code.co_name
-            counts[name] = counts.get(name, 0) + (event == "call")
-
-        run.memory["profiler"] = follow
+        follow = run.memory["profiler"] = counting_calls(run)
         sys.setprofile(follow)
         return {"fibonacci": fibonacci(5)}
     mine = sys.getprofile() is run.memory.pop("profiler")

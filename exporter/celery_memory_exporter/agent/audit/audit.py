@@ -141,8 +141,11 @@ class Auditor:
         return self._confirming_bias is not None
 
     def _may_confirm(self, busy_seconds: float) -> bool:
-        cost = 2 * SECONDS_PER_BLOCK * sys.getallocatedblocks()
-        return gc.isenabled() and self.confirming.left(busy_seconds) >= cost
+        left = self.confirming.left(busy_seconds)
+        # The blocks are counted last: that walks all pools of the heap.
+        return (
+            left > 0 and gc.isenabled() and left >= 2 * SECONDS_PER_BLOCK * sys.getallocatedblocks()
+        )
 
     def begin(self, profile: TaskProfile, *, confirm: bool = False) -> None:
         """Takes the opening readings; the run has to follow at once."""

@@ -113,6 +113,19 @@ def test_a_leak_is_confirmed_a_few_times_and_goes_on_being_audited() -> None:
     assert figures["blocks"] / figures["audited"] > 60
 
 
+def test_a_leak_that_replaces_little_beside_goes_on_being_audited() -> None:
+    """As a connection that is made anew now and then."""
+
+    def task() -> None:
+        ROOM[ROOM.index(None)] = tree()
+        Kept.last = [Node(Node()) for _ in range(3)]
+
+    meter = meter_with_time()
+    run(meter, returning(task), times=60)
+    assert not profile_of(meter).replaces
+    assert figures_of(profile_of(meter).row)["audited"] >= 20
+
+
 def test_nothing_is_confirmed_where_nothing_is_suspected() -> None:
     meter = meter_with_time()
     before = gc.get_stats()[2]["collections"]

@@ -54,8 +54,9 @@ SECONDS_PER_BLOCK = 60e-9
 #: A suspect's first audits are confirmed, and one of so many later ones: a cache replaces nothing
 #: until it is full.
 CONFIRMATIONS, AUDITS_PER_CONFIRMATION = 3, 8
-#: Old garbage that is more than chance.
-REPLACED_OBJECTS = 4
+#: Old garbage that is more than chance: so many objects, and this share of what seemed to be left
+#: behind. A connection that is made anew, once, must not cost a leak its audits.
+REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
 #: Bytes: enough for the names of all types of an audit, each letter of them escaped.
 TYPES_ROOM = survivors.TYPES_PER_AUDIT * (MAX_NAME_LENGTH * len("\\u1234") * 2 + 32)
 #: For threads that are about to go: a millisecond in all, and only where there are more than
@@ -224,6 +225,7 @@ class Auditor:
         are not left behind. (What a failed run replaces may be the traceback of one before it,
         which the worker holds: that says nothing of the task.)"""
         begun = time.thread_time()
+        seemed = self._after[BLOCKS] - self._before[BLOCKS]
         replaced = self._collector.free_all()
         clear_type_cache()
         self._fill_caches()
@@ -232,7 +234,8 @@ class Auditor:
         self._after[BLOCKS] = sys.getallocatedblocks() - blocks
         self.confirming.spend(time.thread_time() - begun)
         profile.confirmations += 1
-        if succeeded and replaced >= REPLACED_OBJECTS and not profile.replaces:
+        much = seemed - (self._after[BLOCKS] - self._before[BLOCKS]) >= REPLACED_SHARE * seemed
+        if succeeded and much and replaced >= REPLACED_OBJECTS and not profile.replaces:
             profile.forget_audits()
 
     def _calibrate(self) -> None:

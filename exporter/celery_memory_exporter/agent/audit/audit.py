@@ -113,6 +113,8 @@ class Auditor:
         self._tools = array("q", bytes(8 * len(TOOLS)))
         self._before = array("d", bytes(8 * len(READINGS)))
         self._after = array("d", bytes(8 * len(READINGS)))
+        #: Of the same readings, what the collector freed after the run: native bytes and blocks.
+        self._garbage = array("d", bytes(8 * len((NATIVE, BLOCKS))))
 
     def due(self, profile: TaskProfile, types: int, busy_seconds: float) -> bool:
         """Whether the run of this type that begins now is to be audited. ``types`` is how many task
@@ -162,9 +164,7 @@ class Auditor:
         before = self._before
         self._read_kernel(before)
         self.budget.spend(time.thread_time() - begun)
-        self._fill_caches()
-        before[NATIVE] = self._native()
-        before[BLOCKS] = sys.getallocatedblocks()
+        self._read_heap(before)
 
     def finish(self, profile: TaskProfile, answer: Any) -> Finding | None:
         """Takes the closing readings; ``None`` when they say nothing. ``answer`` is of the run, and
@@ -172,15 +172,19 @@ class Auditor:
         begun = time.thread_time()
         if not self._opened:
             return None
-        self._fill_caches()
-        blocks, native = sys.getallocatedblocks(), self._native()
-        disturbance, garbage = self._collector.close()
-        disturbance = disturbance or self._watched()
+        after, garbage = self._after, self._garbage
         clear_type_cache()
-        self._readings.fill_caches()
-        after = self._after
-        after[NATIVE] = self._native()
-        after[BLOCKS] = sys.getallocatedblocks()
+        self._read_heap(after)
+        disturbance, collected = self._collector.close()
+        disturbance = disturbance or self._watched()
+        garbage[NATIVE] = garbage[BLOCKS] = 0.0
+        if collected:
+            del collected  # a number above 256 is an object
+            garbage[NATIVE], garbage[BLOCKS] = after[NATIVE], after[BLOCKS]
+            clear_type_cache()
+            self._read_heap(after)
+            garbage[NATIVE] -= after[NATIVE]
+            garbage[BLOCKS] -= after[BLOCKS]
         self._opened = False
         if disturbance is not None:
             self.discarded[disturbance] += 1
@@ -190,12 +194,10 @@ class Auditor:
         self._await_threads()
         self._write_types(answer)
         self.budget.spend(time.thread_time() - begun)
-        garbage_blocks = blocks - after[BLOCKS] if garbage else 0.0
-        garbage_native = _known(native - after[NATIVE]) if garbage else 0.0
         if self._confirms:
             self._free_replaced(profile, succeeded=answer.info is None)
         self.audits += 1
-        return self._finding(garbage_blocks, garbage_native)
+        return self._finding()
 
     def _write_types(self, answer: Any) -> None:
         """The survivors by type, as text in a room of its own: another reading may follow, in which
@@ -204,7 +206,7 @@ class Auditor:
         self._types[: len(text)] = text
         self._size[0] = len(text)
 
-    def _finding(self, garbage_blocks: float, garbage_native: float) -> Finding:
+    def _finding(self) -> Finding:
         native, blocks, fds, threads, children, shared = (
             after - before for before, after in zip(self._before, self._after, strict=True)
         )
@@ -215,8 +217,8 @@ class Auditor:
             threads=threads,
             children=children,
             shared=shared,
-            garbage_blocks=garbage_blocks,
-            garbage_native=garbage_native,
+            garbage_blocks=self._garbage[BLOCKS],
+            garbage_native=_known(self._garbage[NATIVE]),
             types=json.loads(self._types[: self._size[0]]),
         )
 
@@ -228,10 +230,10 @@ class Auditor:
         seemed = self._after[BLOCKS] - self._before[BLOCKS]
         replaced = self._collector.free_all()
         clear_type_cache()
-        self._fill_caches()
         native, blocks = self._confirming_bias or (0.0, 0.0)
-        self._after[NATIVE] = self._native() - native
-        self._after[BLOCKS] = sys.getallocatedblocks() - blocks
+        self._read_heap(self._after)
+        self._after[NATIVE] -= native
+        self._after[BLOCKS] -= blocks
         self.confirming.spend(time.thread_time() - begun)
         profile.confirmations += 1
         much = seemed - (self._after[BLOCKS] - self._before[BLOCKS]) >= REPLACED_SHARE * seemed
@@ -264,9 +266,12 @@ class Auditor:
         trace = sys.gettrace()
         return "trace" if trace is not None and id(trace) != self._tools[TRACE] else None
 
-    def _fill_caches(self) -> None:
+    def _read_heap(self, reading: array[float]) -> None:
+        """With full caches, so that what waits in them does not show."""
         free_lists.fill()  # first, since what it makes has rooms from ``malloc``
         self._readings.fill_caches()
+        reading[NATIVE] = self._native()
+        reading[BLOCKS] = sys.getallocatedblocks()
 
     def _native(self) -> float:
         native = self._readings.native_live()

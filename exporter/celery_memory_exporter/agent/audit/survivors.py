@@ -28,7 +28,7 @@ def by_type(answer: Any) -> dict[str, int]:
     """The most frequent types and how many of each, without the run's answer itself."""
     own = [type(part) for part in (answer, answer.retval, answer.info) if gc.is_tracked(part)]
     found: dict[str, int] = {}
-    for kind, count in census.count_types(MIDDLE)[:TYPES_PER_AUDIT]:
+    for kind, count in census.count_types_of(MIDDLE)[:TYPES_PER_AUDIT]:
         left = count - sum(each is kind for each in own)
         if left > 0:
             name = census.type_name(kind)[: census.MAX_NAME_LENGTH]
@@ -39,7 +39,7 @@ def by_type(answer: Any) -> dict[str, int]:
 def telling() -> list[Any]:
     """Some of them to look for a holder of: instances of the application's or a library's classes;
     else of whatever is there."""
-    there = (kind for kind, _ in census.count_types(MIDDLE))
+    there = (kind for kind, _ in census.count_types_of(MIDDLE))
     kinds = {id(kind): kind for kind in there if not any(kind is each for each in UNFINISHED)}
     own = {each for each, kind in kinds.items() if "." in census.type_name(kind)}
     return _some(own) or _some(set(kinds))

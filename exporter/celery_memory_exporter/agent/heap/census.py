@@ -72,11 +72,16 @@ def listed(generation: int | None = None) -> Iterator[object]:
     return chain.from_iterable(map(gc.get_objects, (generation,)))
 
 
-def count_types(generation: int | None = None, step: int = 1) -> list[tuple[type, int]]:
-    """Types and their counts, the most frequent first; of every ``step``-th object only."""
+def count_types(step: int) -> list[tuple[type, int]]:
+    """Types of all objects and their counts; of every ``step``-th object only."""
     if _hashed_in_c():
-        return Counter(map(type, islice(listed(generation), 0, None, step))).most_common()
-    # By identity it takes twice as long.
+        return list(Counter(map(type, islice(listed(), 0, None, step))).items())
+    return count_types_of(None, step)
+
+
+def count_types_of(generation: int | None, step: int = 1) -> list[tuple[type, int]]:
+    """Types of one generation and their counts, the most frequent first. By identity, which runs no
+    code of a metaclass: for each object it takes twice as long."""
     by_identity = dict(_with_identity(kinds(generation)))
     counts = Counter(map(id, islice(kinds(generation), 0, None, step)))
     return [
@@ -163,7 +168,7 @@ class Census:
         # CPU time, not wall time: on a crowded machine the scheduler's pauses are not ours, and
         # would make us count less.
         begun = time.thread_time()
-        by_type = count_types(step=step)
+        by_type = count_types(step)
         number = self.objects = sum(count for _, count in by_type) * step
         if not first:
             counting = time.thread_time() - begun - number * SECONDS_PER_LISTED

@@ -15,8 +15,11 @@ from celery_memory_exporter.agent.audit.audit import (
     Auditor,
 )
 from celery_memory_exporter.agent.meter.tracer import measured
-from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.growth import AUDITS_BY_RIGHT, TaskProfile
+from celery_memory_exporter.agent.stats.profile import WARM_AGE, Column
 from celery_memory_exporter.agent.stats.readings import Readings
+from celery_memory_exporter.common.evidence import AGES
 from tests.agent.audit.harness import answer, make_meter, returning, run
 
 pytestmark = pytest.mark.usefixtures("heap_as_it_was")
@@ -26,12 +29,26 @@ def test_nothing_is_audited_beyond_the_budget() -> None:
     auditor = Auditor(Readings(), enabled=True)
     profile = TaskProfile()
     profile.begin()
-    assert auditor.due(profile, 1, 0.0)
+    assert auditor.due(profile, 0, 1, 0.0)
     auditor.budget.spend(CREDIT_SECONDS)
-    assert not auditor.due(TaskProfile(), 1, 0.0)
-    assert auditor.due(TaskProfile(), 1, CREDIT_SECONDS / SHARE), (
+    assert not auditor.due(TaskProfile(), 0, 1, 0.0)
+    assert auditor.due(TaskProfile(), 0, 1, CREDIT_SECONDS / SHARE), (
         "a share of busy time comes on top"
     )
+
+
+@pytest.mark.parametrize("says_nothing", [False, True])
+def test_without_a_budget_each_age_past_start_up_has_a_few_audits_by_right(
+    says_nothing: bool,
+) -> None:
+    meter = make_meter()
+    meter.auditor.budget = Budget(0.0, -1.0)
+    run(meter, returning(gc.collect if says_nothing else lambda: None), times=500)
+    ages = AGES.index(320) + 1 - WARM_AGE
+    by_age = meter.totals.growth["t", ""].row.ages(Column.AUDITED)[: WARM_AGE + ages]
+    told = 0 if says_nothing else AUDITS_BY_RIGHT
+    assert by_age == [0] * WARM_AGE + [told] * ages
+    assert meter.auditor.discarded.total() == (AUDITS_BY_RIGHT - told) * ages
 
 
 def test_audits_are_on_the_budget() -> None:
@@ -47,8 +64,8 @@ def test_when_the_budget_is_scarce_rare_types_go_first() -> None:
         profile.begin()
     frequent.audits, rare.audits, auditor.audits = 20, 2, 22
     auditor.budget.spend(0.95 * CREDIT_SECONDS)
-    assert auditor.due(rare, 2, 0.0)
-    assert not auditor.due(frequent, 2, 0.0)
+    assert auditor.due(rare, 0, 2, 0.0)
+    assert not auditor.due(frequent, 0, 2, 0.0)
 
 
 def test_a_rare_type_is_audited_in_each_run_and_a_frequent_one_ever_more_seldom() -> None:

@@ -13,7 +13,8 @@ the older heap is touched.
   both ends. A type whose runs do replace such objects is audited in no other way.
 * Time for audits is a share of the process's busy time; a task type's audits get rarer with their
   number, so rare types are audited in each run and frequent ones some times the square root of
-  their runs.
+  their runs. Whatever is left of that time, a few runs of each age past start-up are audited: what
+  goes on in an old process must not be guessed from what it did when it was young.
 """
 
 from __future__ import annotations
@@ -59,11 +60,9 @@ CONFIRMATIONS, AUDITS_PER_CONFIRMATION = 3, 8
 REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
 #: Bytes: enough for the names of all types of an audit, each letter of them escaped.
 TYPES_ROOM = survivors.TYPES_PER_AUDIT * (MAX_NAME_LENGTH * len("\\u1234") * 2 + 32)
-#: For threads that are about to go: a millisecond in all, and only where there are more than
-#: before.
+#: For threads that are about to go: a millisecond in all, where there are more than before.
 THREAD_LOOKS, THREAD_PAUSE_SECONDS = 5, 0.0002
 UNKNOWN = math.nan
-
 #: The interpreter's method cache keeps up to 4,096 names that attributes were looked up by, such as
 #: each text that ``pickle`` makes for a class: they would look like a block or three that each run
 #: leaves behind. Its name changed with Python 3.13.
@@ -116,15 +115,16 @@ class Auditor:
         #: Of the same readings, what the collector freed after the run: native bytes and blocks.
         self._garbage = array("d", bytes(8 * len((NATIVE, BLOCKS))))
 
-    def due(self, profile: TaskProfile, types: int, busy_seconds: float) -> bool:
-        """Whether the run of this type that begins now is to be audited. ``types`` is how many task
-        types there are."""
+    def due(self, profile: TaskProfile, age: int, types: int, busy_seconds: float) -> bool:
+        """Whether the run of this type and age that begins now is to be audited. ``types`` is how
+        many task types there are."""
         if not self.enabled or profile.runs < profile.next_audit:
             return False
-        left = self.budget.left(busy_seconds)
-        if left <= 0 or (left < CREDIT_SECONDS / 10 and profile.audits > self.audits / types):
-            return False
         if gc.get_debug() or (profile.replaces and not self._may_confirm(busy_seconds)):
+            return False
+        left = self.budget.left(busy_seconds)
+        scarce = left < CREDIT_SECONDS / 10 and profile.audits > self.audits / types
+        if (left <= 0 or scarce) and not profile.take_right(age):
             return False
         # By chance, since a task may do in every second run what it undoes in the next.
         profile.next_audit = profile.runs + self._random.randint(

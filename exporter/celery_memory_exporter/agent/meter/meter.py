@@ -273,7 +273,7 @@ class Meter:
         if not run.alone or self.occupancy.working:
             return
         busy = self._busy(run.begun)
-        run.audited = self.auditor.due(run.growth, len(self.totals.growth), busy)
+        run.audited = self.auditor.due(run.growth, run.age, len(self.totals.growth), busy)
         if run.audited:
             run.deep = self.deep.wants(run.key, run.growth, busy)
             suspected = self.deep.suspects(run.key)

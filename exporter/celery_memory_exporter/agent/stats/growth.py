@@ -9,7 +9,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Mapping
 
-from celery_memory_exporter.agent.stats.profile import WIDTH, Column, Failed, ProfileRow
+from celery_memory_exporter.agent.stats.profile import WARM_AGE, WIDTH, Column, Failed, ProfileRow
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
@@ -24,6 +24,8 @@ FREE_LIST_BYTES = 256 * 1024
 DROP_BLOCKS = 16
 #: Free lists are not in the C heap, whose own caches are smaller.
 LARGE_NATIVE_BYTES = 64 * 1024
+#: Of each age of a process past start-up, and of each task type: a millisecond or two.
+AUDITS_BY_RIGHT = 4
 #: Object types told per task type.
 MAX_TYPES = 40
 
@@ -42,6 +44,8 @@ class TaskProfile:
 
     __slots__ = (
         "_jump",
+        "_rights",
+        "_rights_age",
         "audits",
         "confirmations",
         "cpu_seconds",
@@ -73,6 +77,7 @@ class TaskProfile:
         #: Monotonic seconds at which the type was first seen.
         self.since = time.monotonic()
         self._jump = 0
+        self._rights = self._rights_age = 0
 
     def begin(self) -> int:
         """Counts a run; the answer is its age, as a place among ``AGES``."""
@@ -95,6 +100,16 @@ class TaskProfile:
     @property
     def cpu_per_audit(self) -> float:
         return self.cpu_seconds / max(1, self.audits)
+
+    def take_right(self, age: int) -> bool:
+        """Takes one of the audits that each age past start-up has, whatever the budget says;
+        whether there was one left."""
+        if age < WARM_AGE:
+            return False
+        if age != self._rights_age:
+            self._rights_age, self._rights = age, AUDITS_BY_RIGHT
+        self._rights -= 1
+        return self._rights >= 0
 
     def forget_audits(self) -> None:
         """Its runs replace old objects: what audits have told so far was wrong. The runs themselves

@@ -148,6 +148,7 @@ def test_runs_that_allocate_much_are_audited_with_a_quiet_collector() -> None:
 
 def test_never_where_the_collector_is_debugged() -> None:
     meter = make_meter()
+    gc.collect()  # what other tests left
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         run(meter, returning(lambda: None))

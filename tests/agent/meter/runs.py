@@ -29,7 +29,7 @@ def make_meter(
     """One that reads in every run, however crowded the machine, and audits none."""
     conditions = Conditions(**{"max_tasks": 200, "audits": False, **options})
     meter = calibrated_meter(Guard(), Readings(), conditions, on_open=on_open, on_close=on_close)
-    meter.sampling = Budget(share=0.0, credit=1e6)
+    meter.sampler.budget = Budget(share=0.0, credit=1e6)
     return meter
 
 

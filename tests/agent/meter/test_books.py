@@ -74,32 +74,6 @@ def test_a_run_counts_with_its_seconds_by_its_outcome() -> None:
     assert (run.row.figures[SUCCEEDED], run.row.figures[Total.SECONDS + SUCCEEDED]) == (0, 0)
 
 
-def test_resident_memory_is_that_after_less_that_before() -> None:
-    totals = Totals(200, NO_BIASES)
-    run = new_run(totals)
-    totals.add_memory(run, 12 * MIB, 15 * MIB)
-    assert run.row.figures[Total.DELTA_SUM] == run.row.figures[Total.GROWN] == 2 * MIB
-    assert run.row.figures[Total.PEAK_SUM] == 5 * MIB
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, 12 * MIB), (10 * MIB, None)])
-def test_resident_memory_that_could_not_be_read_is_left_out(
-    before: int | None, after: int | None
-) -> None:
-    totals = Totals(200, NO_BIASES)
-    run = new_run(totals, rss=before)
-    totals.add_memory(run, after, 15 * MIB)
-    assert not any(run.row.figures)
-
-
-def test_without_a_mark_of_its_own_a_run_has_no_peak() -> None:
-    totals = Totals(200, NO_BIASES)
-    run = new_run(totals, peak_reset=False)
-    totals.add_memory(run, 12 * MIB, 15 * MIB)
-    assert run.row.figures[Total.PEAK_SUM] == 0
-    assert run.row.figures[Total.DELTA_SUM] == 2 * MIB
-
-
 BIASES = Biases(Bias(1.0, 10.0), Bias(2.0, 20.0), Bias(3.0, 30.0), least_failed=3)
 
 

@@ -11,12 +11,14 @@ import pytest
 from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.guard import Guard
+from celery_memory_exporter.agent.meter import meter as meter_module
 from celery_memory_exporter.agent.meter.calibration import calibrated_meter
 from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
 from celery_memory_exporter.agent.stats.growth import LARGE_NATIVE_BYTES
 from celery_memory_exporter.agent.stats.readings import Readings
+from celery_memory_exporter.common.evidence import AGES
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 from tests.agent.meter.runs import (
     KEPT,
@@ -140,7 +142,7 @@ def test_readings_have_a_share_of_the_time_and_those_taken_stand_for_the_others(
 
     meter = make_meter()
     run(meter, keep, times=101)
-    meter.sampling.spend(1e9)
+    meter.sampler.budget.spend(1e9)
     run(meter, keep, times=100)
     assert retained(meter)[2] == 100
     blocks, _, runs = meter.totals.growth["t", "celery"].row.retained()
@@ -190,4 +192,18 @@ def test_a_reading_spends_nothing_while_it_waits_for_a_processor() -> None:
     meter = calibrated_meter(Guard(), readings, Conditions(max_tasks=200, audits=False))
     readings.seconds = 0.1
     run(meter, lambda: None)
-    assert 0 < meter.sampling.spent < 0.1
+    assert 0 < meter.sampler.budget.spent < 0.1
+
+
+def test_while_no_time_is_left_runs_are_not_asked_for_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meter = make_meter()
+    asked: list[int] = []
+    monkeypatch.setattr(meter.auditor, "due", lambda profile, *_: asked.append(profile.runs))
+    meter.sampler.budget = Budget(share=1e-9, credit=-1.0)
+    monkeypatch.setattr(meter_module, "BUSY_SECONDS", 3600.0)
+    run(meter, lambda: None, times=200)
+    ages = [bound + 1 for bound in AGES if bound < 200]
+    assert asked == ages, "each age has audits by right"
+    assert sampled(meter)[0] == 0

@@ -23,10 +23,10 @@ def test_a_run_by_itself_is_alone() -> None:
     for _ in range(2):
         run = entered(occupancy)
         assert not occupancy.idle
-        assert occupancy.was_alone(run)
+        assert run.alone
         assert occupancy.was_undisturbed(run)
         occupancy.leave(run)
-        assert occupancy.was_alone(run), "who was there is known when it has left, too"
+        assert run.alone
     assert occupancy.idle
 
 
@@ -36,8 +36,7 @@ def test_of_two_runs_that_overlap_neither_is_alone() -> None:
     assert [run.alone for run in (first, second)] == [True, False], "as far as is known on entering"
     occupancy.leave(second)
     occupancy.leave(first)
-    assert not occupancy.was_alone(first)
-    assert not occupancy.was_alone(second)
+    assert [run.alone for run in (first, second)] == [False, False]
     assert occupancy.idle
 
 
@@ -97,7 +96,7 @@ def test_a_run_is_alone_exactly_when_none_overlaps_it(steps: list[int]) -> None:
         if step in inside:
             occupancy.leave(inside[step])
             left.append(inside.pop(step))
-            assert occupancy.was_alone(left[-1]) == (left[-1] not in overlapped)
+            assert left[-1].alone == (left[-1] not in overlapped)
         else:
             inside[step] = entered(occupancy)
             if len(inside) > 1:

@@ -30,9 +30,11 @@ class Noting:
             raise self._error
 
     def open(self, run: Run, name: str, request: Any) -> None:
+        run.active = True
         self._ask(run, "open", name, request)
 
     def settle(self, run: Run, answer: Any) -> Any:
+        run.stashed = True
         self._ask(run, "settle", answer)
         return f"settled {answer}"
 
@@ -42,8 +44,8 @@ class Noting:
     def leave(self, run: Run) -> None:
         self._ask(run, "leave")
 
-    def restore(self, run: Run, answer: Any) -> Any:
-        self._ask(run, "restore", answer)
+    def restore(self, answer: Any) -> Any:
+        self.asked.append(("restore", answer))
         return f"restored {answer}"
 
 

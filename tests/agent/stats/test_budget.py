@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,15 @@ def test_what_took_longer_than_was_left_is_owed() -> None:
     budget.spend(0.75)
     assert budget.left(10.0) == pytest.approx(-0.15)
     assert budget.left(100.0) == pytest.approx(0.75)
+
+
+def test_one_waits_until_what_is_owed_has_been_earned() -> None:
+    budget = Budget(0.01, 0.5)
+    assert budget.wait(0.0) == 0
+    budget.spend(0.75)
+    assert budget.wait(10.0) == pytest.approx(15.0)
+    assert budget.wait(25.0 + 1e-6) == 0
+    assert Budget(0.0, -1.0).wait(1e9) == math.inf
 
 
 @given(SECONDS, SECONDS, SECONDS)

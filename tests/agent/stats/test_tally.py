@@ -74,6 +74,21 @@ def test_growth_and_release_add_up_apart() -> None:
     assert (totals.grown_bytes, totals.released_bytes, totals.delta.sum) == (7.0, 3.0, 4.0)
 
 
+@pytest.mark.parametrize(
+    ("after", "peak", "grown", "highest"),
+    [(12, 15, 2, 5), (10, 10, 0, 0), (10, 9, 0, 0), (8, 15, -2, 5), (12, None, 2, None)],
+)
+def test_resident_memory_is_that_after_less_that_before(
+    after: int, peak: int | None, grown: int, highest: int | None
+) -> None:
+    by_hand, totals = TaskTotals(), TaskTotals()
+    by_hand.add_delta(grown)
+    if highest is not None:
+        by_hand.add_peak(highest)
+    totals.add_memory(10, after, peak)
+    assert totals.figures == by_hand.figures
+
+
 def test_a_peak_above_every_bound_is_in_the_last_bucket() -> None:
     totals = TaskTotals()
     totals.add_peak(0)

@@ -177,7 +177,7 @@ def test_a_child_that_ended_by_itself_has_lost_no_task(start: Start) -> None:
     agent.look()
     place = agent.shared.claim(0)
     assert place is not None
-    agent.shared.write(place, (7, 123.5, 0, 0), b"shop.exits")
+    place.write(7, 123.5, 0, 0, b"shop.exits")
     channel_of(agent).send(Bye(7, 0, 9))
     children.clear()
     agent.look()
@@ -192,7 +192,7 @@ def test_the_task_that_a_killed_child_was_in_is_lost(start: Start) -> None:
     for slot, pid, since in ((0, 7, 123.5), (1, 8, 0.0)):
         place = agent.shared.claim(slot)
         assert place is not None
-        agent.shared.write(place, (pid, since, 0, 0), b"shop.fatal")
+        place.write(pid, since, 0, 0, b"shop.fatal")
         children[slot].exitcode = -11
     children.clear()
     agent.look()

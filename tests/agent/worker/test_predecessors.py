@@ -128,7 +128,7 @@ def test_tasks_that_were_running_are_lost_with_their_children(folder: StateFolde
         for slot, since in ((0, 123.5), (1, 0.0)):
             place = agent.shared.claim(slot)
             assert place is not None
-            agent.shared.write(place, (7 + slot, since, 0, 0), b"shop.fatal")
+            place.write(7 + slot, since, 0, 0, b"shop.fatal")
         agent.ledger.exited["tasks"] = 3
         agent.ledger.started = 5
         agent.keeper.keep()

@@ -36,7 +36,7 @@ def test_what_a_child_was_doing_survives_it(shared: SharedMap) -> None:
     if os.fork() == 0:
         place = shared.claim(3)
         assert place is not None
-        shared.write(place, (os.getpid(), 123.5, 50, 60), b"shop.fatal")
+        place.write(os.getpid(), 123.5, 50, 60, b"shop.fatal")
         os.kill(os.getpid(), 9)
     pid, _ = os.wait()
     assert shared.take(3, pid + 1) is None
@@ -52,10 +52,10 @@ def test_a_successor_does_not_write_over_what_nobody_has_read(shared: SharedMap)
     for pid in range(1, PLACES_PER_SLOT + 1):
         place = shared.claim(0)
         assert place is not None
-        places.append(place)
-        shared.write(place, (pid, float(pid), 0, 0), b"t%d" % pid)
+        places.append(place.number)
+        place.write(pid, float(pid), 0, 0, b"t%d" % pid)
     assert len(set(places)) == PLACES_PER_SLOT
-    assert shared.claim(0) == places[0], "the oldest goes first when there is no room"
+    assert shared.claim(0).number == places[0], "the oldest goes first when there is no room"
     assert [state.task for state in shared.states()] == ["t1", "t2", "t3", "t4"]
     assert [shared.take(0, pid).task for pid in (1, 2, 3, 4)] == ["t1", "t2", "t3", "t4"]  # type: ignore[union-attr]
     assert shared.states() == []

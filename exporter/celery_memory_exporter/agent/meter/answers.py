@@ -43,7 +43,9 @@ def outcome_of(answer: Any) -> int:
 
 
 def without_value(answer: Any) -> Any:
-    """The answer of a successful run, without what it returned."""
+    """The answer without what a successful run returned."""
+    if answer.info is not None or answer.retval is None:
+        return answer
     return trace_ok_t(None, None, answer.runtime, answer.retstr)
 
 

@@ -106,15 +106,6 @@ class Totals:
             self._known[key] = found
         return found
 
-    def add_memory(self, run: Run, rss: int | None, peak: int) -> None:
-        """Resident memory of a run that had the process to itself, and the highest that it was
-        meanwhile."""
-        if run.rss is None or rss is None:
-            return
-        run.row.add_delta(rss - run.rss)
-        if run.peak_reset:
-            run.row.add_peak(max(0, peak - run.rss))
-
     def add_sample(
         self, run: Run, blocks: int, native: int | None, *, freed: bool, only_large: bool
     ) -> None:

@@ -15,7 +15,7 @@ from celery_memory_exporter.agent.meter.conditions import Conditions, OnClose, O
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.growth import TaskProfile
-from celery_memory_exporter.agent.stats.profile import Column, ProfileRow
+from celery_memory_exporter.agent.stats.profile import Column
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
@@ -61,7 +61,7 @@ def _bias(meter: Meter, name: str, answer: Callable[[], Any]) -> Bias:
         if bias is not None:
             found.append(bias)
         # As if it were the type's first run each time: so each is audited, if any is.
-        grown.runs, grown.next_audit, grown.row = 0, 0, ProfileRow()
+        grown.forget_runs()
     return Bias(*map(statistics.median, zip(*found, strict=True))) if found else Bias()
 
 

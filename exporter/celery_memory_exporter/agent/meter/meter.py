@@ -28,7 +28,7 @@ from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from celery_memory_exporter.agent.audit.audit import Auditor
+from celery_memory_exporter.agent.audit.audit import Auditor, Finding
 from celery_memory_exporter.agent.audit.deep import DeepAuditor
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.interruptions import let_pass
@@ -45,15 +45,11 @@ from celery_memory_exporter.agent.meter.conditions import Conditions, Containers
 from celery_memory_exporter.agent.meter.high_water import HighWater
 from celery_memory_exporter.agent.meter.occupancy import Occupancy
 from celery_memory_exporter.agent.meter.run import Run
-from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.meter.sampling import Sample, Sampler
 from celery_memory_exporter.agent.stats.profile import WARM_AGE
 from celery_memory_exporter.agent.stats.readings import Readings
 
-#: Of a process's busy time, for reading live memory at both ends of runs that are not audited, and
-#: seconds once: a reading walks all pools of the heap (50 µs at a million objects) and takes their
-#: place in the processor's caches.
-SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS = 0.003, 0.03
-#: Between two readings of the process's CPU time.
+#: Between two readings of the process's CPU time, and so between two looks at what is left.
 BUSY_SECONDS = 0.05
 
 
@@ -77,7 +73,7 @@ class Meter:
         self.totals = Totals(conditions.max_tasks, biases)
         self.auditor = Auditor(readings, enabled=conditions.audits)
         self.deep = DeepAuditor(readings)
-        self.sampling = Budget(SAMPLE_SHARE, SAMPLE_CREDIT_SECONDS)
+        self.sampler = Sampler(readings)
         self.busy_seconds = 0.0
         self.runs = 0
         self.high_water = HighWater(readings, conditions.peak_limit_bytes)
@@ -109,34 +105,33 @@ class Meter:
     def open(self, run: Run, name: str, request: Any) -> None:
         """Takes the opening readings; the run is not measured when the agent fails in here."""
         try:
-            self._open(run, name, request)
+            run.key, run.row, run.growth = self.totals.row_of(name, request)
+            with self.occupancy.lock:
+                self.occupancy.enter(run)
+                run.age = run.growth.begin()
+            growth = run.growth
+            if run.alone and (growth.runs >= growth.plain_runs or run.begun >= growth.plain_until):
+                self._choose(run)
+            run.rss = self._readings.rss()
+            run.peak_reset = run.alone and self.high_water.restart(run.rss or 0)
+            if self._on_open is not None:
+                self._on_open(name, run.rss)
+            if run.deep:
+                self.deep.begin(run.key)
+            if self.containers is not None:
+                past_start = run.alone and run.age >= WARM_AGE
+                run.sizes = self.containers.sizes() if past_start else None
+            self._overhead_seconds += time.perf_counter() - run.begun
+            if run.audited:
+                run.cpu = time.process_time()
+                self.auditor.begin(run.growth, confirm=run.confirms)
+            elif run.sampled:
+                self.sampler.begin(run)
             run.opened = True
         except Exception as error:
             self.leave(run)
             let_pass(error)
             self.guard.note("Meter.open")
-
-    def _open(self, run: Run, name: str, request: Any) -> None:
-        run.key, run.row, run.growth = self.totals.row_of(name, request)
-        with self.occupancy.lock:
-            self.occupancy.enter(run)
-            run.age = run.growth.begin()
-        self._choose(run)
-        run.rss = self._readings.rss()
-        run.peak_reset = run.alone and self.high_water.restart(run.rss or 0)
-        if self._on_open is not None:
-            self._on_open(name, run.rss)
-        if run.deep:
-            self.deep.begin(run.key)
-        past_start = run.alone and run.age >= WARM_AGE
-        run.sizes = self.containers.sizes() if self.containers is not None and past_start else None
-        self._overhead_seconds += time.perf_counter() - run.begun
-        if run.audited:
-            run.cpu = time.process_time()
-            self.auditor.begin(run.growth, confirm=run.confirms)
-        elif run.sampled:
-            run.native = self._readings.native_live()
-            run.blocks = sys.getallocatedblocks()
 
     def settle(self, run: Run, answer: Any) -> Any:
         """The answer without what it need not hold over the closing readings; ``restore`` gives
@@ -148,26 +143,23 @@ class Meter:
         if not run.opened:
             return answer
         try:
-            return self._settle(run, answer)
+            run.outcome = answers.outcome_of(answer)
+            if run.audited and (answer.info is None or self._pickles_failures):
+                stashed = self._stash.put(answer)
+                if stashed is not None:
+                    run.stashed = True
+                    return stashed
+            if run.audited:
+                self._abandon(run)
+            return answers.without_value(answer)
         except Exception as error:
             self.leave(run)
             self._note_late("Meter.settle", error)
             return answer
 
-    def restore(self, run: Run, answer: Any) -> Any:
-        return self._stash.take(answer) if run.stashed else answer
-
-    def _settle(self, run: Run, answer: Any) -> Any:
-        run.outcome = answers.outcome_of(answer)
-        if run.audited:
-            stashed = (
-                self._stash.put(answer) if answer.info is None or self._pickles_failures else None
-            )
-            if stashed is not None:
-                run.stashed = True
-                return stashed
-            self._abandon(run)
-        return answer if answer.info is not None else answers.without_value(answer)
+    def restore(self, answer: Any) -> Any:
+        """The answer that was stashed, as far as the pool needs it."""
+        return self._stash.take(answer)
 
     def close(self, run: Run, answer: Any, *, aborted: bool = False) -> None:
         """Takes the closing readings and adds the run to its type's row.
@@ -177,59 +169,69 @@ class Meter:
         """
         if not run.opened:
             return
+        begun = time.perf_counter()
         try:
-            if aborted:
-                run.outcome = ABORTED
-                self._abandon(run)
-            self._close(run, answer)
+            try:
+                if aborted:
+                    run.outcome = ABORTED
+                    self._abandon(run)
+                live = self._read_live(run, answer) if run.audited or run.sampled else None
+                rss = self._readings.rss()
+                # No other run begins as long as this one is added up: it might start a new
+                # high-water mark.
+                with self.occupancy.lock:
+                    self.occupancy.leave(run)
+                    self._add(run, live, rss, begun - run.begun)
+                if run.deep or (run.alone and self.deep.has_suspects):
+                    self._search(run, live, begun)
+                if self.containers is not None and run.alone and run.sizes is not None:
+                    self.containers.add_items(run.key[0], run.sizes)
+            finally:
+                if self._on_close is not None:
+                    self._on_close(run.key, run.row)
+                self._overhead_seconds += time.perf_counter() - begun
         except Exception as error:
             self._note_late("Meter.close", error)
         finally:
-            self.leave(run)
+            if run.active or run.audited:
+                self.leave(run)
 
-    def _close(self, run: Run, answer: Any) -> None:
-        begun = time.perf_counter()
-        try:
-            self._add(run, answer, begun)
-            if self.containers is not None and run.alone and run.sizes is not None:
-                self.containers.add_items(run.key[0], run.sizes)
-            if run.alone and self.deep.has_suspects:
-                self.deep.mark(run.key, run.growth, run.age)
-                self.deep.search(self._busy(begun))
-        finally:
-            if self._on_close is not None:
-                self._on_close(run.key, run.row)
-            self._overhead_seconds += time.perf_counter() - begun
+    def _add(
+        self, run: Run, live: Finding | Sample | None, rss: int | None, seconds: float
+    ) -> None:
+        self.runs += 1
+        self.busy_seconds += seconds
+        run.row.add_run(run.outcome, seconds)
+        if run.alone:
+            peak = self.high_water.read(rss)
+            if rss is not None and run.rss is not None:
+                run.row.add_memory(run.rss, rss, peak if run.peak_reset else None)
+            if live is not None and self.occupancy.was_undisturbed(run):
+                self._add_live(run, live)
 
-    def _add(self, run: Run, answer: Any, begun: float) -> None:
-        finding, blocks, native = None, 0, None
+    def _read_live(self, run: Run, answer: Any) -> Finding | Sample | None:
+        """The closing readings of live memory."""
         if run.audited:
             finding = self.auditor.finish(run.growth, answer)
             run.cpu = time.process_time() - run.cpu
-        elif run.sampled:
-            reading = time.thread_time()
-            blocks, native = sys.getallocatedblocks(), self._readings.native_live()
-            self.sampling.spend(2 * (time.thread_time() - reading))  # the opening ones take as long
-        rss = self._readings.rss()
-        self.occupancy.leave(run)
-        # No other run begins as long as this one is added up: it might start a new high-water mark.
-        with self.occupancy.lock:
-            run.alone = self.occupancy.was_alone(run)
-            undisturbed = run.alone and self.occupancy.was_undisturbed(run)
-            run.row.add_run(run.outcome, begun - run.begun)
-            if run.alone:
-                self.totals.add_memory(run, rss, self.high_water.read(rss))
-            if finding is not None and undisturbed:
-                self.totals.add_finding(run, finding)
-            elif run.sampled and undisturbed and run.outcome == SUCCEEDED:
-                freed = self._readings.collected() != run.collected
-                self.totals.add_sample(
-                    run, blocks, native, freed=freed, only_large=self.auditor.enabled
-                )
-            self.runs += 1
-            self.busy_seconds += begun - run.begun
+            return finding
+        return self.sampler.finish(run)
+
+    def _add_live(self, run: Run, live: Finding | Sample) -> None:
+        if isinstance(live, Finding):
+            self.totals.add_finding(run, live)
+        elif run.outcome == SUCCEEDED:
+            blocks, native, freed = live
+            only_large = self.auditor.enabled
+            self.totals.add_sample(run, blocks, native, freed=freed, only_large=only_large)
+
+    def _search(self, run: Run, live: Finding | Sample | None, begun: float) -> None:
+        """What can be known of who holds what suspects leave behind."""
         if run.deep:
-            self.deep.end(run.key, run.growth, finding)
+            self.deep.end(run.key, run.growth, live if isinstance(live, Finding) else None)
+        if run.alone:
+            self.deep.mark(run.key, run.growth, run.age)
+            self.deep.search(self._busy(begun))
 
     def _abandon(self, run: Run) -> None:
         try:
@@ -249,7 +251,8 @@ class Meter:
             let_pass(error)
             self.guard.note("Meter.leave")
         finally:
-            self.occupancy.leave(run)
+            with self.occupancy.lock:
+                self.occupancy.leave(run)
 
     def after_fork(self) -> None:
         """In a process that a task forked: its heap is collected again, and nothing is traced."""
@@ -268,19 +271,23 @@ class Meter:
         self.guard.note(place)
 
     def _choose(self, run: Run) -> None:
-        """How the run's live memory is measured: by an audit, by readings alone, or not at all."""
-        run.sampled = False
-        if not run.alone or self.occupancy.working:
+        """How the run's live memory is measured: by an audit, by readings alone, or, where no time
+        is left, not at all."""
+        if self.occupancy.working:
             return
-        busy = self._busy(run.begun)
-        run.audited = self.auditor.due(run.growth, run.age, len(self.totals.growth), busy)
+        growth, busy = run.growth, self._busy(run.begun)
+        run.audited = self.auditor.due(growth, run.age, len(self.totals.growth), busy)
         if run.audited:
-            run.deep = self.deep.wants(run.key, run.growth, busy)
+            run.deep = self.deep.wants(run.key, growth, busy)
             suspected = self.deep.suspects(run.key)
-            run.confirms = not run.deep and self.auditor.confirms(run.growth, busy, suspected)
-        elif not run.growth.replaces:
-            run.sampled = self.sampling.left(self.busy_seconds) > 0
-            run.collected = self._readings.collected() if run.sampled else 0
+            run.confirms = not run.deep and self.auditor.confirms(growth, busy, suspected)
+            return
+        wait = BUSY_SECONDS if growth.replaces else self.sampler.budget.wait(self.busy_seconds)
+        run.sampled = not wait
+        if wait:
+            growth.plain_until = run.begun + min(wait, BUSY_SECONDS)
+            due = growth.runs >= growth.next_audit
+            growth.plain_runs = sys.maxsize if due else growth.next_audit
 
     def _busy(self, now: float) -> float:
         """Seconds that the process has been at work. Its CPU time is asked for now and then only:

@@ -33,15 +33,12 @@ class Occupancy:
         run.alone = self._running == 1
 
     def leave(self, run: Run) -> None:
-        """A run is over; to say so again changes nothing."""
+        """A run is over; to say so again changes nothing. From now on ``run.alone`` tells whether
+        no other run was active at any time since it entered. The caller holds ``lock``."""
         if run.active:
-            with self.lock:
-                run.active = False
-                self._running -= 1
-
-    def was_alone(self, run: Run) -> bool:
-        """Whether no other run was active at any time since this one entered."""
-        return run.alone and self._epoch == run.epoch
+            run.active = False
+            self._running -= 1
+            run.alone = run.alone and self._epoch == run.epoch
 
     def was_undisturbed(self, run: Run) -> bool:
         """Whether the agent has not been at work since this run entered."""

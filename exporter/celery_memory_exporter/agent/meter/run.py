@@ -49,5 +49,5 @@ class Run:
     outcome: int
 
     def __init__(self) -> None:
-        self.opened = self.active = self.audited = self.deep = self.stashed = False
+        self.opened = self.active = self.audited = self.deep = self.sampled = self.stashed = False
         self.begun = time.perf_counter()

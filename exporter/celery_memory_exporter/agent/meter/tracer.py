@@ -21,7 +21,8 @@ MARK = "celery_memory_measured"
 
 
 class RunMeter(Protocol):
-    """What is done around a run, in this order; see ``Meter``."""
+    """What is done around a run, in this order; see ``Meter``. The last two only where the run is
+    still active or audited, and where its answer is stashed."""
 
     def open(self, run: Run, name: str, request: Any) -> None: ...
 
@@ -31,7 +32,7 @@ class RunMeter(Protocol):
 
     def leave(self, run: Run) -> None: ...
 
-    def restore(self, run: Run, answer: Any) -> Any: ...
+    def restore(self, answer: Any) -> Any: ...
 
 
 def wrap_tasks(meter: RunMeter, tasks: dict[str, Any]) -> None:
@@ -47,21 +48,24 @@ def measured(meter: RunMeter, name: str, trace: Trace) -> Trace:
     """The task's tracer with readings around it: same arguments, same answer (without the value of
     a successful run)."""
 
+    open_run, settle, close, leave = meter.open, meter.settle, meter.close, meter.leave
+
     def measured_trace(uuid: Any, args: Any, kwargs: Any, request: Any = None) -> Any:
         run = Run()
         try:
-            meter.open(run, name, request)
+            open_run(run, name, request)
             try:
                 answer = trace(uuid, args, kwargs, request)
             except BaseException:
-                meter.close(run, None, aborted=True)
+                close(run, None, aborted=True)
                 raise
             # Rebound, so that what the answer held is gone before the closing readings.
-            answer = meter.settle(run, answer)
-            meter.close(run, answer)
+            answer = settle(run, answer)
+            close(run, answer)
         finally:  # a soft time limit may be raised between any two instructions
-            meter.leave(run)
-        return meter.restore(run, answer)
+            if run.active or run.audited:
+                leave(run)
+        return meter.restore(answer) if run.stashed else answer
 
     setattr(measured_trace, MARK, True)
     return measured_trace

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 class Budget:
     """``share`` of the seconds that the process is busy, and ``credit`` seconds once, so that a
@@ -18,3 +20,8 @@ class Budget:
     def left(self, busy_seconds: float) -> float:
         """Seconds; below zero after something that took longer than was left."""
         return self._credit + self._share * busy_seconds - self.spent
+
+    def wait(self, busy_seconds: float) -> float:
+        """Busy seconds until something is left."""
+        left = self.left(busy_seconds)
+        return 0.0 if left > 0 else -left / self._share if self._share else math.inf

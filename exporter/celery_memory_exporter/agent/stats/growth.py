@@ -5,6 +5,7 @@ Adding finds its column by a number of this module, bound once (see ``row``).
 
 from __future__ import annotations
 
+import sys
 import time
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -43,13 +44,18 @@ class TaskProfile:
     """The profile of one task type in one process, and what its next audit is decided by."""
 
     __slots__ = (
+        "_age",
+        "_age_ends",
         "_jump",
         "_rights",
         "_rights_age",
+        "_runs_at",
         "audits",
         "confirmations",
         "cpu_seconds",
         "next_audit",
+        "plain_runs",
+        "plain_until",
         "quiet",
         "replaces",
         "row",
@@ -76,21 +82,44 @@ class TaskProfile:
         self.survivors: dict[str, int] = {}
         #: Monotonic seconds at which the type was first seen.
         self.since = time.monotonic()
-        self._jump = 0
+        #: Runs before this one, and before this time, are neither audited nor read: there was no
+        #: time left for it.
+        self.plain_runs, self.plain_until = 0, 0.0
+        self._age = self._age_ends = self._jump = 0
+        self._runs_at = _RUNS
         self._rights = self._rights_age = 0
 
     def begin(self) -> int:
         """Counts a run; the answer is its age, as a place among ``AGES``."""
+        self.runs = runs = self.runs + 1
+        if runs > self._age_ends:
+            self._find_age()
+        self.row.figures[self._runs_at] += 1
+        return self._age
+
+    def _find_age(self) -> None:
+        before = self.runs - 1
         if (
             not self._jump
-            and self.runs >= WARM_RUNS_AT_LEAST
+            and before >= WARM_RUNS_AT_LEAST
             and time.monotonic() - self.since >= WARM_SECONDS
         ):
-            self._jump = max(0, WARM_RUNS - self.runs)
-        age = bisect_right(AGES, self.runs + self._jump) - 1
-        self.runs += 1
-        self.row.figures[age * WIDTH + _RUNS] += 1
-        return age
+            self._jump = max(0, WARM_RUNS - before)
+        age = bisect_right(AGES, before + self._jump) - 1
+        if age != self._age:
+            self._age, self._runs_at = age, age * WIDTH + _RUNS
+            self.plain_until = 0.0
+        if self.starting:
+            self._age_ends = self.runs  # the time may end start-up before the next run
+        else:
+            self._age_ends = AGES[age + 1] - self._jump if age + 1 < len(AGES) else sys.maxsize
+
+    def forget_runs(self) -> None:
+        """As if the type had not run yet."""
+        self.row = ProfileRow()
+        self.runs = self.next_audit = self._age = self._age_ends = 0
+        self._runs_at = _RUNS
+        self.plain_runs, self.plain_until = 0, 0.0
 
     @property
     def starting(self) -> bool:

@@ -27,7 +27,10 @@ from celery_memory_exporter.common import procfs
 CACHED_SIZES = [chunk - 8 - 33 for chunk in range(528, 1041, 16) for _ in range(7)]
 #: File systems in memory that are looked at.
 MAX_MOUNTS = 8
-STATM_FIELDS = 7
+#: How many fields ``statm`` has, and which of them are read.
+STATM_FIELDS, RESIDENT, SHARED = 7, 1, 2
+#: The unit of ``ru_maxrss``.
+MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -50,16 +53,16 @@ class KeptFile:
     def _ours(self) -> bool:
         return self._fd is not None and self._identify() == self._identity
 
-    def read(self, size: int = 128) -> bytes | None:
-        """Of whatever has the descriptor: reading a file of the task's by mistake harms nobody, and
-        its text is not ours."""
+    def read(self, size: int = 128) -> bytes:
+        """Nothing where it cannot be read. Of whatever has the descriptor: reading a file of the
+        task's by mistake harms nobody, and its text is not ours."""
         try:
             if self._fd is not None:
                 return os.pread(self._fd, size, 0)
         except OSError as error:
             let_pass(error)
         self._fd = None
-        return None
+        return b""
 
     def write(self, data: bytes) -> bool:
         try:
@@ -121,26 +124,22 @@ class Readings:
         self._mallinfo2 = load_mallinfo2()
         self._tmpfs = tmpfs_mounts() if tmpfs is None else tmpfs
 
-    def rss(self) -> int | None:
-        return self._pages(1)
+    def rss(self, field: int = RESIDENT) -> int | None:
+        """Resident memory, or what another field of ``proc_pid_statm(5)`` tells of it."""
+        fields = self._statm.read().split()
+        # A task may have closed the descriptor, and its own file have the number now.
+        if len(fields) == STATM_FIELDS and fields[field].isdigit():
+            return int(fields[field]) * PAGE_BYTES
+        return None
 
     def shared(self) -> int | None:
         """Resident pages of files and of shared memory (``RssFile`` and ``RssShmem``), in bytes."""
-        return self._pages(2)
-
-    def _pages(self, column: int) -> int | None:
-        fields = (self._statm.read() or b"").split()
-        # A task may have closed the descriptor, and its own file have the number now.
-        return (
-            int(fields[column]) * PAGE_BYTES
-            if len(fields) == STATM_FIELDS and fields[column].isdigit()
-            else None
-        )
+        return self.rss(SHARED)
 
     def children(self) -> int:
         """Child processes, those included that ended and were not waited for; 0 where the kernel
         does not list them."""
-        return (self._children.read(4096) or b"").count(b" ")
+        return self._children.read(4096).count(b" ")
 
     def tmpfs(self) -> float:
         """Bytes used in the file systems that live in memory, by whomever."""
@@ -208,8 +207,7 @@ class Readings:
     @staticmethod
     def peak() -> int:
         """Highest RSS since the last reset, else since the process started."""
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_BYTES
 
     @staticmethod
     def collected() -> int:

@@ -72,12 +72,24 @@ class TaskTotals(Row):
     def add_audit(self) -> None:
         self.figures[_AUDITED] += 1
 
+    def add_memory(self, before: int, after: int, peak: int | None) -> None:
+        """Bytes of resident memory before and after a run, and the most that there were meanwhile
+        (``None``: not known). In most runs, nothing changes."""
+        figures = self.figures
+        if after == before:
+            figures[_DELTA_NONE] += 1
+        else:
+            self.add_delta(after - before)
+        if peak is None:
+            return
+        if peak <= before:
+            figures[_PEAK_NONE] += 1
+        else:
+            self.add_peak(peak - before)
+
     def add_delta(self, size: float) -> None:
         """Bytes of resident memory after a run, minus those before it."""
         figures = self.figures
-        if not size:  # of most runs
-            figures[_DELTA_NONE] += 1
-            return
         figures[_GROWN if size > 0 else _RELEASED] += abs(size)
         figures[_DELTA_SUM] += size
         figures[_DELTA + bisect_left(DELTA_BYTES, size)] += 1
@@ -85,9 +97,6 @@ class TaskTotals(Row):
     def add_peak(self, size: float) -> None:
         """Bytes by which resident memory rose at most while a run went on."""
         figures = self.figures
-        if not size:
-            figures[_PEAK_NONE] += 1
-            return
         figures[_PEAK_SUM] += size
         figures[_PEAK + bisect_left(PEAK_BYTES, size)] += 1
 

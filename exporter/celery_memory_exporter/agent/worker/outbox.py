@@ -48,16 +48,13 @@ class Outbox:
         """Whether everything about runs has been sent."""
         return not self._totals and not self._evidence
 
-    @property
-    def has_totals(self) -> bool:
-        """Whether totals are waiting to be sent."""
-        return bool(self._totals)
-
-    def put(self, key: TaskKey, totals: TaskTotals | None) -> None:
-        """The type has been run. ``totals`` are to be sent; ``None``: they are read elsewhere."""
+    def put(self, key: TaskKey, totals: TaskTotals | None) -> bool:
+        """The type has been run. ``totals`` are to be sent; ``None``: they are read elsewhere.
+        The answer is whether totals wait to be sent."""
         if totals is not None:
             self._totals[key] = totals
         self._evidence.add(key)
+        return bool(self._totals)
 
     def send_totals(self) -> None:
         for key in list(self._totals):

@@ -86,7 +86,7 @@ class ChildAgent:
         self.meter.totals.new_row = self._new_row
         channel.send(Hello(self._pid, slot, procfs.start_ticks()))
         if self._place is not None:
-            self._shared.write(self._place, (self._pid, 0.0, 0, self._peak), b"")
+            self._place.write(self._pid, 0.0, 0, self._peak, b"")
         self._take_census()
         self._send_figures()
 
@@ -108,8 +108,8 @@ class ChildAgent:
         if name in self._forking:
             self.stop_helper()
         if self._place is not None:
-            state = self._pid, time.time(), rss or 0, self._peak
-            self._shared.write(self._place, state, self._names.get(name) or self._encode(name))
+            task = self._names.get(name) or self._encode(name)
+            self._place.write(self._pid, time.time(), rss or 0, self._peak, task)
 
     def _encode(self, name: str) -> bytes:
         encoded = name.encode("utf-8", "replace")[:NAME_BYTES]
@@ -129,11 +129,11 @@ class ChildAgent:
         self._peak = max(self._peak, self.meter.high_water.last)
         self._task = ""
         if self._place is not None:
-            self._shared.rest(self._place)
-        self._outbox.put(key, totals if key in self._apart else None)
+            self._place.rest()
+        waiting = self._outbox.put(key, totals if key in self._apart else None)
         self._news = True
         now = time.monotonic()
-        if self._outbox.has_totals or now - self._sent >= SEND_SECONDS:
+        if waiting or now - self._sent >= SEND_SECONDS:
             self._send(now)
         if self._helper is None:
             self._helper = Helper(self)

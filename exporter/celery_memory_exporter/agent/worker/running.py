@@ -8,18 +8,17 @@ import threading
 import time
 from collections import deque
 
-from celery_memory_exporter.agent.worker.shared_map import NAME_BYTES, SharedMap
+from celery_memory_exporter.agent.worker.shared_map import NAME_BYTES, Place, SharedMap
 
 
 class RunningHere:
     """Runs beyond the map's places are measured all the same."""
 
     def __init__(self, shared: SharedMap) -> None:
-        self._shared = shared
         self._pid = os.getpid()
-        self._free = deque(range(shared.shape.places))
+        self._free = deque(map(shared.place, range(shared.shape.places)))
         #: By thread or greenlet, each of which has one run at a time.
-        self._places: dict[int, int] = {}
+        self._places: dict[int, Place] = {}
 
     def begin(self, name: str, rss: int | None) -> None:
         here = threading.get_ident()
@@ -28,14 +27,13 @@ class RunningHere:
                 self._places[here] = self._free.popleft()
             except IndexError:
                 return
-        state = self._pid, time.time(), rss or 0, 0
         task = name.encode("utf-8", "replace")[:NAME_BYTES]
-        self._shared.write(self._places[here], state, task)
+        self._places[here].write(self._pid, time.time(), rss or 0, 0, task)
 
     def end(self) -> None:
         place = self._places.pop(threading.get_ident(), None)
         if place is not None:
-            self._shared.rest(place)
+            place.rest()
             self._free.append(place)
 
     def forget(self) -> None:

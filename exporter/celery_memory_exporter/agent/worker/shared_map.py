@@ -22,6 +22,7 @@ import struct
 import threading
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
@@ -117,6 +118,20 @@ class Shape:
         return self.journal_at + JOURNAL_BYTES
 
 
+class Place:
+    """Where a process says what it does, or one run of several at a time. Called around each run,
+    so its methods are calls into C."""
+
+    def __init__(self, memory: mmap.mmap, number: int) -> None:
+        self.number = number
+        at = HEAD_BYTES + number * PLACE_BYTES
+        #: The pid, the start of the run (Unix time, 0 when idle), its RSS, the peak so far, and the
+        #: name of its task as bytes.
+        self.write = partial(_place.pack_into, memory, at)
+        #: The run is over.
+        self.rest = partial(_since.pack_into, memory, at + SINCE_AT, 0.0)
+
+
 class SharedMap:
     """Made by the main process before its first fork."""
 
@@ -152,19 +167,15 @@ class SharedMap:
 
     # --- what a process does now -----------------------------------------------------------------
 
-    def claim(self, slot: int) -> int | None:
+    def claim(self, slot: int) -> Place | None:
         """Where a new process of this slot may write what it does: a place whose last owner was
         idle, else the oldest."""
-        return min(self._places(slot), key=lambda place: self.state(place).since, default=None)
+        places = self._places(slot)
+        oldest = min(places, key=lambda number: self.state(number).since, default=None)
+        return None if oldest is None else self.place(oldest)
 
-    def write(self, place: int, state: tuple[int, float, int, int], task: bytes) -> None:
-        """``state`` is the pid, the start of the run of ``task`` (Unix time, 0 when idle), its RSS,
-        and the peak so far."""
-        _place.pack_into(self._memory, HEAD_BYTES + place * PLACE_BYTES, *state, task)
-
-    def rest(self, place: int) -> None:
-        """The run is over."""
-        _since.pack_into(self._memory, HEAD_BYTES + place * PLACE_BYTES + SINCE_AT, 0.0)
+    def place(self, number: int) -> Place:
+        return Place(self._memory, number)
 
     def take(self, slot: int, pid: int) -> SlotState | None:
         """What a process that died was doing; its place is free afterwards. ``None`` when it never
@@ -172,7 +183,7 @@ class SharedMap:
         for place in self._places(slot):
             state = self.state(place)
             if state.pid == pid:
-                self.write(place, (0, 0.0, 0, 0), b"")
+                self.place(place).write(0, 0.0, 0, 0, b"")
                 return state
         return None
 

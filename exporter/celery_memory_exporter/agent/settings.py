@@ -108,10 +108,11 @@ class Settings:
         "longest pause of a process by one count; on larger heaps every k-th object is counted",
     )
     census_max_objects: int = setting(
-        1_000_000,
+        200_000,
         objects,
-        "objects in the main process up to which its children are counted, `0` for never: counting "
-        "makes a child's own copies of shared pages, some 62 MiB for a million objects",
+        "objects in the main process up to which its children are counted from their start on, `0` "
+        "for never: counting makes a child's own copies of shared pages, some 62 MiB for a million "
+        "objects; beyond, a child is counted once its collector has been through all of them",
     )
     audits: bool = setting(
         True,

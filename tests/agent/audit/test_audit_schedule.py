@@ -11,6 +11,7 @@ import pytest
 from celery_memory_exporter.agent.audit.audit import (
     AUDITS_PER_STEP,
     CREDIT_SECONDS,
+    MOST_OWED,
     SHARE,
     Auditor,
 )
@@ -42,13 +43,22 @@ def test_without_a_budget_each_age_past_start_up_has_a_few_audits_by_right(
     says_nothing: bool,
 ) -> None:
     meter = make_meter()
-    meter.auditor.budget = Budget(0.0, -1.0)
+    meter.auditor.budget = Budget(0.0, 0.0)
     run(meter, returning(gc.collect if says_nothing else lambda: None), times=500)
     ages = AGES.index(320) + 1 - WARM_AGE
     by_age = meter.totals.growth["t", ""].row.ages(Column.AUDITED)[: WARM_AGE + ages]
     told = 0 if says_nothing else AUDITS_BY_RIGHT
     assert by_age == [0] * WARM_AGE + [told] * ages
     assert meter.auditor.discarded.total() == (AUDITS_BY_RIGHT - told) * ages
+
+
+def test_audits_by_right_are_owed_and_end_where_too_much_is() -> None:
+    auditor, profile = Auditor(Readings(), enabled=True), TaskProfile()
+    profile.begin()
+    auditor.budget.spend(CREDIT_SECONDS + MOST_OWED / 2)
+    assert auditor.due(profile, WARM_AGE, 1, 0.0)
+    auditor.budget.spend(MOST_OWED)
+    assert not auditor.due(TaskProfile(), WARM_AGE, 1, 0.0)
 
 
 def test_audits_are_on_the_budget() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from celery_memory_exporter.agent.audit.audit import Finding
+from celery_memory_exporter.agent.audit.finding import Finding
 from celery_memory_exporter.agent.meter.answers import FAILED, SUCCEEDED
 from celery_memory_exporter.agent.meter.books import NO_BIASES, Bias, Biases, Costs, Totals
 from celery_memory_exporter.agent.meter.run import Run

@@ -28,7 +28,7 @@ def test_the_meter_that_is_calibrated_with_is_thrown_away() -> None:
     )
     measurements = meter.measurements()
     assert (measurements.totals, measurements.growth, measurements.dossiers) == ({}, {}, {})
-    assert (meter.runs, meter.busy_seconds, measurements.costs.seconds) == (0, 0.0, 0.0)
+    assert (meter.runs, meter.busy.seconds, measurements.costs.seconds) == (0, 0.0, 0.0)
     assert (meter.auditor.audits, meter.auditor.budget.spent) == (0, 0.0)
     assert meter.sampler.budget.spent == 0.0
     assert (meter.occupancy.idle, meter.guard.errors, told) == (True, 0, [])

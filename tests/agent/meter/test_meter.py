@@ -123,8 +123,8 @@ def test_what_the_task_raises_passes_and_is_counted() -> None:
 def test_the_time_of_runs_is_summed_by_outcome() -> None:
     meter = make_meter()
     run(meter, lambda: None, times=3)
-    assert meter.busy_seconds > 0
-    assert meter.totals.rows["t", "celery"].seconds_by_outcome == {"succeeded": meter.busy_seconds}
+    assert meter.busy.seconds > 0
+    assert meter.totals.rows["t", "celery"].seconds_by_outcome == {"succeeded": meter.busy.seconds}
 
 
 def test_runs_that_overlap_are_counted_and_left_out_of_the_memory_figures() -> None:

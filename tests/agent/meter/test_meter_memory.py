@@ -202,7 +202,7 @@ def test_while_no_time_is_left_runs_are_not_asked_for_one_by_one(
     asked: list[int] = []
     monkeypatch.setattr(meter.auditor, "due", lambda profile, *_: asked.append(profile.runs))
     meter.sampler.budget = Budget(share=1e-9, credit=-1.0)
-    monkeypatch.setattr(meter_module, "BUSY_SECONDS", 3600.0)
+    monkeypatch.setattr(meter_module, "LOOK_SECONDS", 3600.0)
     run(meter, lambda: None, times=200)
     ages = [bound + 1 for bound in AGES if bound < 200]
     assert asked == ages, "each age has audits by right"

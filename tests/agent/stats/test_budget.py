@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry, new_account
 
 SECONDS = st.floats(0, 1e6)
 
@@ -33,6 +33,18 @@ def test_one_waits_until_what_is_owed_has_been_earned() -> None:
     assert budget.wait(10.0) == pytest.approx(15.0)
     assert budget.wait(25.0 + 1e-6) == 0
     assert Budget(0.0, -1.0).wait(1e9) == math.inf
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_successor_goes_on_with_what_was_spent(shared: bool) -> None:
+    account: Account = new_account()
+    if shared:
+        account = memoryview(bytearray(8 * len(Entry))).cast("d")
+    for number in range(1, 4):
+        audits = Budget(0.01, 0.5, account, Entry.AUDITS)
+        audits.spend(0.25)
+        assert audits.spent == 0.25 * number
+    assert Budget(0.01, 0.5, account, Entry.SAMPLES).spent == 0, "each has its own entry"
 
 
 @given(SECONDS, SECONDS, SECONDS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import threading
 from pathlib import Path
 
 import pytest
 
+from celery_memory_exporter.agent.stats import readings as readings_module
 from celery_memory_exporter.agent.stats.readings import KeptFile, Readings
 
 
@@ -32,6 +34,22 @@ def test_native_bytes_follow_malloc_where_glibc_tells() -> None:
     assert after is not None
     assert 990_000 < after - before < 1_100_000
     del kept
+
+
+def test_those_of_a_forked_process_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = Readings()
+    monkeypatch.setattr(readings_module, "load_mallinfo2", pytest.fail)
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        both = readings.forked(), readings
+        before = [each.rss() or 0 for each in both]
+        ballast = b"x" * 50_000_000
+        grown = [(each.rss() or 0) - rss for each, rss in zip(both, before, strict=True)]
+        os.write(writer, repr([*grown, len(ballast)]).encode())
+        os._exit(0)
+    os.wait()
+    own, parents, ballast = ast.literal_eval(os.read(reader, 100).decode())
+    assert parents < ballast / 2 < own, "a kept descriptor is of the process that opened it"
 
 
 def test_what_cannot_be_opened_is_absent() -> None:

@@ -16,6 +16,8 @@ from celery_memory_exporter.agent.heap.census import Census
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.readings import Readings
+from celery_memory_exporter.agent.worker.inheritance import Inheritance
 from celery_memory_exporter.agent.worker.pool_child import ChildAgent
 from celery_memory_exporter.agent.worker.records import (
     Bye,
@@ -48,7 +50,8 @@ def ended(child: ChildAgent) -> Iterator[ChildAgent]:
 
 
 def make_child(pipe: Pipe, slot: int = 0) -> ChildAgent:
-    return ChildAgent(pipe.channel, Settings(), slot, None, Census(15.0, 60.0))
+    inheritance = Inheritance.of(pipe.channel, Settings(), Readings(), None)
+    return ChildAgent(inheritance, slot, Census(15.0, 60.0))
 
 
 def run_once(child: ChildAgent, body: Any = lambda *_: None, name: str = "t") -> None:
@@ -83,12 +86,32 @@ def helpers() -> int:
 
 
 def test_a_child_says_hello_and_what_it_is_like(pipe: Pipe, child: ChildAgent) -> None:
-    assert [type(record) for record in pipe.sent[:2]] == [Hello, TypesRecord]
-    assert type(pipe.sent[-1]) is FiguresRecord
+    assert [type(record) for record in pipe.sent] == [Hello, FiguresRecord]
     (figures,) = [record.figures for record in pipe.of(FiguresRecord)]
-    assert figures.gc_objects
+    assert figures.gc_objects is None, "objects are counted later: at the fork, each job waits"
     assert figures.peak_rss_bytes
     assert runs_in_rows(pipe) == {}, "calibration is none of the application's runs"
+
+
+def test_a_child_that_waits_counts_its_objects(pipe: Pipe, child: ChildAgent) -> None:
+    child.send_pending()
+    assert pipe.of(TypesRecord)
+    assert pipe.of(FiguresRecord)[-1].figures.gc_objects
+
+
+def test_a_successor_has_no_credit_of_its_own(pipe: Pipe, child: ChildAgent) -> None:
+    budget = child.meter.auditor.budget
+    before = budget.left(0.0)
+    for _ in range(5):
+        run_once(child)
+    assert budget.spent > 0
+    child.end(0)
+    (successor,) = ended(make_child(pipe))
+    assert successor.meter.auditor.budget.spent == budget.spent
+    assert successor.meter.auditor.budget.left(0.0) < before
+    assert successor.meter.busy.total(0.0) > child.meter.busy.seconds
+    (other,) = ended(make_child(pipe, slot=1))
+    assert other.meter.auditor.budget.spent == 0, "each slot has its own account"
 
 
 def test_each_run_is_in_the_map_at_once_and_nothing_of_it_in_the_pipe(

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from celery_memory_exporter.agent.stats.budget import Entry
 from celery_memory_exporter.agent.worker.shared_map import (
     KEY_BYTES,
     MAX_ROW_BYTES,
@@ -66,6 +67,21 @@ def test_a_slot_beyond_the_last_has_nothing(shared: SharedMap, slot: int) -> Non
     assert shared.claim(slot) is None
     assert shared.take(slot, 1) is None
     assert shared.new_row(slot, 1, KEY) is None
+
+
+def test_an_account_is_its_slots_own_and_outlives_a_process(shared: SharedMap) -> None:
+    if os.fork() == 0:
+        shared.account(1)[Entry.AUDITS] += 0.5
+        os.kill(os.getpid(), 9)
+    os.wait()
+    spent = [shared.account(slot)[Entry.AUDITS] for slot in range(4)]
+    assert spent == [0.0, 0.5, 0.0, 0.0]
+    assert list(shared.rows()) == []
+
+
+def test_a_slot_beyond_the_last_has_an_account_of_the_processs_own(shared: SharedMap) -> None:
+    shared.account(4)[Entry.AUDITS] += 0.5
+    assert shared.account(4)[Entry.AUDITS] == 0
 
 
 # --- what its runs add up to ---------------------------------------------------------------------

@@ -27,7 +27,6 @@ import sys
 import time
 from array import array
 from collections import Counter
-from dataclasses import dataclass
 from tracemalloc import is_tracing as tracing
 from typing import Any
 
@@ -35,9 +34,10 @@ from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.audit import survivors
 from celery_memory_exporter.agent.audit.collector import Collector
+from celery_memory_exporter.agent.audit.finding import Finding
 from celery_memory_exporter.agent.heap.census import MAX_NAME_LENGTH
 from celery_memory_exporter.agent.stats import free_lists
-from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.readings import Readings
 
@@ -45,6 +45,8 @@ SHARE = 0.01
 #: Some eight hundred audits: a young process has answers soon, also where its tasks are many and
 #: short.
 CREDIT_SECONDS = 0.2
+#: What audits by right may take beyond the budget, in a pool slot's whole life: some four hundred.
+MOST_OWED = 0.1
 #: After so many audits of a type, every second run is audited; after twice as many, every third.
 AUDITS_PER_STEP = 20
 #: For audits that free all garbage at both ends: a share of the process's busy time, and a credit
@@ -76,28 +78,16 @@ NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = READINGS = range(6)
 TRACING, TRACE, PROFILE = TOOLS = range(3)
 
 
-@dataclass(slots=True)
-class Finding:
-    """What one audited run left behind; the harness's own share is not taken off yet."""
-
-    native: float
-    blocks: float
-    fds: float
-    threads: float
-    children: float
-    shared: float
-    garbage_blocks: float
-    garbage_native: float
-    types: dict[str, int]
-
-
 class Auditor:
     """Audits the runs of one process, one at a time."""
 
-    def __init__(self, readings: Readings, *, enabled: bool) -> None:
+    def __init__(
+        self, readings: Readings, account: Account | None = None, *, enabled: bool
+    ) -> None:
         self.enabled = enabled
-        self.budget = Budget(SHARE, CREDIT_SECONDS)
-        self.confirming = Budget(CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS)
+        self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.AUDITS)
+        confirming = CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS
+        self.confirming = Budget(*confirming, account, Entry.CONFIRMATIONS)
         #: What a confirming audit of nothing reads more than a plain one: native bytes and blocks.
         self._confirming_bias: tuple[float, float] | None = None
         self.audits = 0
@@ -124,7 +114,7 @@ class Auditor:
             return False
         left = self.budget.left(busy_seconds)
         scarce = left < CREDIT_SECONDS / 10 and profile.audits > self.audits / types
-        if (left <= 0 or scarce) and not profile.take_right(age):
+        if (left <= 0 or scarce) and not (left > -MOST_OWED and profile.take_right(age)):
             return False
         # By chance, since a task may do in every second run what it undoes in the next.
         profile.next_audit = profile.runs + self._random.randint(

@@ -22,14 +22,14 @@ import tracemalloc
 
 from celery_memory_exporter.agent.audit import survivors
 from celery_memory_exporter.agent.audit.allocations import bytes_by_site, traces_of
-from celery_memory_exporter.agent.audit.audit import Finding
 from celery_memory_exporter.agent.audit.dossier import FEW_FRAMES, FRAMES, MAX_NAMES, Dossier
+from celery_memory_exporter.agent.audit.finding import Finding
 from celery_memory_exporter.agent.audit.lines import LineWatch, Reading
 from celery_memory_exporter.agent.audit.suspicion import suspicion_of
 from celery_memory_exporter.agent.audit.tracing import Tracing
 from celery_memory_exporter.agent.heap import references
 from celery_memory_exporter.agent.heap.containers import QUICK_WALKS, Probe
-from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.profile import Column
 from celery_memory_exporter.agent.stats.readings import Readings
@@ -53,8 +53,8 @@ RUNS_PER_CHECK = 4
 class DeepAuditor:
     """Deep audits of one process, one at a time."""
 
-    def __init__(self, readings: Readings) -> None:
-        self.budget = Budget(SHARE, CREDIT_SECONDS)
+    def __init__(self, readings: Readings, account: Account | None = None) -> None:
+        self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.DEEP_AUDITS)
         self.dossiers: dict[TaskKey, Dossier] = {}
         self.probe = Probe()
         #: What a line may make rise that tracemalloc does not see.

@@ -7,9 +7,10 @@ classes alive that the application drops. No attribute of a foreign object is to
 proxies execute on access. Nothing is collected first; garbage that waits for the collector counts.
 
 Listing the objects counts a reference of each, which writes to the page that it is on: in a forked
-child, pages shared with the main process are copied, 62 MiB for a million objects. So a child that
-inherits more than the setting ``census_max_objects`` of them is not counted at all. Objects that
-the application froze (``gc.freeze``) are not listed and stay shared.
+child, pages shared with the main process are copied, 62 MiB for a million objects. A full
+collection writes to the same pages. So a child that inherits more objects than the setting
+``census_max_objects`` is counted when the collector has been through all of them by itself. Objects
+that the application froze (``gc.freeze``) are not listed and stay shared.
 
 No list of objects is held while other threads run: a tuple that one of them is making (``tuple(…)``
 of a generator) would have a second reference, and CPython up to 3.13 then fails with a
@@ -32,6 +33,7 @@ from itertools import chain, islice, tee
 from typing import TypeAlias
 
 from celery_memory_exporter.agent.interruptions import let_pass
+from celery_memory_exporter.agent.stats.readings import Readings
 
 #: Distinct type names followed per process. An application that makes classes without end must not
 #: make us grow.
@@ -113,8 +115,20 @@ def kinds(generation: int | None) -> Iterator[type]:
 class Census:
     """Counts of this process: now, at its start, and at the end of its warm-up."""
 
-    def __init__(self, least_seconds: float, pause_seconds: float, *, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        least_seconds: float,
+        pause_seconds: float,
+        *,
+        enabled: bool = True,
+        expected: int = 0,
+        patient: bool = False,
+    ) -> None:
+        """``expected``: how many objects there are about. ``patient``: not before a full collection
+        in this process."""
         self.enabled = enabled
+        self._expected = expected
+        self._collections = Readings.full_collections() if patient else -1
         self._least_seconds = least_seconds
         self._pause_seconds = pause_seconds
         self._cost = SECONDS_PER_OBJECT
@@ -127,7 +141,9 @@ class Census:
     def due(self, now: float, *, idle: bool) -> bool:
         """Whether to count now (monotonic seconds). An idle process may be counted as often as the
         budget allows."""
-        return self.enabled and now >= (self._idle_due if idle else self._busy_due)
+        if not self.enabled or now < (self._idle_due if idle else self._busy_due):
+            return False
+        return Readings.full_collections() > self._collections
 
     def take(self, *, warm: bool) -> None:
         """Counts, if enabled. ``warm`` tells that start-up is over: what exists then is no growth
@@ -158,19 +174,16 @@ class Census:
         }
 
     def _count(self) -> dict[str, int]:
-        # The first one is taken before any task runs and may take its time: in a new child it also
-        # pays for copying the pages that it shares with the main process, which says nothing of
-        # what the later ones cost.
-        first = self._started is None
-        listing = (self.objects or 0) * SECONDS_PER_LISTED
-        left = max(0.001, self._pause_seconds - listing)
-        step = 1 if first else max(1, math.ceil((self.objects or 0) * self._cost / left))
+        left = max(0.001, self._pause_seconds - self._expected * SECONDS_PER_LISTED)
+        step = max(1, math.ceil(self._expected * self._cost / left))
         # CPU time, not wall time: on a crowded machine the scheduler's pauses are not ours, and
         # would make us count less.
         begun = time.thread_time()
         by_type = count_types(step)
-        number = self.objects = sum(count for _, count in by_type) * step
-        if not first:
+        number = self.objects = self._expected = sum(count for _, count in by_type) * step
+        # In a new child the first one also pays for copying the pages that it shares with the main
+        # process, which says nothing of what the later ones cost.
+        if self._started is not None:
             counting = time.thread_time() - begun - number * SECONDS_PER_LISTED
             self._cost = max(1e-9, min(counting * step / max(1, number), 2 * self._cost))
         counts: dict[str, int] = {}

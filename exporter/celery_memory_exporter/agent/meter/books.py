@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from operator import add
 from typing import Any, NamedTuple
 
-from celery_memory_exporter.agent.audit.audit import Finding
 from celery_memory_exporter.agent.audit.dossier import Dossier
+from celery_memory_exporter.agent.audit.finding import Finding
 from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.meter.answers import SUCCEEDED
 from celery_memory_exporter.agent.meter.run import Run

@@ -28,8 +28,9 @@ from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
-from celery_memory_exporter.agent.audit.audit import Auditor, Finding
+from celery_memory_exporter.agent.audit.audit import Auditor
 from celery_memory_exporter.agent.audit.deep import DeepAuditor
+from celery_memory_exporter.agent.audit.finding import Finding
 from celery_memory_exporter.agent.guard import Guard
 from celery_memory_exporter.agent.interruptions import let_pass
 from celery_memory_exporter.agent.meter import answers
@@ -41,16 +42,15 @@ from celery_memory_exporter.agent.meter.books import (
     Measurements,
     Totals,
 )
+from celery_memory_exporter.agent.meter.busy_time import LOOK_SECONDS, BusyTime
 from celery_memory_exporter.agent.meter.conditions import Conditions, Containers, OnClose, OnOpen
 from celery_memory_exporter.agent.meter.high_water import HighWater
 from celery_memory_exporter.agent.meter.occupancy import Occupancy
 from celery_memory_exporter.agent.meter.run import Run
 from celery_memory_exporter.agent.meter.sampling import Sample, Sampler
+from celery_memory_exporter.agent.stats.budget import Account, new_account
 from celery_memory_exporter.agent.stats.profile import WARM_AGE
 from celery_memory_exporter.agent.stats.readings import Readings
-
-#: Between two readings of the process's CPU time, and so between two looks at what is left.
-BUSY_SECONDS = 0.05
 
 
 class Meter:
@@ -64,17 +64,18 @@ class Meter:
         conditions: Conditions,
         *,
         biases: Biases = NO_BIASES,
+        account: Account | None = None,
         on_open: OnOpen | None = None,
         on_close: OnClose | None = None,
     ) -> None:
-        """``biases``: what a run of nothing reads as; ``calibrated_meter`` measures them."""
+        """``biases``: what a run of nothing reads as; ``measure_biases`` tells."""
+        account = new_account() if account is None else account
         self.guard = guard
         self.occupancy = Occupancy()
         self.totals = Totals(conditions.max_tasks, biases)
-        self.auditor = Auditor(readings, enabled=conditions.audits)
-        self.deep = DeepAuditor(readings)
-        self.sampler = Sampler(readings)
-        self.busy_seconds = 0.0
+        self.auditor = Auditor(readings, account, enabled=conditions.audits)
+        self.deep = DeepAuditor(readings, account)
+        self.sampler = Sampler(readings, account)
         self.runs = 0
         self.high_water = HighWater(readings, conditions.peak_limit_bytes)
         #: Where runs overlap: hears of those that had the process to themselves.
@@ -85,7 +86,7 @@ class Meter:
         self._on_open = on_open
         self._on_close = on_close
         self._overhead_seconds = 0.0
-        self._cpu_seconds = self._busy_due = 0.0
+        self.busy = BusyTime(account)
 
     def measurements(self) -> Measurements:
         """Everything that is to be sent of this process's runs. Reads the sizes of up to twenty
@@ -200,7 +201,7 @@ class Meter:
         self, run: Run, live: Finding | Sample | None, rss: int | None, seconds: float
     ) -> None:
         self.runs += 1
-        self.busy_seconds += seconds
+        self.busy.seconds += seconds
         run.row.add_run(run.outcome, seconds)
         if run.alone:
             peak = self.high_water.read(rss)
@@ -231,7 +232,7 @@ class Meter:
             self.deep.end(run.key, run.growth, live if isinstance(live, Finding) else None)
         if run.alone:
             self.deep.mark(run.key, run.growth, run.age)
-            self.deep.search(self._busy(begun))
+            self.deep.search(self.busy.total(begun))
 
     def _abandon(self, run: Run) -> None:
         try:
@@ -275,24 +276,16 @@ class Meter:
         is left, not at all."""
         if self.occupancy.working:
             return
-        growth, busy = run.growth, self._busy(run.begun)
+        growth, busy = run.growth, self.busy.total(run.begun)
         run.audited = self.auditor.due(growth, run.age, len(self.totals.growth), busy)
         if run.audited:
             run.deep = self.deep.wants(run.key, growth, busy)
             suspected = self.deep.suspects(run.key)
             run.confirms = not run.deep and self.auditor.confirms(growth, busy, suspected)
             return
-        wait = BUSY_SECONDS if growth.replaces else self.sampler.budget.wait(self.busy_seconds)
+        wait = LOOK_SECONDS if growth.replaces else self.sampler.budget.wait(busy)
         run.sampled = not wait
         if wait:
-            growth.plain_until = run.begun + min(wait, BUSY_SECONDS)
+            growth.plain_until = run.begun + min(wait, LOOK_SECONDS)
             due = growth.runs >= growth.next_audit
             growth.plain_runs = sys.maxsize if due else growth.next_audit
-
-    def _busy(self, now: float) -> float:
-        """Seconds that the process has been at work. Its CPU time is asked for now and then only:
-        that is a call into the kernel."""
-        if now >= self._busy_due:
-            self._busy_due = now + BUSY_SECONDS
-            self._cpu_seconds = time.process_time()
-        return max(self.busy_seconds, self._cpu_seconds)

@@ -11,7 +11,7 @@ import time
 from typing import TypeAlias
 
 from celery_memory_exporter.agent.meter.run import Run
-from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry
 from celery_memory_exporter.agent.stats.readings import Readings
 
 #: Of the process's busy time, and seconds once.
@@ -25,8 +25,8 @@ Sample: TypeAlias = "tuple[int, int | None, bool]"
 class Sampler:
     """Reads the runs of one process, one at a time."""
 
-    def __init__(self, readings: Readings) -> None:
-        self.budget = Budget(SHARE, CREDIT_SECONDS)
+    def __init__(self, readings: Readings, account: Account | None = None) -> None:
+        self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.SAMPLES)
         self._readings = readings
 
     def begin(self, run: Run) -> None:

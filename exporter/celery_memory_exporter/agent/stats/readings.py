@@ -12,6 +12,7 @@ used, is given up.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
 import os
@@ -114,15 +115,25 @@ def tmpfs_mounts() -> list[str]:
 
 
 class Readings:
-    """The readings of the process that made it: make a new one after a fork."""
+    """The readings of the process that made it; see ``forked``."""
 
     def __init__(self, tmpfs: list[str] | None = None) -> None:
         """``tmpfs``: mount points to look at instead of this machine's."""
+        self._mallinfo2 = load_mallinfo2()
+        self._tmpfs = tmpfs_mounts() if tmpfs is None else tmpfs
+        self._open()
+
+    def forked(self) -> Readings:
+        """Those of a child that the process has forked. What is the same in both is not looked for
+        again: to read the maps of a large process takes milliseconds."""
+        readings = copy.copy(self)
+        readings._open()
+        return readings
+
+    def _open(self) -> None:
         self._statm = KeptFile("/proc/self/statm", os.O_RDONLY)
         self._clear_refs = KeptFile("/proc/self/clear_refs", os.O_WRONLY)
         self._children = KeptFile(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
-        self._mallinfo2 = load_mallinfo2()
-        self._tmpfs = tmpfs_mounts() if tmpfs is None else tmpfs
 
     def rss(self, field: int = RESIDENT) -> int | None:
         """Resident memory, or what another field of ``proc_pid_statm(5)`` tells of it."""

@@ -26,6 +26,7 @@ from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.evidence import evidence_records
 from celery_memory_exporter.agent.worker.exits import Exits
 from celery_memory_exporter.agent.worker.figures import own_figures
+from celery_memory_exporter.agent.worker.inheritance import Inheritance
 from celery_memory_exporter.agent.worker.keeping import Keeper
 from celery_memory_exporter.agent.worker.ledger import Ledger
 from celery_memory_exporter.agent.worker.pool_child import WARM_SECONDS, ChildAgent
@@ -69,8 +70,13 @@ class WorkerAgent:
         self.child_memory_limit_bytes = int(limit) * 1024 if limit else None
         self._exits = Exits(self.child_memory_limit_bytes, lambda: procfs.cgroup_memory().oom_kills)
         self._readings = Readings()
+        self._inheritance = (
+            Inheritance.of(self.channel, settings, self._readings, self.child_memory_limit_bytes)
+            if self.channel is not None
+            else None
+        )
         self._peak = self._readings.peak()
-        self._census = self._make_census(enabled=settings.census_max_objects > 0)
+        self._census = self._make_census(0)
         self._started = time.monotonic()
         self._pool_processes: dict[int, Any] = {}
         #: Rows of the shared map that the ledger has seen, by number and pid.
@@ -110,9 +116,12 @@ class WorkerAgent:
             )
         )
 
-    def _make_census(self, *, enabled: bool) -> Census:
-        settings = self.settings
-        return Census(settings.census_seconds, settings.census_pause_seconds, enabled=enabled)
+    def _make_census(self, inherited: int | None) -> Census:
+        """``inherited``: objects on pages that the process shares with the one that forked it."""
+        settings, most = self.settings, self.settings.census_max_objects
+        seconds = settings.census_seconds, settings.census_pause_seconds
+        patient = inherited is None or inherited > most
+        return Census(*seconds, enabled=most > 0, expected=inherited or 0, patient=patient)
 
     def _make_meter(self) -> Meter:
         """Of the runs in this process; their totals are the main process's own."""
@@ -153,14 +162,9 @@ class WorkerAgent:
         """Runs in each child after the fork, when Celery has built its tracers."""
         from billiard import current_process
 
-        assert self.channel is not None
-        inherited = self._census.objects
-        limit = self.settings.census_max_objects
-        census = self._make_census(enabled=inherited is not None and inherited <= limit)
+        assert self._inheritance is not None
         slot = getattr(current_process(), "index", -1)
-        self._child = ChildAgent(
-            self.channel, self.settings, slot, self.child_memory_limit_bytes, census
-        )
+        self._child = ChildAgent(self._inheritance, slot, self._make_census(self._census.objects))
         os.register_at_fork(before=self._child.before_fork, after_in_child=self._child.after_fork)
         wrap_tasks(self._child.meter, self.worker.app.tasks)
 

@@ -22,14 +22,10 @@ import weakref
 
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.heap.census import Census
-from celery_memory_exporter.agent.meter.calibration import calibrated_meter
-from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.meter import Meter
-from celery_memory_exporter.agent.settings import Settings
-from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
-from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.figures import own_figures
+from celery_memory_exporter.agent.worker.inheritance import Inheritance
 from celery_memory_exporter.agent.worker.outbox import Outbox
 from celery_memory_exporter.agent.worker.records import Hello
 from celery_memory_exporter.agent.worker.shared_map import NAME_BYTES
@@ -50,26 +46,19 @@ WARM_SECONDS = 60.0
 class ChildAgent:
     """One per prefork child, made in ``worker_process_init``."""
 
-    def __init__(
-        self,
-        channel: Channel,
-        settings: Settings,
-        slot: int,
-        memory_limit_bytes: int | None,
-        census: Census,
-    ) -> None:
+    def __init__(self, inherited: Inheritance, slot: int, census: Census) -> None:
         self.guard = Guard()
-        self._shared = channel.shared
+        self._shared = inherited.channel.shared
         self._slot = slot
         self._place = self._shared.claim(slot)
         self._pid = os.getpid()
         #: Names of task types as a place holds them, and types that have no row in the shared map.
         self._names: dict[str, bytes] = {}
         self._apart: set[TaskKey] = set()
-        self._outbox = Outbox(channel, self._pid)
+        self._outbox = Outbox(inherited.channel, self._pid)
         self._started = time.monotonic()
-        self._readings = Readings()
-        self._memory_limit_bytes = memory_limit_bytes
+        self._readings = inherited.readings.forked()
+        self._memory_limit_bytes = inherited.conditions.peak_limit_bytes
         self._census = census
         self._sent = 0.0
         #: Whether runs or the time have made something to send since the helper last looked.
@@ -82,23 +71,22 @@ class ChildAgent:
         #: The task that runs, and task types that fork.
         self._task = ""
         self._forking: set[str] = set()
-        self.meter = self._make_meter(settings)
+        self.meter = self._make_meter(inherited)
         self.meter.totals.new_row = self._new_row
-        channel.send(Hello(self._pid, slot, procfs.start_ticks()))
+        inherited.channel.send(Hello(self._pid, slot, procfs.start_ticks()))
         if self._place is not None:
             self._place.write(self._pid, 0.0, 0, self._peak, b"")
-        self._take_census()
         self._send_figures()
 
-    def _make_meter(self, settings: Settings) -> Meter:
-        conditions = Conditions(
-            settings.max_tasks,
-            audits=settings.audits,
-            pickles_failures=True,
-            peak_limit_bytes=self._memory_limit_bytes,
-        )
-        return calibrated_meter(
-            self.guard, self._readings, conditions, on_open=self._begin, on_close=self._end
+    def _make_meter(self, inherited: Inheritance) -> Meter:
+        return Meter(
+            self.guard,
+            self._readings,
+            inherited.conditions,
+            biases=inherited.biases,
+            account=self._shared.account(self._slot),
+            on_open=self._begin,
+            on_close=self._end,
         )
 
     # --- around a run ----------------------------------------------------------------------------
@@ -175,6 +163,7 @@ class ChildAgent:
     def end(self, exit_code: int) -> None:
         """The last words of a child that ends by itself: everything pending, and how it ends."""
         self.stop_helper()
+        self.meter.busy.total(time.perf_counter())  # which its successor takes over
         for key, totals in list(self.meter.measurements().totals.items()):
             self._outbox.put(key, totals if key in self._apart else None)
         self._send_figures()

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from celery_memory_exporter.agent.stats.budget import Account, Entry, new_account
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 
 #: Rows of all slots together: 8,192 of them.
@@ -37,7 +38,7 @@ PLACES_PER_SLOT = 4
 #: Events of tasks that the main process counted since it wrote all of its counts (``journal``).
 JOURNAL_BYTES = 256 * 1024
 
-MAGIC = b"cmemap01"
+MAGIC = b"cmemap02"
 #: Slots, places, rows of each slot, columns of a row.
 _head = struct.Struct("<8sqqqq")
 HEAD_BYTES = 64
@@ -55,6 +56,7 @@ ROW_BYTES = 512
 KEY_BYTES = ROW_BYTES - _row.size - FIGURE_BYTES
 #: How many of a slot's rows have ever been taken: there is nothing to be read behind them.
 _top = struct.Struct("<q")
+ACCOUNT_BYTES = 8 * len(Entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,12 @@ class Shape:
         return HEAD_BYTES + self.places * PLACE_BYTES
 
     @property
-    def rows_at(self) -> int:
+    def accounts_at(self) -> int:
         return self.tops_at + self.slots * _top.size
+
+    @property
+    def rows_at(self) -> int:
+        return self.accounts_at + self.slots * ACCOUNT_BYTES
 
     @property
     def journal_at(self) -> int:
@@ -201,6 +207,13 @@ class SharedMap:
     def _places(self, slot: int) -> range:
         known = 0 <= slot < self.shape.slots
         return range(slot * PLACES_PER_SLOT, (slot + 1) * PLACES_PER_SLOT) if known else range(0)
+
+    def account(self, slot: int) -> Account:
+        """Of the agent's time in this slot's processes, one after the other."""
+        if not 0 <= slot < self.shape.slots:
+            return new_account()
+        at = self.shape.accounts_at + slot * ACCOUNT_BYTES
+        return self._view[at : at + ACCOUNT_BYTES].cast("d")
 
     # --- what its runs add up to -----------------------------------------------------------------
 

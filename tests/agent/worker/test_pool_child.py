@@ -50,8 +50,11 @@ def ended(child: ChildAgent) -> Iterator[ChildAgent]:
 
 
 def make_child(pipe: Pipe, slot: int = 0) -> ChildAgent:
+    """Without its helper: what that does, tests do at their time."""
     inheritance = Inheritance.of(pipe.channel, Settings(), Readings(), None)
-    return ChildAgent(inheritance, slot, Census(15.0, 60.0))
+    child = ChildAgent(inheritance, slot, Census(15.0, 60.0))
+    child.stop_helper()
+    return child
 
 
 def run_once(child: ChildAgent, body: Any = lambda *_: None, name: str = "t") -> None:

@@ -120,15 +120,15 @@ class Census:
         least_seconds: float,
         pause_seconds: float,
         *,
-        enabled: bool = True,
-        expected: int = 0,
-        patient: bool = False,
+        most_copied: int = 1_000_000,
     ) -> None:
-        """``expected``: how many objects there are about. ``patient``: not before a full collection
-        in this process."""
-        self.enabled = enabled
-        self._expected = expected
-        self._collections = Readings.full_collections() if patient else -1
+        """``most_copied``: of that many objects, pages that are shared may be copied; of none, and
+        nothing is counted at all."""
+        self.enabled = most_copied > 0
+        self._most_copied = most_copied
+        self._expected = 0
+        #: Full collections of which there have to be more.
+        self._collections = -1
         self._least_seconds = least_seconds
         self._pause_seconds = pause_seconds
         self._cost = SECONDS_PER_OBJECT
@@ -137,6 +137,19 @@ class Census:
         self._idle_due = self._busy_due = 0.0
         self.objects: int | None = None
         self.counts: dict[str, int] = {}
+
+    def forked(self) -> Census:
+        """Of a child that this process has forked."""
+        census = Census(self._least_seconds, self._pause_seconds, most_copied=self._most_copied)
+        census._expected = self._expected
+        census.share_pages()
+        return census
+
+    def share_pages(self) -> None:
+        """The process has its pages in common with another one from now on. With many objects on
+        them, nothing is counted until the collector has been through them."""
+        if self._expected > self._most_copied and self._collections < 0:
+            self._collections = Readings.full_collections()
 
     def due(self, now: float, *, idle: bool) -> bool:
         """Whether to count now (monotonic seconds). An idle process may be counted as often as the

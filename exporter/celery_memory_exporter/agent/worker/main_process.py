@@ -70,19 +70,19 @@ class WorkerAgent:
         self.child_memory_limit_bytes = int(limit) * 1024 if limit else None
         self._exits = Exits(self.child_memory_limit_bytes, lambda: procfs.cgroup_memory().oom_kills)
         self._readings = Readings()
-        self._inheritance = (
-            Inheritance.of(self.channel, settings, self._readings, self.child_memory_limit_bytes)
-            if self.channel is not None
-            else None
-        )
+        common = settings, self._readings, self.child_memory_limit_bytes
+        self._inheritance = Inheritance.of(self.channel, *common) if self.channel else None
         self._peak = self._readings.peak()
-        self._census = self._make_census(0)
+        seconds = settings.census_seconds, settings.census_pause_seconds
+        self._census = Census(*seconds, most_copied=settings.census_max_objects)
         self._started = time.monotonic()
         self._pool_processes: dict[int, Any] = {}
         #: Rows of the shared map that the ledger has seen, by number and pid.
         self._rows: set[tuple[int, int]] = set()
         self._child: ChildAgent | None = None
         self._take_census(warm=False)
+        if self.channel is not None:
+            self._census.share_pages()
         self._running = RunningHere(self.shared)
         self.meter = self._make_meter() if self.channel is None else None
         overlapping = self.meter if self.pool != "solo" else None
@@ -115,13 +115,6 @@ class WorkerAgent:
                 child_memory_limit_bytes=self.child_memory_limit_bytes,
             )
         )
-
-    def _make_census(self, inherited: int | None) -> Census:
-        """``inherited``: objects on pages that the process shares with the one that forked it."""
-        settings, most = self.settings, self.settings.census_max_objects
-        seconds = settings.census_seconds, settings.census_pause_seconds
-        patient = inherited is None or inherited > most
-        return Census(*seconds, enabled=most > 0, expected=inherited or 0, patient=patient)
 
     def _make_meter(self) -> Meter:
         """Of the runs in this process; their totals are the main process's own."""
@@ -164,7 +157,7 @@ class WorkerAgent:
 
         assert self._inheritance is not None
         slot = getattr(current_process(), "index", -1)
-        self._child = ChildAgent(self._inheritance, slot, self._make_census(self._census.objects))
+        self._child = ChildAgent(self._inheritance, slot, self._census.forked())
         os.register_at_fork(before=self._child.before_fork, after_in_child=self._child.after_fork)
         wrap_tasks(self._child.meter, self.worker.app.tasks)
 

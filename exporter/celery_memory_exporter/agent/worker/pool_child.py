@@ -34,6 +34,8 @@ from celery_memory_exporter.common.evidence import WARM_RUNS
 
 #: Between two sendings of the figures that are not about one run.
 SEND_SECONDS = 1.0
+#: A new child counts its objects after so long, if it still waits for its first job.
+FIRST_LOOK_SECONDS = 0.05
 #: How often, and after what pause, a child that ends tries to put its last words into a full pipe:
 #: half a second in all, while the pool itself lets a child that ended wait for one.
 LAST_WORDS_TRIES = 10
@@ -67,7 +69,6 @@ class ChildAgent:
         #: never waits.
         self._sending = threading.Lock()
         self._peak = self._readings.peak()
-        self._helper: Helper | None = None
         #: The task that runs, and task types that fork.
         self._task = ""
         self._forking: set[str] = set()
@@ -77,6 +78,7 @@ class ChildAgent:
         if self._place is not None:
             self._place.write(self._pid, 0.0, 0, self._peak, b"")
         self._send_figures()
+        self._helper: Helper | None = Helper(self)
 
     def _make_meter(self, inherited: Inheritance) -> Meter:
         return Meter(
@@ -234,7 +236,9 @@ class Helper:
 
     def _run(self) -> None:
         # A lock's time-out sleeps without an allocation that a run's readings could see.
-        while not self._stop.acquire(timeout=SEND_SECONDS):
+        pause = FIRST_LOOK_SECONDS
+        while not self._stop.acquire(timeout=pause):
+            pause = SEND_SECONDS
             agent = self._agent()
             if agent is None:
                 return

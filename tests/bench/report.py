@@ -13,6 +13,7 @@ import random
 import statistics
 import sys
 import time
+from bisect import bisect_right
 from typing import Any
 
 from kombu.compression import compress
@@ -29,6 +30,7 @@ from celery_memory_exporter.agent.worker.records import (
 from celery_memory_exporter.agent.worker.reporting import Reporter
 from celery_memory_exporter.agent.worker.sender import COMPRESSION
 from celery_memory_exporter.common.codec import encode
+from celery_memory_exporter.common.evidence import AGES
 from tests.agent.worker.known import sources
 from tests.bench.heap import in_fresh_process
 from tests.bench.result import Options, Part, Row
@@ -37,7 +39,8 @@ TYPES = (10, 200, 1_000)
 CHILDREN = 8
 #: One type of so many runs between two reports, or each does.
 BUSY, QUIET = 1, 10
-RUNS, AGES_REACHED = 20, 7
+#: Runs of a type in each child when it is first reported, and between two reports.
+EARLIER_RUNS, RUNS = 30, 2
 #: By the number of types, milliseconds with all of them busy; and KiB.
 TARGET_MS = {10: 2.0, 200: 20.0, 1_000: 80.0}
 TARGET_KIB = {200: 64.0}
@@ -53,44 +56,51 @@ class Children:
     def __init__(self, types: int) -> None:
         self._random = random.Random(1)
         self._keys: list[TaskKey] = [(f"shop.tasks.task_{each}", "celery") for each in range(types)]
+        self._types: dict[tuple[int, TaskKey], Type] = {}
         self.ledger = Ledger(types)
         for child in range(CHILDREN):
             self.ledger.add_child(1_000 + child, child, child)
 
-    def run(self, every: int, offset: int) -> None:
+    def run(self, runs: int, every: int = 1, offset: int = 0) -> None:
         """Every so many-th type runs in each child, from that one on."""
         for pid in self.ledger.children:
             for key in self._keys[offset % every :: every]:
-                self.ledger.apply(TotalsRecord(pid, key, self._totals().to_bytes()))
-                self.ledger.apply(ProfileRecord(pid, key, self._profile().to_bytes()))
-                self.ledger.apply(SurvivorsRecord(pid, key, {"dict": 3, "shop.models.Cart": 4}))
+                known = self._types.setdefault((pid, key), Type(self._random))
+                for _ in range(runs):
+                    known.run()
+                self.ledger.apply(TotalsRecord(pid, key, known.totals.to_bytes()))
+                self.ledger.apply(ProfileRecord(pid, key, known.profile.to_bytes()))
+                survivors = {"dict": 3, "shop.models.Cart": 4 + known.runs}
+                self.ledger.apply(SurvivorsRecord(pid, key, survivors))
 
-    def _totals(self) -> TaskTotals:
-        totals = TaskTotals()
-        for _ in range(RUNS):
-            totals.add_run(0, self._random.random())
-            totals.add_delta(self._random.choice((0, 4_096, 70_000)))
-            totals.add_peak(self._random.choice((0, 4_096, 70_000)))
-        return totals
 
-    def _profile(self) -> ProfileRow:
-        row = ProfileRow()
-        for age in range(AGES_REACHED):
-            for column in COUNTED:
-                row.figures[age * WIDTH + column] = self._random.randrange(1, RUNS)
-            for column in SIZES:
-                row.figures[age * WIDTH + column] = self._random.randrange(100_000)
-        return row
+class Type:
+    """A task type in one child: what its runs so far came to."""
+
+    def __init__(self, random: random.Random) -> None:
+        self.runs, self.totals, self.profile = 0, TaskTotals(), ProfileRow()
+        self._random = random
+
+    def run(self) -> None:
+        age = bisect_right(AGES, self.runs) - 1
+        self.runs += 1
+        self.totals.add_run(0, self._random.random())
+        self.totals.add_delta(self._random.choice((0, 4_096, 70_000)))
+        self.totals.add_peak(self._random.choice((0, 4_096, 70_000)))
+        for column in COUNTED:
+            self.profile.figures[age * WIDTH + column] += 1
+        for column in SIZES:
+            self.profile.figures[age * WIDTH + column] += self._random.randrange(100_000)
 
 
 def figures(rounds: int, types: int, every: int) -> dict[str, Any]:
     """Milliseconds of each report, and bytes of each message, by step."""
     children = Children(types)
-    children.run(BUSY, 0)
+    children.run(EARLIER_RUNS)
     reporter = Reporter(sources(children.ledger))
     found: dict[str, list[float]] = {step: [] for step in ("made", "encoded", "written", "bytes")}
     for number in range(1 + rounds):
-        children.run(every, number)
+        children.run(RUNS, every, number)
         gc.collect()
         begun = time.process_time()
         report = reporter.report(native=True, reports_dropped=0, final=False)

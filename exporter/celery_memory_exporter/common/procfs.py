@@ -22,8 +22,9 @@ V1_UNLIMITED = 0x7FFF_FFFF_FFFF_F000
 def read_text(path: str) -> str | None:
     """The file's content, or ``None`` when it is gone, foreign or not there on this system."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        # A kernel's file is short, and made anew at each read: a buffer would only take time.
+        with open(path, "rb", buffering=0) as file:
+            return file.readall().decode("utf-8", "replace")
     except OSError:
         return None
 
@@ -79,13 +80,16 @@ def start_ticks(pid: int | str = "self") -> int | None:
 
 
 def parse_status(text: str) -> Status:
-    fields = parse_colon_lines(text)
+    lines = f"\n{text}"
+
+    def field(key: str) -> str:
+        return lines.partition(f"\n{key}:")[2].partition("\n")[0].strip()
 
     def kibibytes(key: str) -> int | None:
-        value = fields.get(key, "").split()
+        value = field(key).split()
         return int(value[0]) * 1024 if value else None
 
-    threads = fields.get("Threads", "")
+    threads = field("Threads")
     return Status(
         rss_bytes=kibibytes("VmRSS"),
         anon_bytes=kibibytes("RssAnon"),
@@ -93,9 +97,9 @@ def parse_status(text: str) -> Status:
         swap_bytes=kibibytes("VmSwap"),
         peak_rss_bytes=kibibytes("VmHWM"),
         threads=int(threads) if threads.isdigit() else None,
-        state=fields.get("State", "?")[:1],
-        namespace_pids=tuple(int(pid) for pid in fields.get("NSpid", "").split()),
-        ignored_signals=int(fields.get("SigIgn", "0"), 16),
+        state=(field("State") or "?")[:1],
+        namespace_pids=tuple(int(pid) for pid in field("NSpid").split()),
+        ignored_signals=int(field("SigIgn") or "0", 16),
     )
 
 

@@ -155,7 +155,7 @@ def test_a_container_without_a_limit_says_so() -> None:
     rows = {"shop.CARTS": GrowingContainer("shop.CARTS", "list", 100, 90, None)}
     known = told(TaskProfile(), dossier, rows)
     assert known.holders["shop.CARTS"].limit == UNBOUNDED
-    (holder,) = to_evidence(known, 1.0, None, None).holders
+    (holder,) = to_evidence(known, known.row.to_profile(), 1.0, None, None).holders
     assert holder.limit is None
 
 
@@ -185,7 +185,7 @@ def test_evidence_for_the_report() -> None:
         "shop.CARTS": Holding("list", 10, 2.0, None),
         "shop.b": Holding("dict", 1, 5.0, 7),
     }
-    told = to_evidence(known, 1.23, None, None)
+    told = to_evidence(known, known.row.to_profile(), 1.23, None, None)
     assert told.profile.blocks[FIRST_AGE] == 2_000
     assert (told.processes, told.growing, told.seconds) == (1, 1, 1.2)
     assert (told.failed_audits, told.failed_bytes) == (2, 3 * MEAN_BLOCK_BYTES + 4)
@@ -207,7 +207,7 @@ def test_the_report_tells_the_most_of_everything_and_whole_numbers_of_most() -> 
         fills={f"{number}": [(1.04, 2.06)] for number in range(100)},
         paths={f"{number}": float(number) for number in range(100)},
     )
-    told = to_evidence(known, 1.0, None, None)
+    told = to_evidence(known, known.row.to_profile(), 1.0, None, None)
     best = [f"{number}" for number in range(99, 99 - NAMES, -1)]
     assert list(told.survivors) == told.paths == best
     assert [holder.path for holder in told.holders] == [fill.path for fill in told.fills] == best

@@ -15,8 +15,10 @@ free.
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from enum import IntEnum, auto
+from operator import attrgetter
 from typing import NamedTuple
 
 from celery_memory_exporter.agent.stats.row import Figures, Row
@@ -26,6 +28,10 @@ from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 FIELDS = tuple(field.name for field in dataclasses.fields(Profile))
 #: Columns of one age.
 WIDTH = len(FIELDS)
+AGE_BYTES = 8 * WIDTH
+#: Of no age.
+NOTHING = Profile(*([] for _ in FIELDS))
+_columns = attrgetter(*FIELDS)
 #: The age from which on runs are past start-up: its place among ``AGES``.
 WARM_AGE = AGES.index(WARM_RUNS)
 
@@ -54,6 +60,10 @@ class Column(IntEnum):
     SAMPLED = auto()
     SAMPLED_BYTES = auto()
     SAMPLED_SQUARES = auto()
+
+
+#: The figures of an age that no run had.
+_ZEROS = bytes(AGE_BYTES)
 
 
 class Failed(IntEnum):
@@ -89,6 +99,15 @@ class ProfileRow(Row):
         age, column = place
         return self.figures[age * WIDTH + column]
 
+    @property
+    def used(self) -> int:
+        if any(self.figures[Failed.AUDITS :]):
+            return self.SIZE
+        data, size = self.to_bytes(), 8 * Failed.AUDITS
+        while size and data.endswith(_ZEROS, 0, size):
+            size -= len(_ZEROS)
+        return size // 8
+
     def ages(self, column: Column) -> list[float]:
         """This figure at each age."""
         return list(self.figures[column : Failed.AUDITS : WIDTH])
@@ -107,13 +126,20 @@ class ProfileRow(Row):
         """Bytes that audited runs left behind which did not succeed."""
         return self.figures[Failed.BLOCKS] * MEAN_BLOCK_BYTES + self.figures[Failed.NATIVE]
 
-    def to_profile(self) -> Profile:
+    @property
+    def reached(self) -> int:
+        """How many ages there are without those at the end that had no run."""
+        runs, ages = self.figures[: Failed.AUDITS : WIDTH], len(AGES)
+        while ages and not runs[ages - 1]:
+            ages -= 1
+        return ages
+
+    def to_profile(self, before: Profile = NOTHING, same: int = 0) -> Profile:
         """For the report: by figure one value for each age, without the ages that no process has
-        reached."""
-        runs = self.ages(Column.RUNS)
-        ages = max((age + 1 for age in range(len(AGES)) if runs[age]), default=0)
-        figures = self.figures[: ages * WIDTH]
-        return Profile(**{name: _rounded(figures[at::WIDTH]) for at, name in enumerate(FIELDS)})
+        reached. So many ages are the ``same`` as when ``before`` was told."""
+        told = _rounded(self.figures[same * WIDTH : self.reached * WIDTH])
+        columns = enumerate(_columns(before))
+        return Profile(*[column[:same] + told[at::WIDTH] for at, column in columns])
 
     def retained(self) -> Retained:
         """Blocks and native bytes that the runs of one process left behind, without its first run.
@@ -131,10 +157,24 @@ class ProfileRow(Row):
         return Retained(blocks, native, behind)
 
 
-def _rounded(column: Figures) -> list[float]:
-    # Most columns are zeros, and a plain 0 is quickly made and short in a report. To round to a
-    # whole number takes a fifth of the time of rounding to a tenth.
-    return [round(10 * each) / 10 for each in column] if any(column) else [0] * len(column)
+def same_ages(one: bytes, other: bytes) -> int:
+    """How many ages there are, from the youngest on, in which two rows are the same."""
+    return bisect_left(
+        range(1, len(AGES) + 1),
+        True,
+        key=lambda ages: one[: ages * AGE_BYTES] != other[: ages * AGE_BYTES],
+    )
+
+
+def tenth(figure: float) -> float:
+    """Rounded to a tenth, in a fifth of the time that ``round`` takes for it."""
+    return round(10 * figure) / 10
+
+
+def _rounded(figures: Figures) -> list[float]:
+    # Whole numbers are short in a report, and quickly made and written.
+    whole: list[float] = list(map(int, figures))
+    return whole if whole == figures.tolist() else list(map(tenth, figures))
 
 
 def _means_by_age(row: ProfileRow) -> Iterator[tuple[float, tuple[float, float] | None]]:

@@ -7,17 +7,16 @@ processes fades: what was so twenty generations ago need not be so today.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import count, zip_longest
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from celery_memory_exporter.agent.audit.dossier import Dossier
 from celery_memory_exporter.agent.audit.suspicion import steady_sums
 from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.stats.growth import TaskProfile
-from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained
+from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained, same_ages
 from celery_memory_exporter.agent.stats.row import sum_of
 from celery_memory_exporter.agent.stats.tally import TaskKey
 from celery_memory_exporter.agent.worker.records import (
@@ -29,6 +28,7 @@ from celery_memory_exporter.agent.worker.records import (
     SitesRecord,
     SurvivorsRecord,
 )
+from celery_memory_exporter.common.evidence import AGES
 from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
 
 #: Weight that is left of a gone process's evidence, each time that another one goes.
@@ -51,16 +51,18 @@ class Alone(NamedTuple):
     """What the row of one process tells by itself."""
 
     #: 1 when it measured enough runs, and 1 when something was left behind in it as well.
-    measured: float
-    growing: float
+    processes_measured: float
+    processes_growing: float
     retained: Retained
+    #: How many ages it has reached.
+    ages: int
 
     @staticmethod
     def of(row: ProfileRow) -> Alone:
-        sums = steady_sums(row)
+        sums, told = steady_sums(row), (row.retained(), row.reached)
         if sums.measured < MEASURED_RUNS:
-            return Alone(0.0, 0.0, row.retained())
-        return Alone(1.0, float(bool(LeftBehind(sums, PROCESS))), row.retained())
+            return Alone(0.0, 0.0, *told)
+        return Alone(1.0, float(bool(LeftBehind(sums, PROCESS))), *told)
 
 
 @dataclass(slots=True)
@@ -87,7 +89,12 @@ class TaskEvidence:
     summed: bool = False
     #: Rises whenever something in here changes.
     change: int = field(default_factory=_changes.__next__)
+    #: By age, the last change of its figures or of a younger age's.
+    changes: tuple[int, ...] = ()
     _alone: Alone | None = None
+
+    def __post_init__(self) -> None:
+        self.changes = (self.change,) * len(AGES)
 
     @property
     def alone(self) -> Alone:
@@ -100,11 +107,7 @@ class TaskEvidence:
         """Takes one of ``evidence_records``; it replaces the process's earlier one of its kind."""
         match record:
             case ProfileRecord():
-                if record.row != self.row.to_bytes():
-                    self.row = ProfileRow.from_bytes(record.row)
-                    # As it comes: a report that looked at hundreds at once would stop the worker.
-                    self._alone = Alone.of(self.row)
-                    self.change = next(_changes)
+                self._take_row(record.row)
             case SurvivorsRecord():
                 self._take(survivors=record.counts)
             case SitesRecord():
@@ -120,11 +123,39 @@ class TaskEvidence:
             case FillsRecord():
                 self._take(fills=record.fills)
 
+    def _take_row(self, row: bytes) -> None:
+        before = self.row.to_bytes()
+        if row == before:
+            return
+        self.row = ProfileRow.from_bytes(row)
+        # As it comes: a report that looked at hundreds at once would stop the worker.
+        self._alone = Alone.of(self.row)
+        self.change = next(_changes)
+        same = same_ages(row, before)
+        self.changes = self.changes[:same] + (self.change,) * (len(AGES) - same)
+
     def _take(self, **values: Any) -> None:
         for name, value in values.items():
             if getattr(self, name) != value:
                 setattr(self, name, value)
                 self.change = next(_changes)
+
+    def add(self, part: TaskEvidence) -> None:
+        """All of it but the row."""
+        self.deep_audits += part.deep_audits
+        self.traced_audits += part.traced_audits
+        self.watched_audits += part.watched_audits
+        if part.survivors:
+            _add(self.survivors, part.survivors)
+        if part.sites or part.paths:
+            _add(self.sites, part.sites)
+            _add(self.paths, part.paths)
+        if part.holders or part.fills:
+            _add_holders(self.holders, part.holders)
+            _add_fills(self.fills, part.fills)
+        counted: Alone | TaskEvidence = part if part.summed else part.alone
+        self.processes_measured += counted.processes_measured
+        self.processes_growing += counted.processes_growing
 
     def fastest(self) -> dict[str, Holding]:
         """The containers that grew most."""
@@ -203,46 +234,40 @@ def _holders(
 
 # --- several processes ---------------------------------------------------------------------------
 
-#: Fields that add up as they are, and those that add up by name.
+#: Fields that fade as they are, and those that fade by name.
 FIGURES = [each.name for each in fields(TaskEvidence) if each.type == "float"]
 AMOUNTS = [each.name for each in fields(TaskEvidence) if str(each.type).endswith(", float]")]
-_figures, _amounts = attrgetter(*FIGURES), attrgetter(*AMOUNTS)
 
 
-def together(parts: Iterable[TaskEvidence]) -> TaskEvidence:
-    """The sum. Each part that is not a sum itself is one process."""
-    parts = list(parts)
-    total = TaskEvidence(row=sum_of(part.row for part in parts), summed=True)
-    for name, figures in zip(FIGURES, zip(*map(_figures, parts), strict=True), strict=True):
-        setattr(total, name, sum(figures))
-    for name, amounts in zip(AMOUNTS, zip(*map(_amounts, parts), strict=True), strict=True):
-        setattr(total, name, _by_name(amounts))
+def together(parts: Sequence[TaskEvidence], row: ProfileRow | None = None) -> TaskEvidence:
+    """The sum. Each part that is not a sum itself is one process. ``row`` is the sum of their rows,
+    where it is known."""
+    total = TaskEvidence(row or sum_of(part.row for part in parts), summed=True)
     for part in parts:
-        _add_containers(total, part)
-        if not part.summed:
-            total.processes_measured += part.alone.measured
-            total.processes_growing += part.alone.growing
+        total.add(part)
     return total
 
 
-def _by_name(parts: Iterable[dict[Any, float]]) -> dict[Any, float]:
-    total: dict[Any, float] = {}
-    for amounts in parts:
-        for name, amount in amounts.items():
-            total[name] = total.get(name, 0) + amount
-    return total
+def _add(total: dict[Any, float], amounts: dict[Any, float]) -> None:
+    for name, amount in amounts.items():
+        total[name] = total.get(name, 0) + amount
 
 
-def _add_containers(total: TaskEvidence, part: TaskEvidence) -> None:
-    for path, fill in part.fills.items():
-        before = total.fills.get(path, [])
-        total.fills[path] = [
+def _add_fills(
+    total: dict[str, list[tuple[float, float]]], fills: dict[str, list[tuple[float, float]]]
+) -> None:
+    for path, fill in fills.items():
+        before = total.get(path, [])
+        total[path] = [
             (a + c, b + d) for (a, b), (c, d) in zip_longest(before, fill, fillvalue=(0.0, 0.0))
         ]
-    for path, (kind, items, grown, limit) in part.holders.items():
-        _, more_items, more_grown, known = total.holders.get(path, Holding(kind, 0, 0, None))
+
+
+def _add_holders(total: dict[str, Holding], holders: dict[str, Holding]) -> None:
+    for path, (kind, items, grown, limit) in holders.items():
+        _, more_items, more_grown, known = total.get(path, Holding(kind, 0, 0, None))
         most = max((each for each in (known, limit) if each is not None), default=None)
-        total.holders[path] = Holding(kind, items + more_items, grown + more_grown, most)
+        total[path] = Holding(kind, items + more_items, grown + more_grown, most)
 
 
 def faded(evidence: TaskEvidence) -> TaskEvidence:

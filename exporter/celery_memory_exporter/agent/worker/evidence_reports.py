@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from celery_memory_exporter.agent.stats.profile import tenth
 from celery_memory_exporter.agent.worker.evidence import UNBOUNDED, TaskEvidence, top
 from celery_memory_exporter.agent.worker.records import Holding
-from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder, Site
+from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder, Profile, Site
 
 
 def to_evidence(
-    known: TaskEvidence, seconds: float, overlapping: Estimate | None, tmpfs: Estimate | None
+    known: TaskEvidence,
+    profile: Profile,
+    seconds: float,
+    overlapping: Estimate | None,
+    tmpfs: Estimate | None,
 ) -> Evidence:
-    """For the report. ``seconds``: since the worker first ran the type; the estimates are by least
-    squares."""
+    """For the report. ``profile`` is what the row is told as, ``seconds``: since the worker first
+    ran the type; the estimates are by least squares."""
     row, fastest = known.row, known.fastest()
     return Evidence(
-        profile=row.to_profile(),
+        profile=profile,
         processes=round(known.processes_measured, 2),
         growing=round(known.processes_growing, 2),
-        failed_audits=round(row.failed_audits, 1),
-        failed_bytes=round(row.failed_bytes, 1),
-        seconds=round(seconds, 1),
+        failed_audits=tenth(row.failed_audits),
+        failed_bytes=tenth(row.failed_bytes),
+        seconds=tenth(seconds),
         survivors={name: round(count) for name, count in top(known.survivors).items()},
         sites=[
-            Site(site, figure, round(amount, 1))
-            for (figure, site), amount in top(known.sites).items()
+            Site(site, figure, tenth(amount)) for (figure, site), amount in top(known.sites).items()
         ],
         deep_audits=round(known.deep_audits),
         traced_audits=round(known.traced_audits),
@@ -38,10 +42,8 @@ def to_evidence(
 
 def _holder(path: str, held: Holding) -> Holder:
     limit = None if held.limit == UNBOUNDED else held.limit
-    return Holder(path, held.kind, round(held.items), round(held.growth, 1), limit)
+    return Holder(path, held.kind, round(held.items), tenth(held.growth), limit)
 
 
 def _fill(path: str, ages: list[tuple[float, float]]) -> Fill:
-    return Fill(
-        path, [round(gained, 1) for gained, _ in ages], [round(runs, 1) for _, runs in ages]
-    )
+    return Fill(path, [tenth(gained) for gained, _ in ages], [tenth(runs) for _, runs in ages])

@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.heap.census import TypeCount
 from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.meter.books import Costs
 from celery_memory_exporter.agent.stats import tally
-from celery_memory_exporter.agent.stats.profile import Retained
 from celery_memory_exporter.agent.stats.row import sum_of
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker import evidence
@@ -35,6 +35,7 @@ from celery_memory_exporter.agent.worker.records import (
 from celery_memory_exporter.agent.worker.shared_map import TakenRow
 from celery_memory_exporter.common.report import LostRuns
 
+_costs = attrgetter(*(each.name for each in fields(Costs)))
 #: Points of a process's past.
 HISTORY_SIZE = 24
 
@@ -189,15 +190,6 @@ class Ledger:
                 grouped.setdefault(self._key(key), []).append(known)
         return grouped
 
-    def retained(self) -> dict[TaskKey, Retained]:
-        """Per task type: blocks and native bytes that are left behind in living processes, and the
-        runs behind these figures."""
-        parts: dict[TaskKey, list[Retained]] = {}
-        for process in self.processes():
-            for key, known in process.evidence.items():
-                parts.setdefault(self._key(key), []).append(known.alone.retained)
-        return {key: Retained.of_all(each) for key, each in parts.items()}
-
     def containers(self) -> list[GrowingContainer]:
         """Growing containers by path, summed over living processes, the fastest growing first."""
         by_path: dict[str, GrowingContainer] = {}
@@ -222,7 +214,8 @@ class Ledger:
 
     def costs(self) -> Costs:
         """What the agent costs in all processes, gone ones included."""
-        return sum((process.costs for process in self.processes()), start=self._gone_costs)
+        each = [self._gone_costs, *(process.costs for process in self.processes())]
+        return Costs(*map(sum, zip(*map(_costs, each), strict=True)))
 
     def _key(self, key: TaskKey) -> TaskKey:
         """Children may each know other task types: the cap holds for the worker. A type once told

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from operator import attrgetter
 from typing import Any
 
 from celery_memory_exporter.agent.worker.figures import OwnFigures
@@ -17,6 +18,9 @@ from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES, ProcessReport
 FROM_STATUS = {each.name for each in dataclasses.fields(Status)} & {
     each.name for each in dataclasses.fields(ProcessReport)
 }
+#: What the process itself tells, likewise.
+OWN = tuple(each.name for each in dataclasses.fields(OwnFigures))
+_own = attrgetter(*OWN)
 
 
 def age(entry: tuple[int, ProcessTotals]) -> int:
@@ -49,7 +53,7 @@ def process_report(name: str, pid: int, process: ProcessTotals) -> ProcessReport
 
 
 def _figures(own: OwnFigures, status: Status | None) -> dict[str, Any]:
-    figures = dataclasses.asdict(own)
+    figures = dict(zip(OWN, _own(own), strict=True))
     if status is not None:
         figures |= {name: getattr(status, name) for name in FROM_STATUS}
         # The agent starts the kernel's mark anew for runs; the process knows its whole life's.

@@ -20,12 +20,16 @@ from celery.worker import state
 from celery_memory_exporter.agent.heap.census import TypeCount
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import tally
-from celery_memory_exporter.agent.stats.profile import Retained
 from celery_memory_exporter.agent.stats.tally import TaskKey
-from celery_memory_exporter.agent.worker.evidence import NAMES, TaskEvidence, together
+from celery_memory_exporter.agent.worker.evidence import (
+    NAMES,
+    TaskEvidence,
+    together,
+)
 from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.agent.worker.ledger import Ledger
 from celery_memory_exporter.agent.worker.process_reports import age, process_report
+from celery_memory_exporter.agent.worker.profile_sum import ProfileSum
 from celery_memory_exporter.agent.worker.requests import RequestCounter
 from celery_memory_exporter.agent.worker.shares import Shares
 from celery_memory_exporter.agent.worker.turns import Turns
@@ -93,6 +97,7 @@ class Reporter:
         self._reported = time.monotonic()
         self._without: dict[TaskKey, float] = {}
         self._turns = Turns()
+        self._profiles: dict[TaskKey, ProfileSum] = {}
 
     def first(self, *, native: bool) -> WorkerReport:
         """The worker before its first task, as it would be told if it were killed now: number 0,
@@ -167,20 +172,20 @@ class Reporter:
         ]
 
     def _tasks(self, evidence: dict[TaskKey, Evidence | None], *, native: bool) -> list[TaskReport]:
-        ledger = self._from.ledger
-        retained = ledger.retained()
+        # Whoever has changed is told, and so its sum is as it is now.
+        profiles, unknown = self._profiles, ProfileSum()
         # Whether the mark can be reset, so that a run's own peak is known.
         peak = os.access("/proc/self/clear_refs", os.W_OK)
         return [
             tally.to_report(
                 key,
                 row,
-                retained=retained.get(key, Retained()),
+                retained=profiles.get(key, unknown).retained,
                 evidence=evidence.get(key),
                 native=native,
                 peak=peak,
             )
-            for key, row in sorted(ledger.tasks().items())
+            for key, row in sorted(self._from.ledger.tasks().items())
         ]
 
     def _evidence(self, reports_dropped: int, *, final: bool) -> dict[TaskKey, Evidence | None]:
@@ -189,19 +194,27 @@ class Reporter:
         changes = {key: max(part.change for part in parts) for key, parts in known.items()}
         told = self._turns.choose(changes, reports_dropped)
         return {
-            key: self._told(key, together(parts), *estimates) if final or key in told else None
+            key: self._told(key, parts, *estimates) if final or key in told else None
             for key, parts in known.items()
         }
 
     def _told(
         self,
         key: TaskKey,
-        known: TaskEvidence,
+        parts: list[TaskEvidence],
         overlapping: dict[str, Estimate],
         tmpfs: dict[str, Estimate],
     ) -> Evidence:
         name, shares = key[0], self._from.shares
-        value = to_evidence(known, self._seconds_of(key), overlapping.get(name), tmpfs.get(name))
+        summed = self._profiles.setdefault(key, ProfileSum())
+        summed.update(parts)
+        value = to_evidence(
+            together(parts, summed.row),
+            summed.profile,
+            self._seconds_of(key),
+            overlapping.get(name),
+            tmpfs.get(name),
+        )
         if value.overlapping is None:
             return value
         return dataclasses.replace(

@@ -14,6 +14,8 @@ from tests.bench.result import BenchError
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = 50
+#: Environment variable that tells ``application`` how large its heap is to be.
+OBJECTS_VARIABLE = "BENCH_OBJECTS"
 #: How many objects that the collector tracks belong to one entry: itself, a list, a dict and a
 #: tuple.
 OBJECTS_OF_AN_ENTRY = 4

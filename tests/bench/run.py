@@ -8,11 +8,13 @@ import signal
 import sys
 import time
 
-from tests.bench import audit, cardinality, census, flat, peers, report, scrape, throughput
+from tests.bench import audit, cardinality, census, child, flat, peers, report, scrape, throughput
 from tests.bench.result import BenchError, Options, Part, machine, table
 
 PARTS: dict[str, Part] = {
     "throughput": throughput.PART,
+    "recycling": throughput.RECYCLING_PART,
+    "child": child.PART,
     "census": census.PART,
     "audit": audit.PART,
     "scrape": scrape.PART,

@@ -12,7 +12,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -81,13 +81,16 @@ class BenchWorker(Worker):
         *options: str,
         agent: bool,
         application: str = TESTS_APPLICATION,
+        **environment: str,
     ) -> None:
         options = ("-c", str(CHILDREN), "-l", "WARNING", *options)
-        log = folder / f"{name}.log"
+        environment = {"CELERY_MEMORY_INTERVAL_SECONDS": "", **environment}
         super().__init__(
-            log, broker, name, *options, agent=agent, CELERY_MEMORY_INTERVAL_SECONDS=""
+            *(folder / f"{name}.log", broker, name, *options),
+            agent=agent,
+            application=application,
+            **environment,
         )
-        self.command = [application if word == TESTS_APPLICATION else word for word in self.command]
 
     def start(self) -> None:
         """Without waiting: at this level a worker does not tell that it is ready."""
@@ -99,9 +102,15 @@ class BenchWorker(Worker):
         return [main, *sorted(main.children(), key=lambda child: child.pid)]
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """User and system time so far: of the main process, and of its children together."""
-        main, *children = (sum(process.cpu_times()[:2]) for process in self.tree())
-        return main, sum(children)
+        """User and system time so far: of the main process, and of its children together, those
+        included that are gone."""
+        main, *children = self.tree()
+        own = main.cpu_times()
+        spent = own.children_user + own.children_system
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                spent += sum(child.cpu_times()[:2])
+        return own.user + own.system, spent
 
     def check(self) -> None:
         assert self.process is not None

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 
 from tests.integration.exporter import Exporter
+from tests.integration.programs import Program
 from tests.integration.servers import Server
 from tests.integration.waiting import PATIENCE, wait_for
 from tests.integration.worker import Worker
@@ -62,7 +64,12 @@ def restart_killed(worker: Worker) -> None:
     worker.start()
 
 
-def restart_broker(broker: Server, exporter: Exporter, *workers: Worker) -> set[str]:
+def restart_broker(
+    broker: Server,
+    exporter: Exporter,
+    *workers: Worker,
+    end: Callable[[Server], object] = Server.stop,
+) -> set[str]:
     """Names of workers that died of it, since kombu 5.7 cannot always close what is broken. They
     are started again, as is usual."""
     connected = {worker: connections(worker) for worker in workers}
@@ -74,7 +81,7 @@ def restart_broker(broker: Server, exporter: Exporter, *workers: Worker) -> set[
             worker.start()
         return connections(worker) - connected[worker]
 
-    broker.stop()
+    end(broker)
     wait_for(exporter.readiness, "the exporter to notice")
     broker.start()
     for worker in workers:
@@ -84,6 +91,16 @@ def restart_broker(broker: Server, exporter: Exporter, *workers: Worker) -> set[
         )
     exporter.wait_until_ready()
     return died
+
+
+def kill(program: Program) -> None:
+    """With all that it started: a server may be behind a script."""
+    processes = psutil.Process(program.pid).children(recursive=True)
+    program.stop(signal.SIGKILL)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, PATIENCE)
 
 
 def connections(worker: Worker) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from celery import Celery
 
 from tests.integration.client import Load
 from tests.integration.exporter import Exporter
-from tests.integration.outages import restart_killed
+from tests.integration.outages import kill, restart_broker, restart_killed
 from tests.integration.stage import Stage
 from tests.integration.waiting import at_least, wait_for
 from tests.integration.worker import Worker, name_of
@@ -22,6 +23,7 @@ from tests.integration.worker import Worker, name_of
 pytestmark = pytest.mark.integration
 
 KILLS = 6
+BROKER_KILLS = int(os.environ.get("BROKER_KILLS", "2"))
 PER_SECOND = 40
 SUPERVISOR_SECONDS = 5.0
 #: Whose counters do not fall when the worker begins anew.
@@ -81,6 +83,29 @@ def test_what_killed_workers_counted_is_told_once(
     told = wait_for(lambda: succeeded(exporter), "all runs", at_least(finished - KILLS))
     assert finished - KILLS <= told <= finished
     assert (exporter.value(LOST, worker=GROUP) or 0.0) <= 2 * KILLS
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
+def test_what_workers_counted_while_their_broker_was_killed_is_told_once(
+    stage: Stage, exporter: Exporter
+) -> None:
+    exporter.wait_until_ready()
+    worker = stage.worker("-c", "2")
+    ledger = stage.folder / "ledger"
+    told = []
+    with load(stage, worker, ledger):
+        for _ in range(BROKER_KILLS):
+            before = len(lines(ledger))
+            wait_for(lambda: len(lines(ledger)), "some work", at_least(before + 80))
+            restart_broker(stage.broker, exporter, worker, end=kill)
+            told.append(succeeded(exporter))
+    worker.stop()
+    finished = len(lines(ledger))
+    told.append(wait_for(lambda: succeeded(exporter), "all runs", at_least(finished)))
+    assert told == sorted(told), "nothing goes backwards"
+    assert told[-1] == finished
+    assert not exporter.value("celery_task_failed_total", worker=GROUP)
+    assert not exporter.value(LOST, worker=GROUP)
 
 
 def end_as_a_supervisor_does(worker: Worker) -> None:

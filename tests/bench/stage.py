@@ -12,7 +12,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import psutil
@@ -59,7 +59,8 @@ def running_redis(folder: Path) -> Iterator[Server]:
         server.start()
         yield server
     finally:
-        server.ensure_stopped()
+        with redirect_stdout(None):
+            server.ensure_stopped()
 
 
 def redis_version() -> str:
@@ -95,6 +96,11 @@ class BenchWorker(Worker):
     def start(self) -> None:
         """Without waiting: at this level a worker does not tell that it is ready."""
         Program.start(self)
+
+    def ensure_stopped(self) -> None:
+        """Without the log's end: whoever needs it has it in a ``BenchError``."""
+        with redirect_stdout(None):
+            super().ensure_stopped()
 
     def tree(self) -> list[psutil.Process]:
         """The main process, then its children."""

@@ -74,8 +74,11 @@ def test_when_the_budget_is_scarce_rare_types_go_first() -> None:
         profile.begin()
     frequent.audits, rare.audits, auditor.audits = 20, 2, 22
     auditor.budget.spend(0.95 * CREDIT_SECONDS)
-    assert auditor.due(rare, 0, 2, 0.0)
-    assert not auditor.due(frequent, 0, 2, 0.0)
+    assert not auditor.due(rare, WARM_AGE - 1, 2, 0.0), "start-up tells less"
+    assert auditor.due(rare, WARM_AGE, 2, 0.0)
+    for _ in range(AUDITS_BY_RIGHT):
+        assert frequent.take_right(WARM_AGE)
+    assert not auditor.due(frequent, WARM_AGE, 2, 0.0)
 
 
 def test_a_rare_type_is_audited_in_each_run_and_a_frequent_one_ever_more_seldom() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from celery_memory_exporter.agent.audit.suspicion import FIRST_AGE
 from celery_memory_exporter.agent.stats.profile import WIDTH, Column, ProfileRow
 from celery_memory_exporter.agent.worker.evidence import (
+    ENOUGH_RUNS,
     FADE,
     MEASURED_RUNS,
     NAMES,
@@ -142,7 +143,7 @@ def test_how_containers_filled_up_adds_up_age_by_age_and_goes_with_its_container
         fills={"shop.HELD": [(1.0, 10.0), (2.0, 4.0)]},
     )
     assert together([one, other]).fills["shop.HELD"] == [(6.0, 20.0), (2.0, 4.0)]
-    assert faded(together([one])).fills == {"shop.HELD": [(5.0 * FADE, 10.0 * FADE)]}
+    assert faded(together([one])).fills == {"shop.HELD": [(5.0, 10.0)]}
 
 
 def test_a_container_that_has_outgrown_its_limit_in_one_process_has_none() -> None:
@@ -173,8 +174,9 @@ def test_to_fade_changes_nothing_of_what_is_known(known: TaskEvidence) -> None:
 def test_what_is_gone_fades_and_keeps_its_ratios(known: TaskEvidence) -> None:
     summed = together([known])
     gone = faded(summed)
+    weight = FADE if summed.row.measured >= ENOUGH_RUNS else 1.0
     expected = {
-        name: 0.0 if type(name) is tuple and name[0] == "items" else FADE * value
+        name: 0.0 if type(name) is tuple and name[0] == "items" else weight * value
         for name, value in flat(summed).items()
     }
     assert flat(gone) == pytest.approx(expected)
@@ -194,6 +196,16 @@ def test_what_fades_is_bounded() -> None:
         NAMES
     ] * 4
     assert "99" in gone.survivors
+
+
+def test_children_that_tell_little_take_nothing_away_from_what_is_known() -> None:
+    gone = together([after(500, blocks=20.0)])
+    for _ in range(300):
+        gone = faded(together([gone, after(1, blocks=20.0)]))
+    assert gone.row.measured == 800
+    for _ in range(1_000):
+        gone = faded(together([gone, after(1, blocks=20.0)]))
+    assert ENOUGH_RUNS * FADE <= gone.row.measured <= ENOUGH_RUNS
 
 
 def test_generations_without_end_weigh_no_more_than_twenty() -> None:

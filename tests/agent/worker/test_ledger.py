@@ -14,7 +14,7 @@ from celery_memory_exporter.agent.meter.books import Costs
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.profile import WIDTH, Column, ProfileRow, Retained
 from celery_memory_exporter.agent.stats.tally import TaskTotals
-from celery_memory_exporter.agent.worker.evidence import FADE, together
+from celery_memory_exporter.agent.worker.evidence import together
 from celery_memory_exporter.agent.worker.figures import OwnFigures
 from celery_memory_exporter.agent.worker.ledger import HISTORY_SIZE, History, Ledger, ProcessTotals
 from celery_memory_exporter.agent.worker.profile_sum import ProfileSum
@@ -96,7 +96,7 @@ def test_what_is_in_no_row_of_the_map_is_what_is_to_be_kept() -> None:
     assert runs_by_task(ledger)[KEY] == 1, "of the one that is gone; its row is nobody's"
 
 
-def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
+def test_what_a_gone_child_told_stays_as_evidence() -> None:
     ledger = Ledger(200)
     for pid in (7, 8):
         ledger.add_child(pid, 0, None)
@@ -109,7 +109,7 @@ def test_what_a_gone_child_told_stays_as_evidence_and_fades() -> None:
             ledger.apply(record)
     ledger.remove_child(7, "tasks", None)
     known = together(ledger.evidence()[KEY])
-    both = 1 + FADE
+    both = 2  # it fades only where there is more
     assert known.survivors == {"shop.Cart": pytest.approx(100 * both)}
     assert known.sites == {("bytes", "shop.py:1"): pytest.approx(64.0 * both)}
     assert known.holders == {"shop.CARTS": ("list", 50, pytest.approx(20.0 * both), None)}, (

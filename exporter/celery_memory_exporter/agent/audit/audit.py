@@ -39,6 +39,7 @@ from celery_memory_exporter.agent.heap.census import MAX_NAME_LENGTH
 from celery_memory_exporter.agent.stats import free_lists
 from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry
 from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.profile import WARM_AGE
 from celery_memory_exporter.agent.stats.readings import Readings
 
 SHARE = 0.01
@@ -113,7 +114,9 @@ class Auditor:
         if gc.get_debug() or (profile.replaces and not self._may_confirm(busy_seconds)):
             return False
         left = self.budget.left(busy_seconds)
-        scarce = left < CREDIT_SECONDS / 10 and profile.audits > self.audits / types
+        # What goes on is told by runs past start-up, and rare types have few.
+        frequent = age < WARM_AGE or profile.audits > self.audits / types
+        scarce = left < CREDIT_SECONDS / 10 and frequent
         if (left <= 0 or scarce) and not (left > -MOST_OWED and profile.take_right(age)):
             return False
         # By chance, since a task may do in every second run what it undoes in the next.

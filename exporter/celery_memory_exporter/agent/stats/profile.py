@@ -127,6 +127,11 @@ class ProfileRow(Row):
         return self.figures[Failed.BLOCKS] * MEAN_BLOCK_BYTES + self.figures[Failed.NATIVE]
 
     @property
+    def measured(self) -> float:
+        """Runs that were audited, or read before and after."""
+        return sum(self.ages(Column.AUDITED)) + sum(self.ages(Column.SAMPLED))
+
+    @property
     def reached(self) -> int:
         """How many ages there are without those at the end that had no run."""
         runs, ages = self.figures[: Failed.AUDITS : WIDTH], len(AGES)

@@ -31,8 +31,10 @@ from celery_memory_exporter.agent.worker.records import (
 from celery_memory_exporter.common.evidence import AGES
 from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
 
-#: Weight that is left of a gone process's evidence, each time that another one goes.
-FADE = 0.98
+#: Weight that is left of a gone process's evidence, each time that another one goes, once there are
+#: so many measured runs behind it. Where children live so short that they tell little, what is
+#: known must not be gone before it is known anew.
+FADE, ENOUGH_RUNS = 0.98, 1_000.0
 #: Names in one record of the pipe, and bytes of each: they have to fit.
 NAMES = 10
 NAME_BYTES = 120
@@ -271,25 +273,26 @@ def _add_holders(total: dict[str, Holding], holders: dict[str, Holding]) -> None
 
 
 def faded(evidence: TaskEvidence) -> TaskEvidence:
-    """What stays of a process that is gone: its containers are empty, and the rest counts a little
-    less."""
+    """What stays of processes that are gone: their containers are empty, and the rest counts a
+    little less, where there is enough of it."""
     fastest = evidence.fastest()
+    weight = FADE if evidence.row.measured >= ENOUGH_RUNS else 1.0
     gone = TaskEvidence(
-        row=evidence.row.scaled(FADE),
+        row=evidence.row.scaled(weight),
         holders={
-            path: holding._replace(items=0, growth=holding.growth * FADE)
+            path: holding._replace(items=0, growth=holding.growth * weight)
             for path, holding in fastest.items()
         },
         fills={
-            path: [(a * FADE, b * FADE) for a, b in evidence.fills[path]]
+            path: [(a * weight, b * weight) for a, b in evidence.fills[path]]
             for path in fastest
             if path in evidence.fills
         },
         summed=True,
     )
     for name in FIGURES:
-        setattr(gone, name, getattr(evidence, name) * FADE)
+        setattr(gone, name, getattr(evidence, name) * weight)
     for name in AMOUNTS:
         amounts = top(getattr(evidence, name))
-        setattr(gone, name, {each: amount * FADE for each, amount in amounts.items()})
+        setattr(gone, name, {each: amount * weight for each, amount in amounts.items()})
     return gone

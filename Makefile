@@ -51,7 +51,11 @@ zoo: $(VENV)/.tests  ## every known leak and innocent in real workers: make zoo 
 	@tests/prepare.sh servers
 	$(BIN)/python -m tests.zoo.run $(ARGS)
 
-differential: $(VENV)/.tests  ## what tasks can observe, in workers with and without the agent: make differential ARGS="-k threads"
+$(VENV)/.tools: $(VENV)/.tests
+	$(BIN)/pip install --quiet --group tools
+	@touch $@
+
+differential: $(VENV)/.tools  ## what tasks can observe, in workers with and without the agent: make differential ARGS="-k threads"
 	@tests/prepare.sh servers
 	$(BIN)/pytest --numprocesses 2 $(DIFFERENTIAL) $(ARGS)
 

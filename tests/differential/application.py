@@ -14,12 +14,14 @@ import threading
 from typing import Any
 
 from celery import Celery
+from celery.signals import worker_process_init
 
-from tests.differential import behaviours
+from tests.differential import behaviours, beside
 from tests.differential.behaviour import REGISTER, Behaviour, Run
 
 assert set(behaviours.__all__) == {name.partition(".")[0] for name in REGISTER}
 
+beside.start_if(beside.BEFORE)
 app = Celery(
     "differential", broker=os.environ["TEST_BROKER_URL"], backend=os.environ["TEST_BACKEND_URL"]
 )
@@ -36,6 +38,8 @@ if os.environ.get("TEST_INSTALL"):
     from celery_memory_exporter.agent import install
 
     install(app)
+beside.start_if(beside.AFTER)
+worker_process_init.connect(lambda **_: beside.start_if(beside.IN_PROCESSES), weak=False)
 
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))

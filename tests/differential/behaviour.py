@@ -50,6 +50,8 @@ class Behaviour:
     spans: bool
     #: Whether its runs have a result at all.
     answers: bool
+    #: Tasks that each run sends, whose ids are of ``id_of_sent``.
+    sends: int
     #: Of the Celery task.
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -67,14 +69,21 @@ def behaviour(
     flavours: tuple[str, ...] = FLAVOURS,
     pools: tuple[str, ...] = POOLS,
     answers: bool = True,
+    sends: int = 0,
     **options: Any,
 ) -> Callable[[Callable[[Run], Any]], Callable[[Run], Any]]:
     def register(observe: Callable[[Run], Any]) -> Callable[[Run], Any]:
         name = f"{observe.__module__.rpartition('.')[2]}.{observe.__name__}"
-        REGISTER[name] = Behaviour(name, observe, pairs, flavours, pools, spans, answers, options)
+        REGISTER[name] = Behaviour(
+            name, observe, pairs, flavours, pools, spans, answers, sends, options
+        )
         return observe
 
     return register
+
+
+def id_of_sent(task_id: str, number: int) -> str:
+    return f"{task_id}.{number}"
 
 
 def of_module(module: str) -> list[Behaviour]:

@@ -13,7 +13,9 @@ from typing import Any
 
 from celery import Celery
 
-from tests.differential.behaviour import FLAVOURS, PAIRS, Behaviour
+from tests.differential.behaviour import FLAVOURS, PAIRS, Behaviour, id_of_sent
+from tests.differential.beside import AFTER
+from tests.differential.beside.records import trees
 from tests.integration.servers import Server
 from tests.integration.waiting import wait_for
 from tests.integration.worker import Worker
@@ -35,6 +37,9 @@ class Setting:
     concurrency: int = 1
     #: Pairs of runs, of those that a behaviour has.
     share: float = 1.0
+    #: The tool that runs in them (``beside``), and when it is started.
+    beside: str = ""
+    order: str = ""
 
     @property
     def overlaps(self) -> bool:
@@ -51,7 +56,8 @@ class Setting:
         return behaviour.flavours if self.pool in AUDITED else behaviour.flavours[:1]
 
     def __str__(self) -> str:
-        return f"{self.pool}-{self.concurrency}"
+        tool = f"-{self.beside}-{self.order}" if self.beside else ""
+        return f"{self.pool}-{self.concurrency}{tool}"
 
 
 #: A child of prefork runs one behaviour and ends: audits have their share of a process's time and a
@@ -68,15 +74,19 @@ class Play:
 
     def __init__(self, folder: Path, broker: Server, setting: Setting, *, agent: bool) -> None:
         name = f"{'with' if agent else 'without'}-{folder.name}"
+        self._name = name
         self._told = folder / f"{name}.told"
+        self._captured = folder / f"{name}.captured"
         self._client = Celery(broker=broker.url, backend=broker.url, set_as_current=False)
         #: Ids of runs, and of those that tell what the agent has done, with the behaviour's name.
         self._sent: dict[str, str] = {}
         self._asked: dict[str, str] = {}
+        #: Ids of what runs send.
+        self._sent_by_runs: list[str] = []
         options = ["-P", setting.pool, "-c", str(setting.concurrency)]
         if setting.pool == "prefork":
             options += ["--max-tasks-per-child", str(RUNS_PER_CHILD)]
-        installs = agent and setting.pool == "threads"
+        installs = agent and (setting.pool == "threads" or setting.order == AFTER)
         self.setting = setting
         self.worker = Worker(
             folder / f"{name}.log",
@@ -90,6 +100,9 @@ class Play:
             TEST_BACKEND_URL=broker.url,
             TEST_TOLD=str(self._told),
             TEST_INSTALL="1" if installs else "",
+            TEST_BESIDE=setting.beside,
+            TEST_BESIDE_ORDER=setting.order,
+            TEST_BESIDE_TOLD=str(self._captured),
             CELERY_MEMORY_CENSUS_SECONDS="0.5",
             PYTHONHASHSEED="0",
         )
@@ -107,6 +120,8 @@ class Play:
                         self._asked[task_id] = behaviour.name
                     elif behaviour.answers and name != NOTHING:
                         self._sent[task_id] = behaviour.name
+                        sent = (id_of_sent(task_id, each) for each in range(behaviour.sends))
+                        self._sent_by_runs += sent
 
     def _runs(self, behaviour: Behaviour) -> Iterator[tuple[str, list[Any]]]:
         runs = 0
@@ -131,6 +146,7 @@ class Play:
             found = zip(self._sent.values(), self._read(ids), strict=True)
             missing = Counter(name for name, meta in found if meta is None)
             raise AssertionError(f"{self.worker.nodename} did not run {missing}") from None
+        wait_for(lambda: self._read(self._sent_by_runs), "what runs sent", complete)
         seen: Seen = {}
         for name, meta in zip(self._sent.values(), metas, strict=True):
             for field, value in _fields(meta):
@@ -140,6 +156,11 @@ class Play:
                 for field, value in json.loads(line).items():
                     seen.setdefault(f"told.{field}", Counter())[_text(value)] += 1
         return seen
+
+    def captured(self) -> Seen:
+        """What the tool beside it captured, once the worker has stopped: it hears of a run's end
+        after the run's result is there."""
+        return {"told.captured": trees(self._captured, self._name)} if self.setting.beside else {}
 
     def agent(self) -> dict[str, Any]:
         """What the worker's agent had done after each behaviour; nothing without one."""

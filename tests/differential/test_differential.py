@@ -15,6 +15,7 @@ import pytest
 
 from tests.differential import behaviours
 from tests.differential.behaviour import GREENLETS, REGISTER, Behaviour, of_module
+from tests.differential.beside import AFTER, BEFORE, TOOLS
 from tests.differential.differences import DIFFERENCES
 from tests.differential.play import Play, Seen, Setting
 from tests.integration.servers import Server
@@ -25,6 +26,16 @@ LONG = [
     Setting("solo", share=0.3),
     *(Setting("threads", runs, share=0.25) for runs in (1, 4)),
     *(Setting(pool, runs, share=0.25) for pool in GREENLETS for runs in (1, 4)),
+]
+#: Each tool where runs are audited, and where many go on at once.
+BESIDE = [
+    *(
+        Setting("prefork", beside=tool, order=order)
+        for tool, orders in TOOLS.items()
+        for order in orders
+    ),
+    *(Setting("solo", 1, 0.3, tool, AFTER) for tool in TOOLS),
+    *(Setting(pool, 4, 0.25, tool, BEFORE) for tool in TOOLS for pool in ("threads", "gevent")),
 ]
 
 
@@ -38,13 +49,16 @@ def played(
             play.begin(program)
             play.worker.start()
         without, with_agent = (play.finish() for play in plays)
-        assert plays[0].agent() == {}
-        return without, with_agent, plays[1].agent()
+        none, agent = (play.agent() for play in plays)
+        assert none == {}
     finally:
         for play in plays:
             play.worker.begin_to_stop()
         for play in plays:
             play.worker.ensure_stopped()
+    without |= plays[0].captured()
+    with_agent |= plays[1].captured()
+    return without, with_agent, agent
 
 
 def differing(without: Seen, with_agent: Seen, pool: str) -> list[str]:
@@ -95,6 +109,14 @@ def test_runs_in_the_main_process_observe_the_same(
     if setting.pool in GREENLETS and importlib.util.find_spec(setting.pool) is None:
         pytest.skip(f"{setting.pool} is not installed")
     compare(tmp_path, redis_server, setting, list(REGISTER.values()))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("setting", BESIDE, ids=str)
+def test_tools_beside_celery_capture_the_same(
+    tmp_path: Path, redis_server: Server, setting: Setting
+) -> None:
+    compare(tmp_path, redis_server, setting, of_module("messages"))
 
 
 def compare(folder: Path, broker: Server, setting: Setting, program: list[Behaviour]) -> None:

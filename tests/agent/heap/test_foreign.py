@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import io
 import types
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import wrapt
 
 from celery_memory_exporter.agent.heap import foreign
 from celery_memory_exporter.agent.heap.foreign import (
@@ -93,6 +96,30 @@ def test_a_property_in_the_place_of_a_namespace_is_not_asked() -> None:
         __dict__ = property(touched)  # type: ignore[assignment]
 
     assert namespace_of(Lazy()) is None
+
+
+def test_the_object_behind_a_proxy_is_not_asked() -> None:
+    class Plain:
+        """Has a namespace of Python's own."""
+
+    class Both(Plain, wrapt.LazyObjectProxy):
+        """Has that one first, which asks the proxy's."""
+
+    class Behind:
+        __slots__ = ()
+        __dict__ = property(touched)  # type: ignore[assignment]
+
+    for proxy in (wrapt.ObjectProxy(Behind()), wrapt.LazyObjectProxy(touched), Both(touched)):
+        assert namespace_of(proxy) is None
+
+
+def test_what_the_standard_library_has_in_c_is_read_like_the_rest() -> None:
+    class Error(ValueError):
+        """Has the namespace of a base in C."""
+
+    for found in (Error(), functools.lru_cache(print), io.BytesIO(), OrderedDict(), hostile):
+        found.held = 1  # type: ignore[attr-defined]
+        assert namespace_of(found)["held"] == 1
 
 
 def test_the_first_entries_of_a_mapping_are_read() -> None:

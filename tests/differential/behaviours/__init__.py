@@ -2,11 +2,22 @@
 
 from tests.differential.behaviours import (
     collector,
+    coverage,
     endings,
     interruptions,
+    messages,
     processes,
     running,
     tools,
 )
 
-__all__ = ["collector", "endings", "interruptions", "processes", "running", "tools"]
+__all__ = [
+    "collector",
+    "coverage",
+    "endings",
+    "interruptions",
+    "messages",
+    "processes",
+    "running",
+    "tools",
+]

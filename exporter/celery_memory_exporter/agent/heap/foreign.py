@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import types
 from collections.abc import Callable
 from itertools import islice
@@ -36,8 +37,18 @@ PLAIN = {
 }
 
 class_dict = type.__dict__["__dict__"].__get__
+name_of = type.__dict__["__name__"].__get__
+home_of = type.__dict__["__module__"].__get__
 mro = type.__dict__["__mro__"].__get__
 flags = type.__dict__["__flags__"].__get__
+
+
+class _Instance:
+    """A class written in Python."""
+
+
+#: How Python describes the ``__dict__`` of classes that are written in it.
+PYTHONS_OWN = class_dict(_Instance)["__dict__"].__doc__
 
 
 def bases_of(found: object) -> tuple[type, ...]:
@@ -61,14 +72,33 @@ def namespace_of(found: object) -> Any:
 
 
 def namespace_getter(kind: type) -> Callable[[Any], Any] | None:
+    """Reads the real ``__dict__`` of this type's instances; ``None`` if they have none, or one that
+    only foreign code can tell.
+
+    A library's type in C may answer by whatever code it likes: a proxy asks the object that it
+    stands for, and a lazy one makes it then.
+    """
+    getter = None
     for base in mro(kind) or ():
         descriptor = class_dict(base).get("__dict__")
-        if (
-            type(descriptor) is types.GetSetDescriptorType
-            or type(descriptor) is types.MemberDescriptorType
-        ):
-            return descriptor.__get__
-    return None
+        if type(descriptor) is types.MemberDescriptorType:
+            return getter or descriptor.__get__
+        if type(descriptor) is types.GetSetDescriptorType:
+            # Python's own getter asks that of a base in C, if there is one.
+            if not (descriptor.__doc__ == PYTHONS_OWN or _is_standard(base)):
+                return None
+            getter = getter or descriptor.__get__
+    return getter
+
+
+def _is_standard(kind: type) -> bool:
+    """Whether this is a class of the standard library, found where it says it is."""
+    home = home_of(kind)
+    if type(home) is not str or home not in sys.stdlib_module_names:
+        return False
+    module = sys.modules.get(home)
+    space = module.__dict__ if type(module) is types.ModuleType else {}
+    return space.get(name_of(kind)) is kind or kind is types.FunctionType
 
 
 def items_of(mapping: Any) -> list[tuple[Any, Any]]:

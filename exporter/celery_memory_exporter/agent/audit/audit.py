@@ -115,7 +115,7 @@ class Auditor:
             return False
         left = self.budget.left(busy_seconds)
         # What goes on is told by runs past start-up, and rare types have few.
-        frequent = age < WARM_AGE or profile.audits > self.audits / types
+        frequent = age < WARM_AGE or types * profile.audits > self.audits
         scarce = left < CREDIT_SECONDS / 10 and frequent
         if (left <= 0 or scarce) and not (left > -MOST_OWED and profile.take_right(age)):
             return False

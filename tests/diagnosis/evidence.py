@@ -57,7 +57,7 @@ class Process:
 def told_by(*processes: Process, overlapping: Estimate | None = None) -> Evidence:
     """What the worker reports of these processes."""
     words = together([TaskEvidence(row=each.booked.row) for each in processes])
-    return to_evidence(words, 60.0, overlapping, None)
+    return to_evidence(words, words.row.to_profile(), 60.0, overlapping, None)
 
 
 def process(shape: Shape, runs: int, *, audit_every: int = 2, **kernel: float) -> Process:

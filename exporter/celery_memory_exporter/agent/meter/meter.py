@@ -73,7 +73,8 @@ class Meter:
         self.guard = guard
         self.occupancy = Occupancy()
         self.totals = Totals(conditions.max_tasks, biases)
-        self.auditor = Auditor(readings, account, enabled=conditions.audits)
+        own = biases.audit.blocks
+        self.auditor = Auditor(readings, account, enabled=conditions.audits, own_blocks=own)
         self.deep = DeepAuditor(readings, account)
         self.sampler = Sampler(readings, account)
         self.runs = 0

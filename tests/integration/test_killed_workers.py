@@ -99,11 +99,13 @@ def test_what_workers_counted_while_their_broker_was_killed_is_told_once(
             wait_for(lambda: len(lines(ledger)), "some work", at_least(before + 80))
             restart_broker(stage.broker, exporter, worker, end=kill)
             told.append(succeeded(exporter))
-    worker.stop()
-    finished = len(lines(ledger))
-    told.append(wait_for(lambda: succeeded(exporter), "all runs", at_least(finished)))
+    # As it works on: a task whose result comes when the worker stops is run once more, by Celery.
+    missing = wait_for(
+        lambda: len(lines(ledger)) - succeeded(exporter), "all runs", lambda seen: seen <= 0
+    )
+    assert missing == 0, "no run counts twice"
+    told.append(succeeded(exporter))
     assert told == sorted(told), "nothing goes backwards"
-    assert told[-1] == finished
     assert not exporter.value("celery_task_failed_total", worker=GROUP)
     assert not exporter.value(LOST, worker=GROUP)
 

@@ -50,14 +50,14 @@ CREDIT_SECONDS = 0.2
 MOST_OWED = 0.1
 #: After so many audits of a type, every second run is audited; after twice as many, every third.
 AUDITS_PER_STEP = 20
-#: For audits that free all garbage at both ends: a share of the process's busy time, and a credit
-#: that is enough for some on a heap of a hundred thousand objects.
-CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS = 0.005, 0.15
-#: What a full collection costs, by the live blocks of the heap (measured: 0.2 s at 3.5 million).
+#: For audits that free all garbage at both ends: of the process's busy time, and once: enough for
+#: ten on a heap of a hundred thousand objects.
+CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS = 0.005, 0.5
+#: Of a full collection, by the live blocks of the heap (measured: 0.2 s at 3.5 million).
 SECONDS_PER_BLOCK = 60e-9
 #: A suspect's first audits are confirmed, and one of so many later ones: a cache replaces nothing
-#: until it is full.
-CONFIRMATIONS, AUDITS_PER_CONFIRMATION = 3, 8
+#: until it is full. Two in turn that find nothing of what seemed to be left behind are no chance.
+CONFIRMATIONS, AUDITS_PER_CONFIRMATION, VANISHED = 3, 8, 2
 #: Old garbage that is more than chance: so many objects, and this share of what seemed to be left
 #: behind. A connection that is made anew, once, must not cost a leak its audits.
 REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
@@ -84,7 +84,6 @@ class Auditor:
         enabled: bool,
         own_blocks: float = 0.0,
     ) -> None:
-        """``own_blocks``: what a run of nothing seems to leave behind."""
         self.enabled = enabled
         self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.AUDITS)
         confirming = CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS
@@ -92,7 +91,7 @@ class Auditor:
         #: What a confirming audit of nothing reads more than a plain one: native bytes and blocks.
         self._confirming_bias: tuple[float, float] | None = None
         self.audits = 0
-        self._own_blocks = own_blocks
+        self._own_blocks = own_blocks  # what a run of nothing seems to leave behind
         self._confirms = False
         self._readings = readings
         self._random = random.Random()  # noqa: S311  # not the application's, and no secret
@@ -237,7 +236,7 @@ class Auditor:
             return
         profile.vanished = profile.vanished + 1 if seemed >= 0.5 > left else 0
         objects = replaced >= REPLACED_OBJECTS and seemed - left >= REPLACED_SHARE * seemed
-        if objects or profile.vanished >= CONFIRMATIONS:
+        if objects or profile.vanished >= VANISHED:
             profile.forget_audits()
 
     def _calibrate(self) -> None:

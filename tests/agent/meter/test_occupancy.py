@@ -85,6 +85,13 @@ def test_what_disturbs_concerns_those_that_run_now() -> None:
     assert not occupancy.working
 
 
+def test_a_run_that_was_interrupted_as_it_entered_can_leave() -> None:
+    occupancy, run = Occupancy(), Run()
+    run.active = True  # the first thing that ``enter`` does
+    occupancy.leave(run)
+    assert not run.alone
+
+
 @given(st.lists(st.integers(0, 9), max_size=40))
 def test_a_run_is_alone_exactly_when_none_overlaps_it(steps: list[int]) -> None:
     """Each number enters when it is not there, and leaves when it is."""

@@ -49,5 +49,6 @@ class Run:
     outcome: int
 
     def __init__(self) -> None:
-        self.opened = self.active = self.audited = self.deep = self.sampled = self.stashed = False
+        self.opened = self.active = self.alone = self.stashed = False
+        self.audited = self.deep = self.sampled = False
         self.begun = time.perf_counter()

@@ -102,31 +102,6 @@ def test_a_leak_beside_what_is_replaced_is_told_to_the_block() -> None:
     assert figures["blocks"] / figures["audited"] == pytest.approx(10, abs=tolerance)
 
 
-def test_tuples_that_wait_to_be_used_again_are_not_left_behind() -> None:
-    """A tuple of a generator is made long and cut: each lies in another list of free ones than the
-    next one is taken from, and no list is ever full after so few runs."""
-    meter = meter_with_time()
-    gc.collect()
-    run(meter, returning(lambda: [tuple(each for each in range(3)) for _ in range(3)]), times=100)
-    figures = figures_of(profile_of(meter).row)
-    assert profile_of(meter).replaces
-    late = sum(profile_of(meter).row.ages(Column.BLOCKS)[2:])
-    assert abs(late) <= 0.2 * figures["audited"]
-
-
-def test_a_small_leak_beside_such_tuples_is_told() -> None:
-    def task() -> None:
-        ROOM[ROOM.index(None)] = object()
-        tuple(each for each in range(3))
-
-    meter = meter_with_time()
-    gc.collect()
-    run(meter, returning(task), times=100)
-    figures = figures_of(profile_of(meter).row)
-    assert figures["audited"] >= 20
-    assert 0.8 <= figures["blocks"] / figures["audited"] <= 2.2
-
-
 def test_a_leak_is_confirmed_a_few_times_and_goes_on_being_audited() -> None:
     def task() -> None:
         ROOM[ROOM.index(None)] = tree()

@@ -50,14 +50,14 @@ CREDIT_SECONDS = 0.2
 MOST_OWED = 0.1
 #: After so many audits of a type, every second run is audited; after twice as many, every third.
 AUDITS_PER_STEP = 20
-#: For audits that free all garbage at both ends: of the process's busy time, and once: enough for
-#: ten on a heap of a hundred thousand objects.
-CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS = 0.005, 0.5
-#: Of a full collection, by the live blocks of the heap (measured: 0.2 s at 3.5 million).
+#: For audits that free all garbage at both ends: a share of the process's busy time, and a credit
+#: that is enough for some on a heap of a hundred thousand objects.
+CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS = 0.005, 0.15
+#: What a full collection costs, by the live blocks of the heap (measured: 0.2 s at 3.5 million).
 SECONDS_PER_BLOCK = 60e-9
 #: A suspect's first audits are confirmed, and one of so many later ones: a cache replaces nothing
-#: until it is full. Two in turn that find nothing of what seemed to be left behind are no chance.
-CONFIRMATIONS, AUDITS_PER_CONFIRMATION, VANISHED = 3, 8, 2
+#: until it is full.
+CONFIRMATIONS, AUDITS_PER_CONFIRMATION = 3, 8
 #: Old garbage that is more than chance: so many objects, and this share of what seemed to be left
 #: behind. A connection that is made anew, once, must not cost a leak its audits.
 REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
@@ -66,6 +66,12 @@ TYPES_ROOM = survivors.TYPES_PER_AUDIT * (MAX_NAME_LENGTH * len("\\u1234") * 2 +
 #: For threads that are about to go: a millisecond in all, where there are more than before.
 THREAD_LOOKS, THREAD_PAUSE_SECONDS = 5, 0.0002
 UNKNOWN = math.nan
+#: The interpreter's method cache keeps up to 4,096 names that attributes were looked up by, such as
+#: each text that ``pickle`` makes for a class: they would look like a block or three that each run
+#: leaves behind. Its name changed with Python 3.13.
+clear_type_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
+
+
 #: What is read at both ends of an audited run, in an array: an object that holds a number would
 #: count as left behind.
 NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = READINGS = range(6)
@@ -77,12 +83,7 @@ class Auditor:
     """Audits the runs of one process, one at a time."""
 
     def __init__(
-        self,
-        readings: Readings,
-        account: Account | None = None,
-        *,
-        enabled: bool,
-        own_blocks: float = 0.0,
+        self, readings: Readings, account: Account | None = None, *, enabled: bool
     ) -> None:
         self.enabled = enabled
         self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.AUDITS)
@@ -91,7 +92,6 @@ class Auditor:
         #: What a confirming audit of nothing reads more than a plain one: native bytes and blocks.
         self._confirming_bias: tuple[float, float] | None = None
         self.audits = 0
-        self._own_blocks = own_blocks  # what a run of nothing seems to leave behind
         self._confirms = False
         self._readings = readings
         self._random = random.Random()  # noqa: S311  # not the application's, and no secret
@@ -153,7 +153,7 @@ class Auditor:
             begun = time.thread_time()
         self._tools[TRACING], self._tools[PROFILE] = tracing(), id(sys.getprofile())
         self._tools[TRACE] = id(sys.gettrace())
-        free_lists.clear_type_cache()
+        clear_type_cache()
         before = self._before
         self._read_kernel(before)
         self.budget.spend(time.thread_time() - begun)
@@ -166,7 +166,7 @@ class Auditor:
         if not self._opened:
             return None
         after, garbage = self._after, self._garbage
-        free_lists.clear_type_cache()
+        clear_type_cache()
         self._read_heap(after)
         disturbance, collected = self._collector.close()
         disturbance = disturbance or self._watched()
@@ -174,7 +174,7 @@ class Auditor:
         if collected:
             del collected  # a number above 256 is an object
             garbage[NATIVE], garbage[BLOCKS] = after[NATIVE], after[BLOCKS]
-            free_lists.clear_type_cache()
+            clear_type_cache()
             self._read_heap(after)
             garbage[NATIVE] -= after[NATIVE]
             garbage[BLOCKS] -= after[BLOCKS]
@@ -216,27 +216,21 @@ class Auditor:
         )
 
     def _free_replaced(self, profile: TaskProfile, *, succeeded: bool) -> None:
-        """Reads again without the old objects that the run has replaced and that have cycles, and
-        without what lies in lists of free tuples: that is not left behind. (What a failed run
-        replaces may be the traceback of one before it, which the worker holds: that says nothing of
-        the task.)"""
+        """Reads again without the old objects that the run has replaced and that have cycles: they
+        are not left behind. (What a failed run replaces may be the traceback of one before it,
+        which the worker holds: that says nothing of the task.)"""
         begun = time.thread_time()
-        own = self._before[BLOCKS] + self._own_blocks
-        seemed = self._after[BLOCKS] - own
+        seemed = self._after[BLOCKS] - self._before[BLOCKS]
         replaced = self._collector.free_all()
-        free_lists.clear_type_cache()
+        clear_type_cache()
         native, blocks = self._confirming_bias or (0.0, 0.0)
         self._read_heap(self._after)
         self._after[NATIVE] -= native
         self._after[BLOCKS] -= blocks
         self.confirming.spend(time.thread_time() - begun)
         profile.confirmations += 1
-        left = self._after[BLOCKS] - own
-        if not succeeded or profile.replaces:
-            return
-        profile.vanished = profile.vanished + 1 if seemed >= 0.5 > left else 0
-        objects = replaced >= REPLACED_OBJECTS and seemed - left >= REPLACED_SHARE * seemed
-        if objects or profile.vanished >= VANISHED:
+        much = seemed - (self._after[BLOCKS] - self._before[BLOCKS]) >= REPLACED_SHARE * seemed
+        if succeeded and much and replaced >= REPLACED_OBJECTS and not profile.replaces:
             profile.forget_audits()
 
     def _calibrate(self) -> None:

@@ -73,8 +73,7 @@ class Meter:
         self.guard = guard
         self.occupancy = Occupancy()
         self.totals = Totals(conditions.max_tasks, biases)
-        own = biases.audit.blocks
-        self.auditor = Auditor(readings, account, enabled=conditions.audits, own_blocks=own)
+        self.auditor = Auditor(readings, account, enabled=conditions.audits)
         self.deep = DeepAuditor(readings, account)
         self.sampler = Sampler(readings, account)
         self.runs = 0

@@ -8,23 +8,15 @@ what the run holds. A full collection would empty them, which is exact as well, 
 heap of a million objects instead of 30 µs.
 
 The lists of tuples, 2,000 of each size, are left as they are: in a process that has run for a while
-they hardly change, but for tuples that are made of generators: these are made long and cut, so they
-are not freed into the list that they are taken from, and each run seems to leave some until that
-list is full. Audits with full collections tell (``audit``). Measured on CPython 3.10 to 3.13, over
-ten kinds of tasks in turns: the mean error is 0.00 blocks a run, and 11 blocks without filling.
+they hardly change. Measured on CPython 3.10 to 3.13, over ten kinds of tasks in turns: the mean
+error is 0.00 blocks a run, and 11 blocks without filling.
 """
 
 from __future__ import annotations
 
-import sys
-
 #: What CPython keeps at most: ``PyFloat_MAXFREELIST``, ``PyList_MAXFREELIST``,
 #: ``PyDict_MAXFREELIST`` (and as many keys of dicts).
 FLOATS, LISTS, DICTS = 100, 80, 80
-#: The interpreter's method cache keeps up to 4,096 names that attributes were looked up by, such as
-#: each text that ``pickle`` makes for a class: they would look like a block or three that each run
-#: leaves behind. Its name changed with Python 3.13.
-clear_type_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
 
 
 def fill() -> None:

@@ -86,11 +86,9 @@ class BenchWorker(Worker):
     ) -> None:
         options = ("-c", str(CHILDREN), "-l", "WARNING", *options)
         environment = {"CELERY_MEMORY_INTERVAL_SECONDS": "", **environment}
+        log = folder / f"{name}.log"
         super().__init__(
-            *(folder / f"{name}.log", broker, name, *options),
-            agent=agent,
-            application=application,
-            **environment,
+            log, broker, name, *options, agent=agent, application=application, **environment
         )
 
     def start(self) -> None:

@@ -58,7 +58,8 @@ class Setup:
 
     @property
     def variants(self) -> list[str]:
-        return ["agent", *(self.throughput or {"bare": 0.0})]
+        """CPU time is told beside the bare worker's in any case."""
+        return ["agent", *dict.fromkeys(["bare", *self.throughput])]
 
 
 POOLS = [
@@ -107,7 +108,11 @@ def run_worker(setup: Setup, variant: str, stage: Stage, where: str) -> Run:
     broker, folder, options = stage
     agent, worker_options = VARIANTS[variant]
     worker = BenchWorker(
-        *(folder, broker, "".join(filter(str.isalnum, where)), *setup.options, *worker_options),
+        folder,
+        broker,
+        "".join(filter(str.isalnum, where)),
+        *setup.options,
+        *worker_options,
         agent=agent,
         application=APPLICATION,
         **{OBJECTS_VARIABLE: str(0 if options.least else setup.objects)},

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ class Census:
         least_seconds: float,
         pause_seconds: float,
         *,
-        most_copied: int = 1_000_000,
+        most_copied: int = sys.maxsize,
     ) -> None:
         """``most_copied``: of that many objects, pages that are shared may be copied; of none, and
         nothing is counted at all."""

@@ -6,11 +6,9 @@ answer itself), which ``calibration`` measures with a task that does nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import add
 from typing import Any, NamedTuple
 
 from celery_memory_exporter.agent.audit.dossier import Dossier
@@ -56,7 +54,11 @@ class Costs:
     tasks_folded: int = 0
 
     def __add__(self, other: Costs) -> Costs:
-        return Costs(*map(add, dataclasses.astuple(self), dataclasses.astuple(other)))
+        return Costs(
+            self.seconds + other.seconds,
+            self.errors + other.errors,
+            self.tasks_folded + other.tasks_folded,
+        )
 
 
 @dataclass(frozen=True, slots=True)

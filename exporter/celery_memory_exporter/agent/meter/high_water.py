@@ -15,9 +15,9 @@ class HighWater:
     """Of one process. Bytes."""
 
     def __init__(self, readings: Readings, limit_bytes: int | None) -> None:
-        #: The mark at the end of the last run that had the process to itself, and memory then.
+        #: The mark at the end of the last run that had the process to itself.
         self.last = 0
-        self.last_rss: int | None = None
+        self._last_rss: int | None = None
         self._readings = readings
         self._limit_bytes = limit_bytes
 
@@ -25,7 +25,7 @@ class HighWater:
         """Starts a new mark, unless it is no higher than memory is now; whether the mark will tell
         of what comes. As long as memory is what it was at the end of the last run, the mark is as
         well, and the kernel need not be asked."""
-        mark = self.last if rss == self.last_rss else self._readings.peak()
+        mark = self.last if rss == self._last_rss else self._readings.peak()
         if mark <= rss:
             return True
         if self._limit_bytes is not None and mark > self._limit_bytes:
@@ -34,5 +34,5 @@ class HighWater:
 
     def read(self, rss: int | None) -> int:
         """The mark at the end of a run, when memory is ``rss``."""
-        self.last, self.last_rss = self._readings.peak(), rss
+        self.last, self._last_rss = self._readings.peak(), rss
         return self.last

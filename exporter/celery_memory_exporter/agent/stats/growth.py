@@ -65,13 +65,9 @@ class TaskProfile:
     )
 
     def __init__(self) -> None:
-        self.row = ProfileRow()
-        self.runs = 0
         self.audits = 0
         #: Of the process during audited runs.
         self.cpu_seconds = 0.0
-        #: The run that may be audited next.
-        self.next_audit = 0
         #: Whether its runs allocate so much that the collector must be quiet for an audit.
         self.quiet = False
         #: Audits that freed old garbage at both ends.
@@ -82,6 +78,14 @@ class TaskProfile:
         self.survivors: dict[str, int] = {}
         #: Monotonic seconds at which the type was first seen.
         self.since = time.monotonic()
+        self.forget_runs()
+
+    def forget_runs(self) -> None:
+        """As if the type had not run yet."""
+        self.row = ProfileRow()
+        self.runs = 0
+        #: The run that may be audited next.
+        self.next_audit = 0
         #: Runs before this one, and before this time, are neither audited nor read: there was no
         #: time left for it.
         self.plain_runs, self.plain_until = 0, 0.0
@@ -113,13 +117,6 @@ class TaskProfile:
             self._age_ends = self.runs  # the time may end start-up before the next run
         else:
             self._age_ends = AGES[age + 1] - self._jump if age + 1 < len(AGES) else sys.maxsize
-
-    def forget_runs(self) -> None:
-        """As if the type had not run yet."""
-        self.row = ProfileRow()
-        self.runs = self.next_audit = self._age = self._age_ends = 0
-        self._runs_at = _RUNS
-        self.plain_runs, self.plain_until = 0, 0.0
 
     @property
     def starting(self) -> bool:

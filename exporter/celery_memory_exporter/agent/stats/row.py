@@ -87,7 +87,7 @@ class Row:
 
 def sum_of(rows: Iterable[R]) -> R:
     """The sum, column by column, of one row or more: a row of its own."""
-    first, *others = rows
+    first, *_ = rows = list(rows)
     result = type(first)()
-    result.add_up([first, *others], 0, max(row.used for row in (first, *others)))
+    result.add_up(rows, 0, max([row.used for row in rows]))
     return result

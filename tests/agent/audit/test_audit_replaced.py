@@ -118,6 +118,42 @@ def test_a_leak_beside_what_is_replaced_is_told_to_the_block() -> None:
     assert statistics.median(blocks_of_audits(meter, returning(task))) == 10
 
 
+def cut() -> tuple[int, ...]:
+    """Made long and cut: it goes into another list of free tuples than the next one is taken from,
+    and no list is full after so few runs."""
+    return tuple(each for each in range(3))
+
+
+def test_tuples_that_wait_to_be_used_again_are_not_left_behind() -> None:
+    meter = meter_with_time()
+    gc.collect()
+    run(meter, returning(lambda: [cut() for _ in range(3)]), times=60)
+    assert profile_of(meter).replaces
+    assert statistics.median(blocks_of_audits(meter, returning(cut))) == 0
+
+
+def test_a_small_leak_beside_such_tuples_is_told() -> None:
+    def task() -> None:
+        ROOM[ROOM.index(None)] = object()
+        cut()
+
+    meter = meter_with_time()
+    gc.collect()
+    run(meter, returning(task), times=60)
+    assert 1 <= statistics.median(blocks_of_audits(meter, returning(task))) <= 2
+
+
+def test_native_memory_beside_such_tuples_is_told() -> None:
+    def task() -> None:
+        ROOM[ROOM.index(None)] = bytes(100_000)
+        cut()
+
+    meter = meter_with_time()
+    gc.collect()
+    run(meter, returning(task), times=60)
+    assert not profile_of(meter).replaces
+
+
 def test_a_leak_is_confirmed_a_few_times_and_goes_on_being_audited() -> None:
     def task() -> None:
         ROOM[ROOM.index(None)] = tree()

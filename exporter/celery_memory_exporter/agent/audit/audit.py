@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import random
 import sys
 import time
@@ -34,9 +33,9 @@ from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.audit import survivors
 from celery_memory_exporter.agent.audit.collector import Collector
+from celery_memory_exporter.agent.audit.ends import Ends
 from celery_memory_exporter.agent.audit.finding import Finding
 from celery_memory_exporter.agent.heap.census import MAX_NAME_LENGTH
-from celery_memory_exporter.agent.stats import free_lists
 from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.profile import WARM_AGE
@@ -63,20 +62,10 @@ MOST_CALIBRATIONS = 5
 #: Old garbage that is more than chance: so many objects, and this share of what seemed to be left
 #: behind. A connection that is made anew, once, must not cost a leak its audits.
 REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
+#: Blocks: what a run leaves behind that leaves anything.
+LEAST_LEFT = 0.5
 #: Bytes: enough for the names of all types of an audit, each letter of them escaped.
 TYPES_ROOM = survivors.TYPES_PER_AUDIT * (MAX_NAME_LENGTH * len("\\u1234") * 2 + 32)
-#: For threads that are about to go: a millisecond in all, where there are more than before.
-THREAD_LOOKS, THREAD_PAUSE_SECONDS = 5, 0.0002
-UNKNOWN = math.nan
-#: The interpreter's method cache keeps up to 4,096 names that attributes were looked up by, such as
-#: each text that ``pickle`` makes for a class: they would look like a block or three that each run
-#: leaves behind. Its name changed with Python 3.13.
-clear_type_cache = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
-
-
-#: What is read at both ends of an audited run, in an array: an object that holds a number would
-#: count as left behind.
-NATIVE, BLOCKS, FDS, THREADS, CHILDREN, SHARED = READINGS = range(6)
 #: Whether ``tracemalloc`` is at work, and who is called for each line and each call.
 TRACING, TRACE, PROFILE = TOOLS = range(3)
 
@@ -85,8 +74,14 @@ class Auditor:
     """Audits the runs of one process, one at a time."""
 
     def __init__(
-        self, readings: Readings, account: Account | None = None, *, enabled: bool
+        self,
+        readings: Readings,
+        account: Account | None = None,
+        *,
+        enabled: bool,
+        own: float = 0.0,
     ) -> None:
+        """``own``: blocks that a run of nothing seems to leave behind."""
         self.enabled = enabled
         self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.AUDITS)
         confirming = CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS
@@ -94,18 +89,15 @@ class Auditor:
         #: What a confirming audit of nothing reads more than a plain one: native bytes and blocks.
         self._confirming_bias: tuple[float, float] | None = None
         self.audits = 0
+        self._own = own
         self._confirms = False
-        self._readings = readings
+        self._ends = Ends(readings)
         self._random = random.Random()  # noqa: S311  # not the application's, and no secret
         self._collector = Collector()
         #: Audits that said nothing, by what the application did meanwhile.
         self.discarded: Counter[str] = Counter()
         self._types, self._size, self._opened = bytearray(TYPES_ROOM), array("q", [0]), False
         self._tools = array("q", bytes(8 * len(TOOLS)))
-        self._before = array("d", bytes(8 * len(READINGS)))
-        self._after = array("d", bytes(8 * len(READINGS)))
-        #: Of the same readings, what the collector freed after the run: native bytes and blocks.
-        self._garbage = array("d", bytes(8 * len((NATIVE, BLOCKS))))
 
     def due(self, profile: TaskProfile, age: int, types: int, busy_seconds: float) -> bool:
         """Whether the run of this type and age that begins now is to be audited. ``types`` is how
@@ -154,11 +146,9 @@ class Auditor:
             begun = time.thread_time()
         self._tools[TRACING], self._tools[PROFILE] = tracing(), id(sys.getprofile())
         self._tools[TRACE] = id(sys.gettrace())
-        clear_type_cache()
-        before = self._before
-        self._read_kernel(before)
+        self._ends.open()
         self.budget.spend(time.thread_time() - begun)
-        self._read_heap(before)
+        self._ends.open_heap()
 
     def finish(self, profile: TaskProfile, answer: Any) -> Finding | None:
         """Takes the closing readings; ``None`` when they say nothing. ``answer`` is of the run, and
@@ -166,32 +156,24 @@ class Auditor:
         begun = time.thread_time()
         if not self._opened:
             return None
-        after, garbage = self._after, self._garbage
-        clear_type_cache()
-        self._read_heap(after)
+        self._ends.close_heap()
         disturbance, collected = self._collector.close()
         disturbance = disturbance or self._watched()
-        garbage[NATIVE] = garbage[BLOCKS] = 0.0
         if collected:
             del collected  # a number above 256 is an object
-            garbage[NATIVE], garbage[BLOCKS] = after[NATIVE], after[BLOCKS]
-            clear_type_cache()
-            self._read_heap(after)
-            garbage[NATIVE] -= after[NATIVE]
-            garbage[BLOCKS] -= after[BLOCKS]
+            self._ends.close_without_garbage()
         self._opened = False
         if disturbance is not None:
             self.discarded[disturbance] += 1
             profile.quiet = profile.quiet or disturbance == "collected"
             return None
-        self._read_kernel(after)
-        self._await_threads()
+        self._ends.close()
         self._write_types(answer)
         self.budget.spend(time.thread_time() - begun)
         if self._confirms:
             self._free_replaced(profile, succeeded=answer.info is None)
         self.audits += 1
-        return self._finding()
+        return self._ends.finding(json.loads(self._types[: self._size[0]]))
 
     def _write_types(self, answer: Any) -> None:
         """The survivors by type, as text in a room of its own: another reading may follow, in which
@@ -200,38 +182,23 @@ class Auditor:
         self._types[: len(text)] = text
         self._size[0] = len(text)
 
-    def _finding(self) -> Finding:
-        native, blocks, fds, threads, children, shared = (
-            after - before for before, after in zip(self._before, self._after, strict=True)
-        )
-        return Finding(
-            native=_known(native),
-            blocks=blocks,
-            fds=fds,
-            threads=threads,
-            children=children,
-            shared=shared,
-            garbage_blocks=self._garbage[BLOCKS],
-            garbage_native=_known(self._garbage[NATIVE]),
-            types=json.loads(self._types[: self._size[0]]),
-        )
-
     def _free_replaced(self, profile: TaskProfile, *, succeeded: bool) -> None:
-        """Reads again without the old objects that the run has replaced and that have cycles: they
-        are not left behind. (What a failed run replaces may be the traceback of one before it,
-        which the worker holds: that says nothing of the task.)"""
+        """Reads again without the old objects that the run has replaced and that have cycles, and
+        without what lies in lists of free tuples: that is not left behind. (What a failed run
+        replaces may be the traceback of one before it, which the worker holds: that says nothing of
+        the task.)"""
         begun = time.thread_time()
-        seemed = self._after[BLOCKS] - self._before[BLOCKS]
+        seemed = self._ends.left() - self._own
         replaced = self._collector.free_all()
-        clear_type_cache()
-        native, blocks = self._confirming_bias or (0.0, 0.0)
-        self._read_heap(self._after)
-        self._after[NATIVE] -= native
-        self._after[BLOCKS] -= blocks
+        self._ends.close_confirmed(*(self._confirming_bias or (0.0, 0.0)))
+        left = self._ends.left() - self._own
         self.confirming.spend(time.thread_time() - begun)
         profile.confirmations += 1
-        much = seemed - (self._after[BLOCKS] - self._before[BLOCKS]) >= REPLACED_SHARE * seemed
-        if succeeded and much and replaced >= REPLACED_OBJECTS and not profile.replaces:
+        if not succeeded or profile.replaces:
+            return
+        profile.vanished = profile.vanished + 1 if seemed >= LEAST_LEFT > left else 0
+        objects = replaced >= REPLACED_OBJECTS and seemed - left >= REPLACED_SHARE * seemed
+        if objects or profile.vanished >= CONFIRMATIONS:
             profile.forget_audits()
 
     def _calibrate(self) -> None:
@@ -265,36 +232,3 @@ class Auditor:
             return "profile"
         trace = sys.gettrace()
         return "trace" if trace is not None and id(trace) != self._tools[TRACE] else None
-
-    def _read_heap(self, reading: array[float]) -> None:
-        """With full caches, so that what waits in them does not show."""
-        free_lists.fill()  # first, since what it makes has rooms from ``malloc``
-        self._readings.fill_caches()
-        reading[NATIVE] = self._native()
-        reading[BLOCKS] = sys.getallocatedblocks()
-
-    def _native(self) -> float:
-        native = self._readings.native_live()
-        return UNKNOWN if native is None else native
-
-    def _await_threads(self) -> None:
-        """A thread that ended and was joined is listed for an instant longer."""
-        for _ in range(THREAD_LOOKS):
-            if self._after[THREADS] <= self._before[THREADS]:
-                return
-            time.sleep(THREAD_PAUSE_SECONDS)
-            self._after[THREADS] = self._readings.threads()
-
-    def _read_kernel(self, reading: array[float]) -> None:
-        readings = self._readings
-        reading[FDS], reading[THREADS], reading[CHILDREN] = (
-            readings.fds(),
-            readings.threads(),
-            readings.children(),
-        )
-        reading[SHARED] = readings.in_memory_files()
-
-
-def _known(difference: float) -> float:
-    """Nothing where either reading is unknown."""
-    return 0.0 if math.isnan(difference) else difference

@@ -20,6 +20,7 @@ from celery_memory_exporter.agent.stats import growth, tally
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.common.names import short_name
+from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 TRACEBACK_BLOCKS = 3
 
@@ -29,6 +30,11 @@ class Bias(NamedTuple):
 
     blocks: float = 0.0
     native: float = 0.0
+
+    @property
+    def size(self) -> float:
+        """Both, in blocks."""
+        return self.blocks + self.native / MEAN_BLOCK_BYTES
 
 
 @dataclass(frozen=True, slots=True)

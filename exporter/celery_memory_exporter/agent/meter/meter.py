@@ -73,7 +73,8 @@ class Meter:
         self.guard = guard
         self.occupancy = Occupancy()
         self.totals = Totals(conditions.max_tasks, biases)
-        self.auditor = Auditor(readings, account, enabled=conditions.audits)
+        own = biases.audit.size
+        self.auditor = Auditor(readings, account, enabled=conditions.audits, own=own)
         self.deep = DeepAuditor(readings, account)
         self.sampler = Sampler(readings, account)
         self.runs = 0

@@ -62,6 +62,7 @@ class TaskProfile:
         "runs",
         "since",
         "survivors",
+        "vanished",
     )
 
     def __init__(self) -> None:
@@ -72,6 +73,8 @@ class TaskProfile:
         self.quiet = False
         #: Audits that freed old garbage at both ends.
         self.confirmations = 0
+        #: The last so many of them found nothing of what had seemed to be left behind.
+        self.vanished = 0
         #: Whether its runs replace old objects that only a full collection frees.
         self.replaces = False
         #: Objects that outlived audited runs after start-up, by type.

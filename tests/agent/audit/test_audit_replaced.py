@@ -82,7 +82,7 @@ def meter_with_time() -> Meter:
     return meter
 
 
-def blocks_of_audits(meter: Meter, trace: Trace, audits: int = 15) -> list[float]:
+def blocks_of_audits(meter: Meter, trace: Trace, audits: int = 9) -> list[float]:
     """What each of the next ones told: in some, a thread of the test runner may have its share."""
     found: list[float] = []
     profile = profile_of(meter)
@@ -97,7 +97,7 @@ def blocks_of_audits(meter: Meter, trace: Trace, audits: int = 15) -> list[float
 @pytest.mark.parametrize("body", [keep_last, keep_error, keep_twenty])
 def test_what_has_cycles_and_is_replaced_counts_for_nothing(body: Callable[[], None]) -> None:
     meter = meter_with_time()
-    run(meter, returning(body), times=100)
+    run(meter, returning(body), times=60)
     assert profile_of(meter).replaces
     assert profile_of(meter).confirmations >= 20
     blocks = statistics.median(blocks_of_audits(meter, returning(body)))

@@ -75,6 +75,13 @@ def test_the_exit_status_tells_whether_something_leaks(
     expected = as_text(diagnosis_of(view(None, tasks=[samples.task()])))
     assert capsys.readouterr().out == f"{expected}\n"
     assert report("--url", serve(task(evidence_of(nothing)))) == 0
+    assert (
+        report(
+            "--url", serve(task(evidence_of(nothing)), task(evidence_of(nothing, 9), "shop.new"))
+        )
+        == 3
+    )
+    assert report("--url", serve()) == 3
 
 
 def test_json_is_what_the_api_answers(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from celery_memory_exporter.common.urls import safe_url
@@ -22,6 +22,7 @@ from celery_memory_exporter.config.loading import ConfigError, load
 from celery_memory_exporter.config.settings import Config
 from celery_memory_exporter.diagnosis.decoding import DecodeError, decode
 from celery_memory_exporter.diagnosis.text import as_text
+from celery_memory_exporter.diagnosis.verdict import UNSETTLED
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.web.server import bind
 
@@ -69,13 +70,14 @@ def print_once(settings: Config, seconds: float) -> int:
 
 
 def report(url: str, *, as_json: bool) -> int:
-    """Asks a running exporter who leaks; 1 when something does, 2 when it cannot be asked."""
+    """Asks a running exporter who leaks; 1 when something does, 2 when it cannot be asked, 3 when
+    nothing does as far as is known, and not all is known."""
     address = f"{url.rstrip('/')}/api/v1/diagnosis"
     try:
         with urllib.request.urlopen(address, timeout=REPORT_SECONDS) as response:  # noqa: S310  # the user's own address
             text = response.read().decode()
         answer = json.loads(text)
-        suspects = answer["suspects"]
+        status = report_status(answer["suspects"], answer["cleared"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", error)
         fail(
@@ -91,7 +93,15 @@ def report(url: str, *, as_json: bool) -> int:
             f"than {__version__}? --json prints its answer as it is"
         )
         return 2
-    return 1 if suspects else 0
+    return status
+
+
+def report_status(suspects: Sequence[object], cleared: Sequence[Mapping[str, object]]) -> int:
+    """Of the diagnosis as the exporter answers it."""
+    if suspects:
+        return 1
+    known = cleared and all(each["growth_class"] != UNSETTLED for each in cleared)
+    return 0 if known else 3
 
 
 def stop_event() -> threading.Event:

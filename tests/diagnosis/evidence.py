@@ -25,6 +25,8 @@ from tests import samples
 MIB = samples.MIB
 #: What the run of this number (of its type, in its process) leaves behind, in bytes.
 Shape = Callable[[int], float]
+#: A figure of a process at the point of this number of its history, in bytes.
+Series = Callable[[int], float]
 #: Least squares that are sure of 1,800 bytes a run.
 SURE = Estimate(1800.0, 50.0, 1750.0, 90.0, 400, 40)
 
@@ -130,6 +132,14 @@ def view(
         cgroup=CgroupMemory(),
     )
     return dataclasses.replace(value, **changes)
+
+
+def history(
+    live: Series, anon: Series | None = None, free: float = 0.0, step: float = 60.0
+) -> list[list[float]]:
+    """Of a process, at sixteen points; what the C heap keeps free rises by ``free`` bytes each."""
+    points = range(16)
+    return [[step * n, 90.0 * MIB, (anon or live)(n), live(n), free * n, 20.0, 2.0] for n in points]
 
 
 def snapshot_of(*workers: WorkerView) -> Snapshot:

@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from celery_memory_exporter.common.evidence import Estimate, Holder, Site
+from celery_memory_exporter.common.evidence import AGES, Estimate, Holder, Site
 from celery_memory_exporter.common.report import ObjectCount
 from celery_memory_exporter.diagnosis.explanation import (
     confidence,
@@ -19,7 +21,16 @@ from celery_memory_exporter.diagnosis.explanation import (
 from celery_memory_exporter.diagnosis.profile import window
 from celery_memory_exporter.diagnosis.verdict import Cleared, ObjectRate, SiteRate, Suspect
 from tests import samples
-from tests.diagnosis.evidence import MIB, SURE, case_of, evidence_of, leak, nothing, verdict_on
+from tests.diagnosis.evidence import (
+    MIB,
+    SURE,
+    case_of,
+    evidence_of,
+    history,
+    leak,
+    nothing,
+    verdict_on,
+)
 
 # --- who leaks ----------------------------------------------------------------------------------
 
@@ -139,8 +150,7 @@ def test_lines_of_python_come_first_and_small_ones_of_them_are_left_out() -> Non
         (nothing, {}, "steady"),
         (lambda number: 1e6 if number < 5 else 0.0, {}, "warm-up"),
         (lambda number: 5000.0 if number < 90 else 0.0, {}, "bounded"),
-        (nothing, {"growth_bytes": 80.0 * MIB, "release_bytes": 10.0 * MIB}, "allocator"),
-        (nothing, {"growth_bytes": 8.0 * MIB - 1}, "steady"),
+        (nothing, {"growth_bytes": 80.0 * MIB}, "steady"),
     ],
 )
 def test_what_a_task_type_that_does_not_leak_looks_like(
@@ -148,6 +158,60 @@ def test_what_a_task_type_that_does_not_leak_looks_like(
 ) -> None:
     verdict = verdict_on(evidence_of(shape), task=changes)
     assert isinstance(verdict, Cleared)
+    assert verdict.settled
     assert verdict.growth_class == growth_class
     assert bool(verdict.advice) is (growth_class != "steady")
     assert (verdict.runs, verdict.audited_runs) == (400, 5)
+
+
+KEPT = {"growth_bytes": 80.0 * MIB, "release_bytes": 10.0 * MIB}
+
+
+@pytest.mark.parametrize(
+    ("changes", "free", "growth_class"),
+    [
+        (KEPT, 3.5 * MIB, "allocator"),
+        (KEPT, 0.0, "unsettled"),
+        ({"growth_bytes": 8.0 * MIB - 1}, 0.0, "steady"),
+    ],
+)
+def test_the_allocator_is_blamed_only_where_its_free_bytes_show_it(
+    changes: dict[str, float], free: float, growth_class: str
+) -> None:
+    rising = samples.process(
+        "0",
+        101,
+        history=history(
+            live=lambda _: 30.0 * MIB, anon=lambda number: (30.0 + 4 * number) * MIB, free=free
+        ),
+    )
+    verdict = verdict_on(evidence_of(nothing), task=changes, processes=[rising])
+    assert isinstance(verdict, Cleared)
+    assert verdict.growth_class == growth_class
+
+
+@given(
+    shape=st.sampled_from([nothing, leak, lambda number: 5000.0 if number < 90 else 0.0]),
+    kept=st.lists(st.booleans(), min_size=len(AGES), max_size=len(AGES)),
+)
+@settings(max_examples=200, deadline=None)
+def test_where_audits_are_missing_no_answer_becomes_its_opposite(
+    shape: Any, kept: list[bool]
+) -> None:
+    """Of the ages whose audits are taken away, what is known is that runs took place."""
+    evidence = evidence_of(shape)
+    profile = dataclasses.replace(
+        evidence.profile,
+        **{
+            field.name: [
+                value if keep or field.name == "runs" else 0.0
+                for value, keep in zip(getattr(evidence.profile, field.name), kept, strict=False)
+            ]
+            for field in dataclasses.fields(evidence.profile)
+        },
+    )
+    whole, less = verdict_on(evidence), verdict_on(dataclasses.replace(evidence, profile=profile))
+    if isinstance(less, Suspect):
+        assert isinstance(whole, Suspect)
+    elif less.settled:
+        assert isinstance(whole, Cleared)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,21 +21,14 @@ from celery_memory_exporter.fleet.snapshot import WorkerView
 from tests import samples
 from tests.diagnosis.evidence import (
     MIB,
+    Series,
     diagnosis_of,
     evidence_of,
+    history,
     nothing,
     suspect,
     view,
 )
-
-Series = Callable[[int], float]
-
-
-def history(
-    live: Series, anon: Series | None = None, free: float = 0.0, step: float = 60.0
-) -> list[list[float]]:
-    points = range(16)
-    return [[step * n, 90.0 * MIB, (anon or live)(n), live(n), free * n, 20.0, 2.0] for n in points]
 
 
 def growing(n: int) -> float:

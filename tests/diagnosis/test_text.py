@@ -73,15 +73,25 @@ def test_no_leak() -> None:
     assert as_text(diagnosis).startswith("No leak found in 1 worker.\n")
 
 
-def test_what_is_not_judged_yet_comes_last_and_the_rest_by_name() -> None:
+def test_what_is_not_known_yet_stands_apart_from_what_does_not_leak() -> None:
     names = ("shop.z", "steady"), ("shop.a", "unsettled"), ("shop.long", "warm-up")
     diagnosis = Diagnosis((), tuple(cleared(*each) for each in names), (worker(leaking=False),))
-    assert as_text(diagnosis).splitlines()[2:] == [
+    assert as_text(diagnosis).splitlines() == [
+        "No leak found yet in 1 worker; 1 of 3 task types not known yet.",
+        "",
         "Not leaking",
         "  shop.long  warm-up    nothing left (10 runs)",
         "  shop.z     steady     nothing left (10 runs)",
-        "  shop.a     unsettled  nothing left (10 runs)",
+        "",
+        "Not known yet",
+        "  shop.a  unsettled  nothing left (10 runs)",
     ]
+
+
+def test_where_no_task_has_run_nothing_is_known() -> None:
+    assert as_text(Diagnosis((), (), (worker(leaking=False),))) == (
+        "Not known yet: no task has run in 1 worker."
+    )
 
 
 def test_no_agent_is_told_with_the_next_step() -> None:

@@ -87,7 +87,8 @@ def add_report(commands: Commands) -> None:
         description=(
             "Ask a running exporter which task types leak, what they leave behind, who holds it, "
             "and on which line it was made. The exit status is 0 when nothing leaks, 1 when "
-            "something does, and 2 when the exporter cannot be asked."
+            "something does, 2 when the exporter cannot be asked, and 3 when no leak is known but "
+            "not all task types are judged yet."
         ),
     )
     command.add_argument(

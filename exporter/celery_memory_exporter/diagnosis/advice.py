@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from celery_memory_exporter.diagnosis.verdict import UNSETTLED
+
 LEAK = {
     "python": (
         "Something that outlives the run holds what it makes: bound it, clear it, or hold it "
@@ -45,7 +47,7 @@ NO_LEAK = {
     "bounded": "Not a leak: what it fills has a bound.",
     "warm-up": "Not a leak: it grew in its first runs only (imports, connections, caches).",
     "steady": "",
-    "unsettled": "",
+    UNSETTLED: "",
 }
 
 

@@ -3,25 +3,44 @@ who holds it; or why not."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from celery_memory_exporter.common.evidence import Evidence
 from celery_memory_exporter.common.left_behind import LEAST_BYTES, LEAST_COUNT, VERDICT
+from celery_memory_exporter.common.report import ProcessReport
 from celery_memory_exporter.diagnosis import advice
+from celery_memory_exporter.diagnosis.process_growth import allocator_keeps, rises_unexplained
 from celery_memory_exporter.diagnosis.profile import stretch, window
 from celery_memory_exporter.diagnosis.rules import (
     CLASS_OF_COUNT,
     SHORT_WARM,
     Case,
     garbage_aside,
+    late_audits_missing,
     leaks_in_steps,
     leaks_steadily,
     stands,
     survivors_per_run,
 )
-from celery_memory_exporter.diagnosis.verdict import Cleared, ObjectRate, SiteRate, Suspect
+from celery_memory_exporter.diagnosis.verdict import (
+    UNSETTLED,
+    Cleared,
+    ObjectRate,
+    SiteRate,
+    Suspect,
+)
 
 #: Resident memory that stays while live memory does not: from so much on, it is worth a word.
 LEAST_KEPT_BYTES = 8 * 1024 * 1024.0
 MOST_NAMES = 5
+#: What is said of that which does not leak, by what it looks like.
+NO_LEAK = {
+    "allocator": "resident memory rose, live memory did not",
+    "garbage": "reference cycles, freed by the collector",
+    "bounded": "it grew past start-up, and stopped",
+    "warm-up": "it grew in its first runs only",
+    "steady": "its runs leave nothing behind",
+}
 
 
 def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
@@ -123,25 +142,47 @@ def sites_of(case: Case) -> tuple[SiteRate, ...]:
 
 
 def clear_by_class(case: Case) -> Cleared:
-    """No leak: what it looked like instead."""
+    """No leak, with what it looked like instead; or not known yet, where what would tell is
+    missing: that nothing was seen shows nothing."""
+    unknown = what_is_unknown(case)
+    if unknown:
+        return clear(case, UNSETTLED, unknown)
+    looks = looks_like(case)
+    return clear(case, looks, NO_LEAK[looks])
+
+
+def what_is_unknown(case: Case) -> str:
+    """Without which nothing can be said, in words; or nothing."""
     if stands(case.overlapping, LEAST_BYTES) and not garbage_aside(case):
-        return clear(
-            case,
-            "unsettled",
-            "what it leaves behind may be garbage that waits for a full collection",
-        )
-    task = case.task
+        return "what it leaves behind may be garbage that waits for a full collection"
+    missing = None if case.overlapping else late_audits_missing(case.steady)
+    if missing:
+        return "its later runs have {:.0f} of {:.0f} audits yet".format(*missing)
+    if keeps_memory(case) and any_process(case, rises_unexplained):
+        return "resident memory rises, and no heap that can be read explains it"
+    return ""
+
+
+def looks_like(case: Case) -> str:
+    """The class of what is no leak."""
     early = stretch(case.evidence.profile, range(case.steady.ages.start)).sums.mean()
-    kept = task.growth_bytes - task.release_bytes
-    if kept >= LEAST_KEPT_BYTES and case.bytes_per_run * case.runs < kept / 4:
-        return clear(case, "allocator", "resident memory rose, live memory did not")
+    if keeps_memory(case) and any_process(case, allocator_keeps):
+        return "allocator"
     if case.steady.sums.garbage >= 1024:
-        return clear(case, "garbage", "reference cycles, freed by the collector")
+        return "garbage"
     if leaks_steadily(case.steady) or leaks_in_steps(case.steady):
-        return clear(case, "bounded", "it grew past start-up, and stopped")
-    if early.runs and early.total >= 64 * 1024:
-        return clear(case, "warm-up", "it grew in its first runs only")
-    return clear(case, "steady", "its runs leave nothing behind")
+        return "bounded"
+    return "warm-up" if early.runs and early.total >= 64 * 1024 else "steady"
+
+
+def keeps_memory(case: Case) -> bool:
+    """Whether resident memory stays that its runs' live memory does not explain."""
+    kept = case.task.growth_bytes - case.task.release_bytes
+    return kept >= LEAST_KEPT_BYTES and case.bytes_per_run * case.runs < kept / 4
+
+
+def any_process(case: Case, does: Callable[[ProcessReport], bool]) -> bool:
+    return any(does(view.figures) for view in case.worker.processes)
 
 
 def clear(case: Case, growth_class: str, reason: str) -> Cleared:

@@ -35,7 +35,13 @@ from celery_memory_exporter.diagnosis.rules import (
     settled,
     steady_window,
 )
-from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect, WorkerVerdict
+from celery_memory_exporter.diagnosis.verdict import (
+    UNSETTLED,
+    Cleared,
+    Diagnosis,
+    Suspect,
+    WorkerVerdict,
+)
 from celery_memory_exporter.fleet.snapshot import WorkerView
 from celery_memory_exporter.fleet.sums import by_name
 
@@ -77,7 +83,7 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
         return None
     case = Case(worker, task, task.evidence, steady_window(task.evidence))
     if not settled(case):
-        return clear(case, "unsettled", "too few runs yet")
+        return clear(case, UNSETTLED, "too few runs yet")
     classes = classes_of(case)
     if not classes:
         return clear_by_class(case)
@@ -85,7 +91,7 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
     if holder is not None and set(classes) <= {"python", "native"}:
         return clear(case, "bounded", f"{holder.path} holds at most {holder.limit} items")
     if set(classes) <= BY_PROCESS and not seen_by_half(case):
-        return clear(case, "unsettled", "seen in fewer than half of the processes")
+        return clear(case, UNSETTLED, "seen in fewer than half of the processes")
     return accuse(case, classes)
 
 

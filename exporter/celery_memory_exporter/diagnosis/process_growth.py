@@ -191,6 +191,13 @@ def headroom(worker: WorkerView) -> Headroom:
     return Headroom(used, cgroup.limit_bytes, of_children=False)
 
 
+def rises_unexplained(process: ProcessReport) -> bool:
+    """Whether anonymous memory rises, and live memory and what the C heap keeps do not."""
+    grown = rise(process, "anon_bytes")
+    known = rise(process, "live_bytes") + rise(process, "free_bytes")
+    return grown >= LEAST_MAIN_BYTES and known < grown / 2
+
+
 def allocator_keeps(process: ProcessReport) -> bool:
     """Anonymous memory rose, live memory did not, and the C heap holds it unused."""
     anon, live, free = (

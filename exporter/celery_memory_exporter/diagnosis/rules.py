@@ -155,6 +155,15 @@ def contradicted(case: Case) -> bool:
     return alone.per_run + VERDICT.certainty * alone.error < shared.per_run / 2
 
 
+def late_audits_missing(steady: Window) -> tuple[float, float] | None:
+    """How many audits the later half or the last quarter has of those that it needs; ``None`` where
+    both have enough. Without them nothing is known of what goes on, and of what has stopped."""
+    late, last = steady.later(0.5).sums.audited, steady.later(0.25).sums.audited
+    if late < LEAST_LATE_AUDITS:
+        return late, LEAST_LATE_AUDITS
+    return (last, LEAST_LAST_AUDITS) if last < LEAST_LAST_AUDITS else None
+
+
 def goes_on(steady: Window) -> bool:
     """Whether the later half and the last quarter leave as much behind as what was before, by
     audited runs.
@@ -162,9 +171,9 @@ def goes_on(steady: Window) -> bool:
     By bytes, or by blocks alone: a table that all of them are in grows in steps that get larger and
     rarer.
     """
-    late, last = steady.later(0.5), steady.later(0.25)
-    if late.sums.audited < LEAST_LATE_AUDITS or last.sums.audited < LEAST_LAST_AUDITS:
+    if late_audits_missing(steady):
         return False
+    late, last = steady.later(0.5), steady.later(0.25)
     parts = [part.sums for part in (steady.before(late), late, last)]
     means = [part.mean() for part in parts]
     blocks = [(part.per_audit("blocks"), 0.0) for part in parts]

@@ -28,17 +28,24 @@ def as_text(diagnosis: Diagnosis) -> str:
     limit."""
     if not diagnosis.workers:
         return NO_WORKER
-    lines = [headline(diagnosis.suspects, diagnosis.workers)]
+    lines = [headline(diagnosis)]
     for suspect in diagnosis.suspects:
         lines += ["", *suspect_lines(suspect)]
-    lines += cleared_lines(diagnosis.cleared)
+    lines += cleared_lines("Not leaking", [each for each in diagnosis.cleared if each.settled])
+    lines += cleared_lines("Not known yet", diagnosis.unsettled)
     lines += limit_lines(diagnosis.workers)
     return "\n".join(lines)
 
 
-def headline(suspects: Sequence[Suspect], workers: Sequence[WorkerVerdict]) -> str:
+def headline(diagnosis: Diagnosis) -> str:
+    suspects, workers = diagnosis.suspects, diagnosis.workers
     count = f"{len(workers)} worker{'s' if len(workers) > 1 else ''}"
     if not suspects:
+        unknown, types = len(diagnosis.unsettled), len(diagnosis.cleared)
+        if not types:
+            return f"Not known yet: no task has run in {count}."
+        if unknown:
+            return f"No leak found yet in {count}; {unknown} of {types} task types not known yet."
         return f"No leak found in {count}."
     leaking = sum(each.leaking for each in workers)
     return f"{len(suspects)} leak{'s' if len(suspects) > 1 else ''} in {leaking} of {count}"
@@ -70,15 +77,14 @@ def suspect_lines(suspect: Suspect) -> list[str]:
     return lines
 
 
-def cleared_lines(cleared: Sequence[Cleared]) -> list[str]:
-    """Task types that do not leak, by name; those that are not judged yet come last."""
+def cleared_lines(title: str, cleared: Sequence[Cleared]) -> list[str]:
+    """Task types that do not leak, or of which that is not known yet, by name."""
     if not cleared:
         return []
     width = max(len(each.task) for each in cleared)
-    ordered = sorted(cleared, key=lambda each: (each.growth_class == "unsettled", each.task))
-    return ["", "Not leaking"] + [
+    return ["", title] + [
         f"  {each.task:<{width}}  {each.growth_class:<10} {each.reason} ({each.runs} runs)"
-        for each in ordered
+        for each in sorted(cleared, key=lambda each: each.task)
     ]
 
 

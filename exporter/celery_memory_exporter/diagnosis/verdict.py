@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from celery_memory_exporter.common.evidence import Holder
 
+#: The class of growth of what is not known yet.
+UNSETTLED = "unsettled"
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectRate:
@@ -61,7 +64,8 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """Looked at, and no leak; ``growth_class`` says what it looked like."""
+    """Looked at, and no leak; ``growth_class`` says what it looked like. ``UNSETTLED``: it is not
+    known yet whether it leaks."""
 
     worker: str
     task: str
@@ -71,6 +75,11 @@ class Cleared:
     runs: int
     audited_runs: int
     advice: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known that it does not leak."""
+        return self.growth_class != UNSETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +103,8 @@ class Diagnosis:
     suspects: tuple[Suspect, ...] = ()
     cleared: tuple[Cleared, ...] = ()
     workers: tuple[WorkerVerdict, ...] = ()
+
+    @property
+    def unsettled(self) -> tuple[Cleared, ...]:
+        """Task types of which it is not known yet whether they leak."""
+        return tuple([each for each in self.cleared if not each.settled])

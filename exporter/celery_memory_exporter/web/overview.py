@@ -16,7 +16,7 @@ from celery_memory_exporter.common.report import Container
 from celery_memory_exporter.common.version import __version__
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.judge import diagnose
-from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect, WorkerVerdict
+from celery_memory_exporter.diagnosis.verdict import UNSETTLED, Cleared, Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import GroupView, QueueView, Snapshot, WorkerView
 from celery_memory_exporter.web.rss_history import RssHistory, resident_bytes
 
@@ -97,7 +97,7 @@ def cleared_rows(cleared: Iterable[Cleared]) -> list[dict[str, Any]]:
         }
         for (task, growth_class, reason), group in sorted(alike.items())
     ]
-    return sorted(rows, key=lambda row: row["growth_class"] == "unsettled")
+    return sorted(rows, key=lambda row: row["growth_class"] == UNSETTLED)
 
 
 def worker_row(

@@ -51,7 +51,7 @@ def test_a_leaking_worker(stage: Stage, open_page: Open) -> None:
     worker = stage.worker("-c", "2")
     visit = open_page(f"http://127.0.0.1:{exporter.port}/")
     headline = visit.page.locator("#headline")
-    expect(headline).to_have_text("Nothing leaks in 1 worker")
+    expect(headline).to_have_text("No leak known yet in 1 worker")
     expect(visit.page.locator("#no-suspects")).to_contain_text("No verdict yet")
     stage.send(worker, "noop", times=300)
     leaks_until_named(stage, exporter, worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import statistics
 import sys
 from collections import OrderedDict
@@ -17,7 +18,10 @@ from celery_memory_exporter.agent.stats.profile import Column, ProfileRow
 from tests.agent.audit.harness import (
     ROOM,
     Trace,
+    answer,
+    failing,
     figures_of,
+    keep,
     make_meter,
     profile_of,
     returning,
@@ -151,6 +155,16 @@ def test_native_memory_beside_such_tuples_is_told() -> None:
     meter = meter_with_time()
     gc.collect()
     run(meter, returning(task), times=60)
+    assert not profile_of(meter).replaces
+
+
+def test_what_only_failing_runs_leave_behind_goes_on_being_audited() -> None:
+    """Those that succeed leave nothing behind in any confirming audit."""
+    leaks = failing(lambda: keep(20))
+    calls = itertools.count()
+    meter = meter_with_time()
+    run(meter, lambda *_: leaks() if next(calls) % 2 else answer(), times=100)
+    assert profile_of(meter).confirmations >= 3
     assert not profile_of(meter).replaces
 
 

@@ -60,6 +60,7 @@ class TaskProfile:
         "replaces",
         "row",
         "runs",
+        "seemed",
         "since",
         "survivors",
         "vanished",
@@ -75,6 +76,8 @@ class TaskProfile:
         self.confirmations = 0
         #: The last so many of them found nothing of what had seemed to be left behind.
         self.vanished = 0
+        #: Blocks that the last plain audit of a run that succeeded seemed to leave behind.
+        self.seemed = 0.0
         #: Whether its runs replace old objects that only a full collection frees.
         self.replaces = False
         #: Objects that outlived audited runs after start-up, by type.

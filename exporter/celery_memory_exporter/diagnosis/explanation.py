@@ -34,7 +34,7 @@ from celery_memory_exporter.diagnosis.verdict import (
 LEAST_KEPT_BYTES = 8 * 1024 * 1024.0
 MOST_NAMES = 5
 #: What is said of that which does not leak, by what it looks like.
-NO_LEAK = {
+LOOKS = {
     "allocator": "resident memory rose, live memory did not",
     "garbage": "reference cycles, freed by the collector",
     "bounded": "it grew past start-up, and stopped",
@@ -148,7 +148,7 @@ def clear_by_class(case: Case) -> Cleared:
     if unknown:
         return clear(case, UNSETTLED, unknown)
     looks = looks_like(case)
-    return clear(case, looks, NO_LEAK[looks])
+    return clear(case, looks, LOOKS[looks])
 
 
 def what_is_unknown(case: Case) -> str:

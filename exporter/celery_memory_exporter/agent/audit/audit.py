@@ -10,7 +10,9 @@ the older heap is touched.
   counted by what it did.
 * An old object that the run replaced is garbage if it has cycles, and waits for a full collection:
   it still counts. So what seems to be left behind is confirmed by audits that free all garbage at
-  both ends. A type whose runs do replace such objects is audited in no other way.
+  both ends. A type whose runs do replace such objects is audited in no other way; nor is one of
+  which plain audits see what three confirming ones in turn do not: tuples that wait in Python's
+  lists to be used again.
 * Time for audits is a share of the process's busy time; a task type's audits get rarer with their
   number, so rare types are audited in each run and frequent ones some times the square root of
   their runs. Whatever is left of that time, a few runs of each age past start-up are audited: what

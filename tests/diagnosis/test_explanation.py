@@ -113,12 +113,8 @@ def test_types_are_those_of_audited_runs() -> None:
     assert object_rates(evidence) == rates_of(case_of(evidence)) == (ObjectRate("shop.Cart", 2.0),)
 
 
-def test_where_runs_overlap_types_are_the_workers_without_the_agents_own() -> None:
-    counts = [
-        ObjectCount("shop.Cart", 900, 800),
-        ObjectCount("celery_memory_exporter.agent.meter.Run", 900, 800),
-        ObjectCount("shop.Seldom", 9, 37),
-    ]
+def test_where_runs_overlap_types_are_the_workers() -> None:
+    counts = [ObjectCount("shop.Cart", 900, 800), ObjectCount("shop.Seldom", 9, 37)]
     case = case_of(dataclasses.replace(evidence_of(nothing), overlapping=SURE), pool="threads")
     assert case.worker.report is not None
     report = dataclasses.replace(case.worker.report, objects=counts)

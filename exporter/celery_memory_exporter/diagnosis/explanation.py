@@ -110,10 +110,8 @@ def rates_of(case: Case) -> tuple[ObjectRate, ...]:
     report = case.worker.report
     if case.overlapping is None or report is None:
         return object_rates(case.evidence)
-    others = [
-        each for each in report.objects if not each.type.startswith("celery_memory_exporter.agent.")
-    ]
-    return ranked({each.type: each.growth / max(1, case.runs) for each in others}, LEAST_COUNT)
+    growth = {each.type: each.growth / max(1, case.runs) for each in report.objects}
+    return ranked(growth, LEAST_COUNT)
 
 
 def object_rates(evidence: Evidence) -> tuple[ObjectRate, ...]:

@@ -32,6 +32,17 @@ def test_growth_is_the_true_number() -> None:
     assert counting.types()[name] == (130, 130, 7)
 
 
+def test_the_agents_own_types_are_in_no_figure_and_the_demos_are() -> None:
+    kept = []
+    for module in ("agent.meter.run", "common.intervals", "demo.shop"):
+        kind = type("Made", (), {"__module__": f"celery_memory_exporter.{module}"})
+        kept.append(kind())
+    counting = Census(15.0, pause_seconds=60.0)
+    counting.take(warm=True)
+    made = {name for name in counting.counts if name.endswith(".Made")}
+    assert made == {"celery_memory_exporter.demo.shop.Made"}
+
+
 def test_a_census_keeps_nothing_alive() -> None:
 
     class Doomed:

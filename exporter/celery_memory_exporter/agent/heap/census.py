@@ -41,6 +41,8 @@ from celery_memory_exporter.agent.stats.readings import Readings
 MAX_TYPES = 2_000
 OTHER_TYPES = "other"
 MAX_NAME_LENGTH = 200
+#: Types of the agent itself are in no figure.
+OWN = ("celery_memory_exporter.agent.", "celery_memory_exporter.common.")
 #: First guess of what counting one object costs; the real cost is measured, and believed when it is
 #: higher only step by step.
 SECONDS_PER_OBJECT = 60e-9
@@ -203,6 +205,8 @@ class Census:
         counts: dict[str, int] = {}
         for kind, count in by_type:
             name = type_name(kind)[:MAX_NAME_LENGTH]
+            if name.startswith(OWN):
+                continue
             if name not in counts and len(counts) >= MAX_TYPES:
                 name = OTHER_TYPES
             counts[name] = counts.get(name, 0) + count * step

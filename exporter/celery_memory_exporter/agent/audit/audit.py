@@ -198,11 +198,13 @@ class Auditor:
         left = self._ends.left() - self._own
         self.confirming.spend(time.thread_time() - begun)
         profile.confirmations += 1
-        if not succeeded or profile.replaces:
-            return
         # Not what this one seemed to leave behind: that it has freed what waited in lists before
-        # the run, too, makes that more.
-        gone = profile.seemed >= LEAST_LEFT and left <= REPLACED_SHARE * profile.seemed
+        # the run, too, makes that more. And each plain audit speaks once.
+        seemed = profile.seemed
+        if not succeeded or profile.replaces or seemed is None:
+            return
+        profile.seemed = None
+        gone = seemed >= LEAST_LEFT and left <= REPLACED_SHARE * seemed
         profile.vanished = profile.vanished + 1 if gone and left < LEAST_LEFT else 0
         if (gone and replaced >= REPLACED_OBJECTS) or profile.vanished >= CONFIRMATIONS:
             profile.forget_audits()

@@ -99,7 +99,8 @@ class Auditor:
         self._collector = Collector()
         #: Audits that said nothing, by what the application did meanwhile.
         self.discarded: Counter[str] = Counter()
-        self._types, self._size, self._opened = bytearray(TYPES_ROOM), array("q", [0]), False
+        self._opened = False
+        self._types, self._size = bytearray(TYPES_ROOM), array("q", [0])
         self._tools = array("q", bytes(8 * len(TOOLS)))
 
     def due(self, profile: TaskProfile, age: int, types: int, busy_seconds: float) -> bool:

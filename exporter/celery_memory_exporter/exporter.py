@@ -48,7 +48,8 @@ class Exporter:
         brokers = settings.all_brokers()
         if not brokers:
             logger.warning(NO_BROKER)
-        self._fleet = Fleet(rules_of(settings), {broker.name: broker.queues for broker in brokers})
+        queues = {broker.name: broker.queues for broker in brokers}
+        self._fleet = Fleet(rules_of(settings), queues, began=time.monotonic())
         self._registry = CollectorRegistry()
         self._registry.register(FleetCollector(self.snapshot))
         ProcessCollector(registry=self._registry)

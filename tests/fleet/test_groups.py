@@ -31,13 +31,21 @@ class Watched:
     """A fleet and what it shows."""
 
     def __init__(self, **limits: Any) -> None:
-        self.fleet = Fleet(Rules(samples.BOOT, Limits(**limits), worker_groups=GROUPS))
+        rules = Rules(samples.BOOT, Limits(**limits), worker_groups=GROUPS)
+        self.fleet = Fleet(rules, began=START)
         self.now = START
         self.registry = CollectorRegistry()
         self.registry.register(FleetCollector(lambda: self.fleet.snapshot(self.now)))
 
     def report(
-        self, pod: str, *, pid: int = 100, runs: int = 0, sequence: int = 1, **changes: Any
+        self,
+        pod: str,
+        *,
+        pid: int = 100,
+        runs: int = 0,
+        sequence: int = 1,
+        age: float | None = None,
+        **changes: Any,
     ) -> None:
         report = samples.report(
             worker=pod,
@@ -46,7 +54,7 @@ class Watched:
             traffic=[samples.traffic(succeeded=runs, runtime=Histogram([runs, 0, 0], 0.5 * runs))],
             **changes,
         )
-        assert self.fleet.apply_report(report, self.now) is None
+        assert self.fleet.apply_report(report, self.now, age=age) is None
 
     def run_by_events(self, pod: str, *uuids: str) -> None:
         for uuid in uuids:
@@ -179,6 +187,30 @@ def test_an_exporter_that_starts_beside_members_of_long_standing_begins_at_zero(
     watched.now = LATER
     watched.report("celery@web-b", pid=2, runs=5)
     assert watched.succeeded() == 12
+
+
+def test_what_a_member_counted_while_reports_did_not_arrive_counts_if_it_started_after_us(
+    watched: Watched,
+) -> None:
+    watched.report("celery@web-a", pid=1, runs=300, sequence=8, age=LATER - START - 1)
+    assert watched.succeeded() == 300
+    watched.report("celery@web-b", pid=2, runs=1_000, sequence=8, age=LATER - START + 1)
+    assert watched.succeeded() == 300
+    watched.report("celery@web-c", pid=3, runs=1_000, sequence=8)
+    assert watched.succeeded() == 300, "nobody knows when it started"
+    watched.report("celery@web-d", pid=4, runs=20, sequence=1, age=LATER - START + 1)
+    assert watched.succeeded() == 320, "its first report is its beginning"
+
+
+def test_a_member_that_started_after_us_and_was_out_of_sight_counts_once(watched: Watched) -> None:
+    watched.report("celery@web-a", pid=1, runs=300, age=10)
+    watched.report("celery@web-b", pid=2, runs=1)
+    watched.now += 500
+    watched.report("celery@web-b", pid=2, runs=1, sequence=40)
+    watched.now += 200
+    watched.report("celery@web-b", pid=2, runs=1, sequence=53)
+    watched.report("celery@web-a", pid=1, runs=3_000, sequence=60, age=710)
+    assert watched.succeeded() == 301
 
 
 def test_a_member_that_was_out_of_sight_goes_on_where_it_is_seen_again(watched: Watched) -> None:
@@ -366,7 +398,7 @@ def test_exceptions_of_members_that_restart_are_bounded() -> None:
 
 
 def test_a_worker_is_in_the_group_of_the_first_rule_that_its_whole_name_matches() -> None:
-    groups = Groups(GROUPS, Limits())
+    groups = Groups(GROUPS, Limits(), START)
     found = {name: groups.of("", name) for name in ("celery@web-1", "celery@mail-1", "x@web-1")}
     assert {name: group.name if group else None for name, group in found.items()} == {
         "celery@web-1": "celery@web",

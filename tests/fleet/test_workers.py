@@ -20,7 +20,7 @@ GROUPS = ((re.compile("celery@web.*"), "celery@web"),)
 
 
 def make_workers(*, limit: int = 1_000, brokers: tuple[str, ...] = ("",)) -> Workers:
-    return Workers(Rules(samples.BOOT, Limits(workers=limit)), brokers)
+    return Workers(Rules(samples.BOOT, Limits(workers=limit)), brokers, 0.0)
 
 
 def names(workers: Workers, now: float = 0.0) -> list[str]:
@@ -36,7 +36,7 @@ def admitted(workers: Workers, nodename: str, now: float = 0.0, broker: str = ""
 
 def report(workers: Workers, nodename: str, now: float = 0.0, pid: int = 100) -> None:
     told = samples.report(worker=nodename, instance=samples.instance(pid), processes=[])
-    workers.take_report(admitted(workers, nodename, now), told, now)
+    workers.take_report(admitted(workers, nodename, now), told, now, None)
 
 
 # --- who is known -------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_whether_all_have_agents_is_what_a_look_at_each_finds(
     steps: list[tuple[str, str, str, float]],
 ) -> None:
     rules = Rules(samples.BOOT, Limits(workers=5), worker_groups=GROUPS)
-    workers, now = Workers(rules, ("eu", "us")), 0.0
+    workers, now = Workers(rules, ("eu", "us"), 0.0), 0.0
     for what, nodename, broker, pause in steps:
         now += pause
         workers.forget(now)
@@ -130,7 +130,7 @@ def test_whether_all_have_agents_is_what_a_look_at_each_finds(
         elif what != "nothing":
             worker = workers.admit(broker, nodename, now)
             if worker is not None and what == "report":
-                workers.take_report(worker, samples.report(worker=nodename), now)
+                workers.take_report(worker, samples.report(worker=nodename), now, None)
         looked = [worker.report is not None for worker in workers]
         assert workers.all_have_agents == (bool(looked) and all(looked))
 

@@ -24,6 +24,7 @@ from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics.collector import FleetCollector
 from celery_memory_exporter.metrics.exposition import encode as encode_exposition
 from celery_memory_exporter.sources.events import EventLoop
+from celery_memory_exporter.sources.poller import Attempt
 from tests import samples
 from tests.strategies import JSON
 
@@ -180,3 +181,26 @@ def test_a_broker_that_is_not_there_is_a_source_that_is_down_and_is_tried_again(
     assert fleet.snapshot(0.0).broker_reconnects == 0, "there was no connection to lose"
     assert "trying again in 2 s" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+class BrokenError(Exception):
+    """What a connection ends by."""
+
+
+def test_pauses_grow_only_while_no_connection_stands() -> None:
+    now = 0.0
+    loop = EventLoop(
+        Heard(), Broker(url="memory://", reconnect_max_seconds=6.0), monotonic=lambda: now
+    )
+
+    def pause_after(stood: float | None) -> float:
+        """The pause after an attempt whose connection stood for so many seconds; ``None`` for one
+        without a connection."""
+        nonlocal now
+        loop._connected = None if stood is None else now
+        now += stood or 0.0
+        loop._tell(Attempt(0.0, BrokenError(), again=False))
+        return loop._poller.interval
+
+    assert [pause_after(None) for _ in range(4)] == [2.0, 4.0, 6.0, 6.0]
+    assert [pause_after(stood) for stood in (0.5, 3.0, None, 20.0, None)] == [6, 1, 2, 0, 1]

@@ -84,7 +84,7 @@ class Broker:
     task_events: bool = option(True, boolean)
     #: Queues to watch beside those that workers consume.
     queues: tuple[str, ...] = option((), names)
-    reconnect_max_seconds: float = option(30.0, number(1, 3600))
+    reconnect_max_seconds: float = option(10.0, number(1, 3600))
 
     def __repr__(self) -> str:
         """Without the URLs, which may hold a password."""

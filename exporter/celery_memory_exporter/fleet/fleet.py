@@ -56,14 +56,21 @@ HEARTBEATS = ("worker-online", "worker-heartbeat", "worker-offline")
 
 class Fleet:
     """Thread-safe. ``queues``: names that are watched from the start, by broker; each broker is in
-    there."""
+    there. ``began``: since when reports are listened for, on the clock of all that is applied; by
+    default no worker is known to have started since."""
 
-    def __init__(self, rules: Rules, queues: Mapping[str, Iterable[str]] | None = None) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        queues: Mapping[str, Iterable[str]] | None = None,
+        *,
+        began: float = float("inf"),
+    ) -> None:
         watched = queues or {UNKNOWN_BROKER: ()}
         self._rules = rules
         self._brokers = tuple(watched)
         self._lock = threading.Lock()
-        self._workers = Workers(rules, self._brokers)
+        self._workers = Workers(rules, self._brokers, began)
         self._shared: dict[Identity, SharedMemory] = {}
         self._task_events = TaskEvents(
             tasks_in_flight=rules.limits.tasks_in_flight, default_name=rules.default_name
@@ -77,9 +84,15 @@ class Fleet:
     # --- writing ---------------------------------------------------------------------------------
 
     def apply_report(
-        self, report: WorkerReport, now: float, broker: str = UNKNOWN_BROKER
+        self,
+        report: WorkerReport,
+        now: float,
+        broker: str = UNKNOWN_BROKER,
+        *,
+        age: float | None = None,
     ) -> str | None:
-        """Takes a decoded report; the answer is the reason when it is refused."""
+        """Takes a decoded report; the answer is the reason when it is refused. ``age``: for how
+        many seconds the worker had been there when it sent it, by its own clock."""
         with self._lock:
             self._forget(now)
             worker = self._admit(broker, report.worker, now)
@@ -88,7 +101,8 @@ class Fleet:
             if worker is not None and refused is None:
                 shown, dropped = capped(report, worker.admitted, self._rules.limits)
                 self._own.dropped.update(dropped)
-                self._workers.take_report(worker, shown, now)
+                started = None if age is None else now - age
+                self._workers.take_report(worker, shown, now, started)
                 self._see_queues(worker, now)
             return refused
 

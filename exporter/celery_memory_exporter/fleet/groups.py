@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 
+from celery_memory_exporter.common.report import WorkerReport
 from celery_memory_exporter.fleet.capping import Admitted, cap_exceptions
 from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.totals import Totals
@@ -29,8 +30,7 @@ from celery_memory_exporter.fleet.totals import Totals
 #: Broker and the group's name.
 Key = tuple[str, str]
 
-#: A member whose first report that we see has a higher number than this was there before us, or
-#: before we lost sight of it.
+#: A member whose first report that we see has no higher number than this has only just started.
 NEW_REPORTS = 2
 
 
@@ -54,13 +54,12 @@ class Group:
         """A member that is gone has counted ``totals``."""
         self.kept = self._capped(self.kept + totals)
 
-    def join(self, first: Totals, before: Totals | None, sequence: int) -> None:
-        """A member reports for the first time, by its report number ``sequence``. What was counted
-        ``before`` goes on in the group, and what it has been counting all the while does not begin
-        in it."""
+    def join(self, first: Totals, before: Totals | None, *, new: bool) -> None:
+        """A member reports for the first time. What was counted ``before`` goes on in the group,
+        and what it has been counting all the while does not begin in it, unless it is ``new``."""
         if before is not None:
             self.keep(before)
-        if sequence > NEW_REPORTS or (before is not None and before.agent is None):
+        if not new or (before is not None and before.agent is None):
             self.kept = self._capped(self.kept - first)
 
     def with_those(self, leaving: Iterable[Totals]) -> Totals:
@@ -79,10 +78,14 @@ class Groups:
     """Which group a worker belongs to: that of the first rule whose pattern its whole nodename
     matches."""
 
-    def __init__(self, rules: Sequence[tuple[re.Pattern[str], str]], limits: Limits) -> None:
+    def __init__(
+        self, rules: Sequence[tuple[re.Pattern[str], str]], limits: Limits, began: float
+    ) -> None:
+        """``began``: since when there has been somebody to hear reports."""
         self._rules = rules
         self._limits = limits
         self._groups: dict[Key, Group] = {}
+        self._watched_since = began
 
     def of(self, broker: str, nodename: str) -> Group | None:
         """The worker's group, which is made on first sight of a member."""
@@ -92,6 +95,19 @@ class Groups:
                 key = broker, match.expand(name)
                 return self._groups.setdefault(key, Group(key[1], broker, self._limits))
         return None
+
+    def is_new(self, report: WorkerReport, started: float | None) -> bool:
+        """Whether no group can have seen the worker before, by its first report that we see: it
+        has only just started, or it ``started`` since we know all workers. Reports of its first
+        minutes may not have come here: its broker was away, or ours."""
+        if report.sequence <= NEW_REPORTS:
+            return True
+        return started is not None and started > self._watched_since
+
+    def lose(self, group: Group, totals: Totals, now: float) -> None:
+        """A member that has counted ``totals`` is no longer heard. It may come back."""
+        group.keep(totals)
+        self._watched_since = now
 
     def kept(
         self, alive: Container[Key], leaving: Mapping[Key, Iterable[Totals]]

@@ -28,14 +28,14 @@ TABLE_FRESH_SECONDS = 30.0
 class Workers:
     """Workers by broker and nodename, ``limits.workers`` of them at most."""
 
-    def __init__(self, rules: Rules, brokers: Sequence[str]) -> None:
+    def __init__(self, rules: Rules, brokers: Sequence[str], began: float) -> None:
         self._rules = rules
         self._brokers = brokers
         self._table_at = float("-inf")
         self._workers: dict[Key, WorkerState] = {}
         #: An index: each event of a client asks whether there is one.
         self._without_agent: set[Key] = set()
-        self._groups = groups.Groups(rules.worker_groups, rules.limits)
+        self._groups = groups.Groups(rules.worker_groups, rules.limits, began)
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -73,8 +73,11 @@ class Workers:
         self._without_agent.add(worker.key)
         return worker
 
-    def take_report(self, worker: WorkerState, report: WorkerReport, now: float) -> None:
-        """Replaces what the worker's agent told before. ``report`` is within the limits."""
+    def take_report(
+        self, worker: WorkerState, report: WorkerReport, now: float, started: float | None
+    ) -> None:
+        """Replaces what the worker's agent told before. ``report`` is within the limits; the worker
+        ``started`` at that time by our clock, if that is known."""
         new = worker.report is None or worker.report.instance != report.instance
         before = worker.totals() if new and worker.group is not None else None
         worker.report = completed(report, worker.report)
@@ -84,7 +87,7 @@ class Workers:
         if worker.group is not None:
             first = worker.totals() if new else None
             if first is not None:
-                worker.group.join(first, before, report.sequence)
+                worker.group.join(first, before, new=self._groups.is_new(report, started))
             # The group has it now, or the agent, which goes on counting while it is not heard.
             worker.begin_anew()
 
@@ -92,7 +95,7 @@ class Workers:
         """Workers that have been silent for too long, which are forgotten, and reports that have
         expired: such a worker goes on without its agent."""
         for group, totals in self._leaving(now):
-            group.keep(totals)
+            self._groups.lose(group, totals, now)
         gone = self.silent(now)
         for worker in gone:
             self._remove(worker.key)

@@ -102,14 +102,8 @@ class EventLoop:
     def _tell(self, attempt: Attempt) -> None:
         if attempt.error is None:
             return
-        connected, pause = self._connected, self._poller.interval
-        good = connected is not None and self._monotonic() - connected >= GOOD_SECONDS
-        # A good connection is made anew at once: what is sent meanwhile is lost.
-        self._poller.interval = (
-            0.0
-            if good
-            else min(self._settings.reconnect_max_seconds, 2 * pause or FIRST_PAUSE_SECONDS)
-        )
+        connected = self._connected
+        self._poller.interval = self._pause(connected)
         self._fleet.apply_source(self._source, up=False)
         if connected is not None:
             self._fleet.apply_reconnect()
@@ -118,6 +112,18 @@ class EventLoop:
             explain(attempt.error, self._url),
             self._poller.interval,
         )
+
+    def _pause(self, connected: float | None) -> float:
+        """Before the next attempt, after a connection that has stood since then. What is sent
+        meanwhile is lost: it grows only while no connection stands, and a good one is made anew at
+        once."""
+        stood = self._monotonic() - connected if connected is not None else 0.0
+        if stood >= GOOD_SECONDS:
+            return 0.0
+        if stood >= FIRST_PAUSE_SECONDS:
+            return FIRST_PAUSE_SECONDS
+        longer = 2 * self._poller.interval or FIRST_PAUSE_SECONDS
+        return min(self._settings.reconnect_max_seconds, longer)
 
     def _consume(self, connection: Connection) -> None:
         exchange = get_exchange(connection, name=self._settings.event_exchange)
@@ -205,7 +211,7 @@ class EventLoop:
             None if sent is None else max(0.0, time.time() - sent),
         )
         if kind == EVENT_TYPE:
-            self._on_report(event)
+            self._on_report(event, sent)
             return
         hostname = event.get("hostname")
         if not isinstance(hostname, str) or not 1 <= len(hostname) <= MAX_NODENAME_LENGTH:
@@ -216,14 +222,15 @@ class EventLoop:
         elif kind.startswith("worker-"):
             self._on_worker_event(event, printable(hostname), kind)
 
-    def _on_report(self, event: dict[str, Any]) -> None:
+    def _on_report(self, event: dict[str, Any], sent: float | None) -> None:
         try:
             report = decode(event.get("report"))
         except DecodeError as error:
             self._fleet.reject_report(error.reason)
             logger.warning("a report from %.120r is refused: %s", event.get("hostname"), error)
             return
-        self._fleet.apply_report(report, self._monotonic(), self._broker)
+        age = None if sent is None else sent - report.instance.started_at
+        self._fleet.apply_report(report, self._monotonic(), self._broker, age=age)
 
     def _on_worker_event(self, event: dict[str, Any], nodename: str, kind: str) -> None:
         active, processed = count_of(event.get("active")), count_of(event.get("processed"))

@@ -29,6 +29,7 @@ def plain_worker(pool: str = "prefork", **changes: Any) -> Any:
         "pool_cls": pool_class,
         "pool": SimpleNamespace(_pool=SimpleNamespace(_pool=children), num_processes=None),
         "app": SimpleNamespace(tasks={}),
+        "exitcode": None,
     }
     return SimpleNamespace(**{**values, **changes})
 

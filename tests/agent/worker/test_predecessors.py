@@ -12,7 +12,11 @@ import pytest
 
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.worker.main_process import WorkerAgent
-from celery_memory_exporter.agent.worker.predecessors import MAX_LEFT, Predecessors, predecessors
+from celery_memory_exporter.agent.worker.predecessors import (
+    MAX_LEFT,
+    Predecessors,
+    predecessors,
+)
 from celery_memory_exporter.agent.worker.shared_map import Shape
 from celery_memory_exporter.agent.worker.state import State
 from celery_memory_exporter.agent.worker.state_folder import StateFolder
@@ -21,6 +25,7 @@ from celery_memory_exporter.common.report import LostRuns, WorkerReport
 from tests.agent.worker.known import plain_worker, totals
 
 NODENAME = "celery@web1"
+INTERVAL = 15.0
 
 
 @pytest.fixture
@@ -49,18 +54,30 @@ def killed(live: Callable[[WorkerAgent], object], pool: str = "prefork", **worke
 
 
 def left(folder: StateFolder, nodename: str = NODENAME, own: str = "") -> Predecessors:
-    return Predecessors(predecessors(folder, nodename, own), 200)
+    return Predecessors(predecessors(folder, nodename, own), 200, INTERVAL)
 
 
 def told(folder: StateFolder) -> WorkerReport:
     """Of the one worker before, which is gone then."""
-    found = left(folder)
-    report = found.report()
-    assert report is not None
-    found.sent()
-    assert len(found) == 0
+    (report,) = all_told(left(folder))
     assert folder.names() == []
     return decode(report)
+
+
+def sent_by(found: Predecessors, now: float) -> list[dict[str, Any]]:
+    """What is sent when all are told of at that time."""
+    sent: list[dict[str, Any]] = []
+    for _ in found.tell(lambda report: not sent.append(report), now):
+        pass
+    return sent
+
+
+def all_told(found: Predecessors) -> list[dict[str, Any]]:
+    """The reports of all, which are gone then."""
+    first, again = (sent_by(found, now) for now in (1_000.0, 1_000.0 + INTERVAL))
+    assert first == again
+    assert len(found) == 0
+    return first
 
 
 def runs(agent: WorkerAgent, slot: int, pid: int, count: int, name: str = "shop.t") -> None:
@@ -229,7 +246,7 @@ def test_two_workers_never_have_the_same_predecessor(folder: StateFolder) -> Non
     if os.fork() == 0:
         os._exit(len(left(folder)))
     assert os.wait()[1] == 0
-    held.sent()
+    assert len(all_told(held)) == 1
     assert len(left(folder)) == 0
 
 
@@ -257,6 +274,26 @@ def test_a_predecessor_that_could_not_be_told_of_is_there_for_the_next_one(
     assert runs_told(told(folder)) == {"shop.t": {"succeeded": 5}}
 
 
+def test_a_predecessor_is_told_of_until_so_long_after_the_first_time_by_whichever_worker(
+    folder: StateFolder,
+) -> None:
+    killed(lambda agent: runs(agent, 0, 7, 5))
+    told = []
+    for now in (1_000.0, 1_000.5, 1_000.0 + INTERVAL / 2, 1_000.0 + INTERVAL):
+        found = left(folder)
+        told += sent_by(found, now)
+    assert [runs_told(decode(report)) for report in told] == [{"shop.t": {"succeeded": 5}}] * 4
+    assert folder.names() == []
+
+
+def test_a_predecessor_that_was_not_sent_has_not_been_told_of(folder: StateFolder) -> None:
+    killed(lambda agent: runs(agent, 0, 7, 5))
+    found = left(folder)
+    assert list(found.tell(lambda _: False, 1_000.0)) == [False]
+    assert list(found.tell(lambda _: True, 1_000.0 + INTERVAL)) == [False]
+    assert list(found.tell(lambda _: True, 1_000.0)) == [True], "the clock was set back"
+
+
 def test_a_worker_of_another_name_is_none(folder: StateFolder) -> None:
     killed(lambda agent: runs(agent, 0, 7, 5), hostname="celery@web2")
     assert len(left(folder)) == 0
@@ -268,14 +305,8 @@ def test_a_new_worker_finds_those_before_it_and_not_itself(folder: StateFolder) 
     for count in (1, 2):
         killed(lambda agent, count=count: runs(agent, 0, 7, count))  # type: ignore[misc]
     agent = WorkerAgent(plain_worker(), Settings())
-    counted = []
-    for _ in range(2):
-        report = agent.predecessors.report()
-        assert report is not None
-        counted.append(runs_told(decode(report)))
-        agent.predecessors.sent()
+    counted = [runs_told(decode(report)) for report in all_told(agent.predecessors)]
     assert counted == [{"shop.t": {"succeeded": 1}}, {"shop.t": {"succeeded": 2}}]
-    assert agent.predecessors.report() is None
     agent.requests.stop()
 
 
@@ -319,9 +350,8 @@ def test_what_turns_out_to_be_none_keeps_nobody_from_telling(folder: StateFolder
         killed(lambda agent, count=count: runs(agent, 0, 7, count))  # type: ignore[misc]
     found = predecessors(folder, NODENAME, "")
     found[0]._kept = [["shop.t", "q", [1.0]]]
-    reports = Predecessors(found, 200)
-    report = reports.report()
-    assert report is not None
+    reports = Predecessors(found, 200, INTERVAL)
+    (report,) = sent_by(reports, 1_000.0)
     assert runs_told(decode(report)) == {"shop.t": {"succeeded": 2}}
     assert len(reports) == 1
 
@@ -339,8 +369,7 @@ def test_the_cap_of_task_types_holds_for_the_dead(folder: StateFolder) -> None:
             runs(agent, 0, 7, 1, f"t{number}")
 
     killed(live)
-    report = Predecessors(predecessors(folder, NODENAME, ""), 3).report()
-    assert report is not None
+    (report,) = sent_by(Predecessors(predecessors(folder, NODENAME, ""), 3, INTERVAL), 1_000.0)
     told = runs_told(decode(report))
     assert sum(each["succeeded"] for each in told.values()) == 5
     assert len(told) == 4

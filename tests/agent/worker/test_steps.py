@@ -186,7 +186,7 @@ class Agent:
         self.keeper = SimpleNamespace(
             keep=lambda report: self.kept.append(report["reports_dropped"])
         )
-        self.predecessors = Predecessors(left, 200)
+        self.predecessors = Predecessors(left, 200, settings.interval_seconds)
         self.kept: list[int] = []
         self.reports_dropped = 0
         self.asked: list[str] = []
@@ -234,7 +234,7 @@ def test_each_tick_looks_and_a_report_goes_when_it_is_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1_000.0
-    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=lambda: now, time=lambda: now))
     agent = Agent(Settings(interval_seconds=15.0))
     _, consumer = started(agent)
     reported = []
@@ -250,14 +250,19 @@ def test_each_tick_looks_and_a_report_goes_when_it_is_time(
 
 
 class Left:
-    """What a dead worker left."""
+    """What a dead worker left, which is told of from now on."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.since: float | None = None
         self.discarded = False
 
     def report(self, max_tasks: int) -> dict[str, Any]:
         return {"worker": self.name}
+
+    def sent(self, now: float) -> float:
+        self.since = now if self.since is None else self.since
+        return now - self.since
 
     def discard(self) -> None:
         self.discarded = True
@@ -271,16 +276,21 @@ def test_predecessors_are_told_of_first_and_each_has_an_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 1_000.0
-    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=lambda: now, time=lambda: now))
     left = [Left("first"), Left("second")]
     _, consumer = started(Agent(Settings(interval_seconds=15.0), left))
     told: dict[float, list[str]] = {}
     for _ in range(70):
         consumer.timer.fire()
-        if len(workers_told(consumer)) > sum(map(len, told.values())):
-            told[now - 1_000.0] = workers_told(consumer)[-1:]
+        so_far = sum(map(len, told.values()))
+        if len(workers_told(consumer)) > so_far:
+            told[now - 1_000.0] = workers_told(consumer)[so_far:]
         now += 0.5
-    assert told == {0.0: ["first"], 15.0: ["second"], 30.0: ["celery@web1"]}
+    assert told == {
+        0.0: ["first"],
+        15.0: ["first", "second"],
+        30.0: ["second", "celery@web1"],
+    }
     assert all(each.discarded for each in left)
 
 
@@ -297,7 +307,22 @@ def test_a_predecessor_of_whom_nothing_could_be_sent_is_told_of_later() -> None:
     step.start(consumer)
     step.close(consumer)
     assert workers_told(consumer) == ["first", "celery@web1"]
-    assert left[0].discarded
+    assert not left[0].discarded, "the next worker tells of it again"
+
+
+def test_at_the_end_all_predecessors_are_told_of_before_the_worker_itself() -> None:
+    step, consumer = started(Agent(Settings(), [Left("first"), Left("second")]))
+    step.close(consumer)
+    assert workers_told(consumer) == ["first", "second", "celery@web1"]
+
+
+def test_a_worker_that_ended_by_an_error_is_told_of_again_by_the_next_one() -> None:
+    worker = worker_with(Settings())
+    step = AgentStep(worker)
+    worker.exitcode = 1
+    step.on_shutdown(worker)
+    assert len(worker.app.sent) == 1
+    assert [Path(name).suffix for name in left_in_folder()] == [".json", ".map"]
 
 
 def test_what_is_sent_is_kept_before() -> None:

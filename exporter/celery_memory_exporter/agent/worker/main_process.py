@@ -59,7 +59,7 @@ class WorkerAgent:
         folder = open_folder(settings.state_dir)
         self.state = State(folder, worker.hostname, self._shape())
         self.shared = self.state.shared
-        self.predecessors = self._find_predecessors(folder) or Predecessors([], 0)
+        self.predecessors = self._find_predecessors(folder) or Predecessors([], 0, 0.0)
         self.requests = RequestCounter(self.guard, settings, self.state.journal)
         self.requests.count_tasks(worker.app.tasks)
         self.keeper = Keeper(self.guard, self.state, self.ledger, self.requests)
@@ -101,7 +101,7 @@ class WorkerAgent:
     @guarded
     def _find_predecessors(self, folder: StateFolder | None) -> Predecessors:
         left = predecessors(folder, self.worker.hostname, self.state.name) if folder else []
-        return Predecessors(left, self.settings.max_tasks)
+        return Predecessors(left, self.settings.max_tasks, self.settings.interval_seconds)
 
     def _make_reporter(self) -> Reporter:
         return Reporter(

@@ -2,8 +2,9 @@
 each one's last report, which this worker sends for it.
 
 It is the dead worker's own in every respect, with its instance and its next number: however often
-it should be sent, it counts once. In it is what was counted until the very end, and the tasks that
-were running then as lost.
+it is sent, it counts once. It is sent twice, since no broker tells whether anybody was there to
+hear it: what killed the worker may have cut off the exporter as well. In it is what was counted
+until the very end, and the tasks that were running then as lost.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import json
 import mmap
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from celery_memory_exporter.agent.stats import tally
@@ -34,6 +35,8 @@ from celery_memory_exporter.common.traffic import Counts
 
 #: More of one nodename are removed unread, the oldest first; of all nodenames as well.
 MAX_LEFT, MAX_FILES = 20, 200
+#: Between the two sendings of a report, of an interval: clocks that are set may make one shorter.
+BETWEEN = 0.9
 #: A worker that has been starting for so long and never had a report is dead.
 STARTING_SECONDS = 600.0
 #: Longer than any that a worker of this version makes.
@@ -49,7 +52,7 @@ class Predecessor:
     def __init__(self, folder: StateFolder, name: str, file: int) -> None:
         """Raises ``OSError`` or ``ValueError`` where they are not what a worker leaves."""
         self._folder, self._name, self._file = folder, name, file
-        told = json.loads(folder.read(name + TOLD, 2 * MAX_MESSAGE_BYTES))
+        self._told = told = json.loads(folder.read(name + TOLD, 2 * MAX_MESSAGE_BYTES))
         size = os.fstat(file).st_size
         if size > MAX_MAP_BYTES:
             raise ValueError("too long for a map")
@@ -85,8 +88,16 @@ class Predecessor:
         report["traffic"] = self._traffic(totals, max_tasks)
         return report
 
+    def sent(self, now: float) -> float:
+        """Its report has been sent ``now``; for how many seconds it has been told of. When that
+        began is noted for workers after this one as well. Raises ``OSError``."""
+        if "sent" not in self._told:
+            self._told["sent"] = now
+            self._folder.write(self._name + TOLD, json.dumps(self._told).encode())
+        return abs(now - float(self._told["sent"]))
+
     def discard(self) -> None:
-        """It has been sent. Raises ``OSError``."""
+        """All has been told of it. Raises ``OSError``."""
         try:
             remove(self._folder, self._name)
         finally:
@@ -179,26 +190,33 @@ def add_unheard(counts: Counts, counted: dict[TaskKey, TaskTotals]) -> None:
 class Predecessors:
     """Of one worker, which sends one after the other."""
 
-    def __init__(self, left: Iterable[Predecessor], max_tasks: int) -> None:
-        self._left = deque(left)
+    def __init__(self, left: Iterable[Predecessor], max_tasks: int, interval: float) -> None:
+        """``interval``: between two reports, in seconds."""
+        self._left = list(left)
         self._max_tasks = max_tasks
+        self._between = BETWEEN * interval
 
     def __len__(self) -> int:
         return len(self._left)
 
-    def report(self) -> dict[str, Any] | None:
-        """The last report of the oldest; ``None`` when there is none any more. What cannot be read
-        is removed. Raises ``OSError``."""
-        while self._left:
+    def tell(self, send: Callable[[dict[str, Any]], bool], now: float) -> Iterator[bool]:
+        """Sends the last report of each, the oldest first; whether all has been told of it, and it
+        is removed. What cannot be read is removed at once. ``now``: Unix time. Raises
+        ``OSError``."""
+        for each in list(self._left):
             try:
-                return self._left[0].report(self._max_tasks)
+                report = each.report(self._max_tasks)
             except (ValueError, LookupError, TypeError, EOFError):
-                self.sent()
-        return None
+                self._remove(each)
+                continue
+            done = send(report) and each.sent(now) >= self._between
+            if done:
+                self._remove(each)
+            yield done
 
-    def sent(self) -> None:
-        """The oldest one's report has been sent. Raises ``OSError``."""
-        self._left.popleft().discard()
+    def _remove(self, one: Predecessor) -> None:
+        self._left.remove(one)
+        one.discard()
 
 
 def predecessors(folder: StateFolder, nodename: str, own: str) -> list[Predecessor]:

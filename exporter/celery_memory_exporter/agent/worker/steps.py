@@ -32,20 +32,11 @@ FIRST_REPORT_SECONDS = 2.0
 WITHOUT_EVENTS = ("sqs:", "sqs+")
 
 
-def tell_of_predecessor(agent: WorkerAgent, sender: ReportSender) -> bool:
-    """Sends the last report of a worker before this one that could not send it; whether there was
-    one. An exporter takes none of them after one of this worker's own. Raises what the transport
-    raises."""
-    report = agent.predecessors.report()
-    if report is not None and sender.send(report):
-        agent.predecessors.sent()
-    return report is not None
-
-
 def tell_of_predecessors(agent: WorkerAgent, sender: ReportSender) -> None:
-    """All of them, as far as they can be sent now."""
-    for _ in range(len(agent.predecessors)):
-        tell_of_predecessor(agent, sender)
+    """All of them, as far as they can be sent now. An exporter takes none of their reports after
+    one of this worker's own. Raises what the transport raises."""
+    for _ in agent.predecessors.tell(sender.send, time.time()):
+        pass
 
 
 class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no type information
@@ -113,7 +104,9 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
         sender = ReportSender(agent.worker.app, agent.worker.hostname, agent.settings.events_url)
         try:
             tell_of_predecessors(agent, sender)
-            if sender.send(report):
+            # Of one that ends by an error, as when its broker is killed, the next one tells again:
+            # the exporter may be cut off as well.
+            if sender.send(report) and not agent.worker.exitcode:
                 agent.keeper.forget()
         finally:
             sender.close()
@@ -162,9 +155,9 @@ class ReportStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has n
         now = time.monotonic()
         if now >= self._next_report:
             self._next_report = now + self.agent.settings.interval_seconds
-            # For a whole interval the exporter has the predecessor's figures, to be scraped: what
-            # they came to would be lost in this worker's, which begin at zero.
-            if not tell_of_predecessor(self.agent, self._sender):
+            # Nothing follows one of them that is not done: for a whole interval the exporter has
+            # its figures, to be scraped. They would be lost in this worker's, which begin at zero.
+            if all(self.agent.predecessors.tell(self._sender.send, time.time())):
                 self.agent.requests.follow(self._consumer)
                 self._tell()
 

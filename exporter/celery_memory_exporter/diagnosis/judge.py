@@ -34,6 +34,7 @@ from celery_memory_exporter.diagnosis.rules import (
     fills_of,
     settled,
     steady_window,
+    unmeasured,
 )
 from celery_memory_exporter.diagnosis.verdict import (
     UNSETTLED,
@@ -83,7 +84,8 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
         return None
     case = Case(worker, task, task.evidence, steady_window(task.evidence))
     if not settled(case):
-        return clear(case, UNSETTLED, "too few runs yet")
+        unseen = "none of its later runs has been audited yet"
+        return clear(case, UNSETTLED, unseen if unmeasured(case) else "too few runs yet")
     classes = classes_of(case)
     if not classes:
         return clear_by_class(case)

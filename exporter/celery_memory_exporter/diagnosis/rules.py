@@ -130,6 +130,15 @@ def settled(case: Case) -> bool:
     return old or (case.evidence.processes >= GENERATIONS and steady.runs >= GENERATION_RUNS)
 
 
+def unmeasured(case: Case) -> bool:
+    """Whether there are runs enough, and nothing has been read of the later ones."""
+    if case.overlapping is not None:
+        return False
+    profile = case.evidence.profile
+    enough = window(profile, SETTLED).sums.runs >= LEAST_NEW_RUNS
+    return enough and not window(profile, SEEN).sums.measured
+
+
 def leaks_steadily(steady: Window) -> bool:
     """Whether audited runs leave memory behind beyond doubt: audits enough, bytes a run, standard
     errors above zero, and spread over several runs, as ``VERDICT`` asks for."""

@@ -26,6 +26,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
 from celery_memory_exporter.common.names import printable
@@ -44,27 +45,20 @@ from celery_memory_exporter.fleet.queues import Queues
 from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.senders import Senders
 from celery_memory_exporter.fleet.snapshot import Snapshot
-from celery_memory_exporter.fleet.task_events import TaskEvents, is_task_event
+from celery_memory_exporter.fleet.task_events import HEARTBEATS, TaskEvents, is_task_event
 from celery_memory_exporter.fleet.worker import WorkerState
 from celery_memory_exporter.fleet.workers import Workers, consumers, refusal
 
 #: How often a writing looks for what to forget: it looks at all workers.
 FORGET_SECONDS = 1.0
-#: Events that show that a worker lives, or that it no longer does.
-HEARTBEATS = ("worker-online", "worker-heartbeat", "worker-offline")
 
 
 class Fleet:
     """Thread-safe. ``queues``: names that are watched from the start, by broker; each broker is in
-    there. ``began``: since when reports are listened for, on the clock of all that is applied; by
-    default no worker is known to have started since."""
+    there. ``began``: since when reports are heard; by default no worker is known to be younger."""
 
     def __init__(
-        self,
-        rules: Rules,
-        queues: Mapping[str, Iterable[str]] | None = None,
-        *,
-        began: float = float("inf"),
+        self, rules: Rules, queues: Mapping[str, Iterable[str]] | None = None, began: float = inf
     ) -> None:
         watched = queues or {UNKNOWN_BROKER: ()}
         self._rules = rules
@@ -88,7 +82,6 @@ class Fleet:
         report: WorkerReport,
         now: float,
         broker: str = UNKNOWN_BROKER,
-        *,
         age: float | None = None,
     ) -> str | None:
         """Takes a decoded report; the answer is the reason when it is refused. ``age``: for how
@@ -101,8 +94,7 @@ class Fleet:
             if worker is not None and refused is None:
                 shown, dropped = capped(report, worker.admitted, self._rules.limits)
                 self._own.dropped.update(dropped)
-                started = None if age is None else now - age
-                self._workers.take_report(worker, shown, now, started)
+                self._workers.take_report(worker, shown, now, age)
                 self._see_queues(worker, now)
             return refused
 

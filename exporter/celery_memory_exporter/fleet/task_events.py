@@ -23,6 +23,8 @@ from celery_memory_exporter.common.names import short_name
 from celery_memory_exporter.common.traffic import COUNTERS, exception_class
 from celery_memory_exporter.fleet.worker_tasks import Task, WorkerTasks
 
+#: Events that show that a worker lives, or that it no longer does.
+HEARTBEATS = ("worker-online", "worker-heartbeat", "worker-offline")
 MAX_UUID_LENGTH = 255
 #: Tasks that are done, with an event still to come.
 MAX_LATE = 10_000

@@ -74,10 +74,10 @@ class Workers:
         return worker
 
     def take_report(
-        self, worker: WorkerState, report: WorkerReport, now: float, started: float | None
+        self, worker: WorkerState, report: WorkerReport, now: float, age: float | None
     ) -> None:
-        """Replaces what the worker's agent told before. ``report`` is within the limits; the worker
-        ``started`` at that time by our clock, if that is known."""
+        """Replaces what the worker's agent told before. ``report`` is within the limits; ``age`` is
+        the worker's in seconds, where it is known."""
         new = worker.report is None or worker.report.instance != report.instance
         before = worker.totals() if new and worker.group is not None else None
         worker.report = completed(report, worker.report)
@@ -87,6 +87,7 @@ class Workers:
         if worker.group is not None:
             first = worker.totals() if new else None
             if first is not None:
+                started = None if age is None else now - age
                 worker.group.join(first, before, new=self._groups.is_new(report, started))
             # The group has it now, or the agent, which goes on counting while it is not heard.
             worker.begin_anew()

@@ -63,7 +63,7 @@ def make_meter(readings: Readings | None = None, **options: Any) -> Meter:
     conditions = Conditions(**options)
     meter = calibrated_meter(Guard(), readings or Readings(), conditions)
     meter.auditor.budget = Budget(0.0, 1e9)
-    meter.auditor.confirming = meter.deep.budget = Budget(0.0, -1.0)
+    meter.auditor.confirming = meter.deep.budget = Budget(0.0, -10.0)
     return meter
 
 

@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from celery_memory_exporter.agent.audit.audit import Auditor
 from celery_memory_exporter.agent.meter.meter import Meter
-from celery_memory_exporter.agent.stats.budget import Budget
+from celery_memory_exporter.agent.stats.budget import Budget, new_account
+from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.profile import Column, ProfileRow
+from celery_memory_exporter.agent.stats.readings import Readings
 from tests.agent.audit.harness import (
     ROOM,
     Trace,
@@ -203,12 +206,25 @@ def test_nothing_is_confirmed_where_nothing_is_suspected() -> None:
         assert gc.get_stats()[2]["collections"] - before <= 1
 
 
+def test_what_confirming_audits_read_too_much_is_measured_once_in_a_pool_slots_life() -> None:
+    account, suspect = new_account(), TaskProfile()
+    first = Auditor(Readings(), account, enabled=True)
+    assert any(first.confirms(suspect, 1e9, suspected=True) for _ in range(5))
+    collected: list[int] = []
+    gc.callbacks.append(lambda _, info: collected.append(info["generation"]))
+    try:
+        assert Auditor(Readings(), account, enabled=True).confirms(suspect, 1e9, suspected=True)
+    finally:
+        gc.callbacks.pop()
+    assert 2 not in collected
+
+
 def test_without_time_for_a_full_collection_nothing_is_known() -> None:
     """As on a heap of many millions of objects."""
     meter = meter_with_time()
     run(meter, returning(keep_last), times=20)
     assert profile_of(meter).replaces
-    meter.auditor.confirming = Budget(0.0, -1.0)
+    meter.auditor.confirming = Budget(0.0, -10.0)
     audited = figures_of(profile_of(meter).row)["audited"]
     run(meter, returning(keep_last), times=20)
     after = figures_of(profile_of(meter).row)

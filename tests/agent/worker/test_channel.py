@@ -36,7 +36,8 @@ def channel() -> Iterator[Channel]:
 @pytest.mark.parametrize("kind", [TotalsRecord, ProfileRecord])
 def test_a_row_fits_the_pipe_with_the_longest_names(channel: Channel, kind: Any) -> None:
     row = TaskTotals() if kind is TotalsRecord else ProfileRow()
-    assert channel.send(kind(2**31, ("n" * 120, "q" * 120), row.to_bytes()))
+    flags = () if kind is TotalsRecord else (True, True)
+    assert channel.send(kind(2**31, ("n" * 120, "q" * 120), row.to_bytes(), *flags))
 
 
 def test_records_of_several_children_arrive_whole_and_in_order(channel: Channel) -> None:

@@ -16,13 +16,12 @@ from celery_memory_exporter.agent.stats.growth import MAX_TYPES, TaskProfile
 from celery_memory_exporter.agent.stats.profile import WIDTH, Column, Failed, ProfileRow
 from celery_memory_exporter.agent.worker.channel import Channel
 from celery_memory_exporter.agent.worker.evidence import (
-    NAME_BYTES,
     NAMES,
     UNBOUNDED,
     TaskEvidence,
-    evidence_records,
     together,
 )
+from celery_memory_exporter.agent.worker.evidence_records import NAME_BYTES, evidence_records
 from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.agent.worker.records import (
     FillsRecord,

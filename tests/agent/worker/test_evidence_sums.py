@@ -19,12 +19,12 @@ from celery_memory_exporter.agent.worker.evidence import (
     UNBOUNDED,
     TaskEvidence,
     faded,
+    settle,
     together,
 )
 from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
-from celery_memory_exporter.agent.worker.records import (
-    Holding,
-)
+from celery_memory_exporter.agent.worker.records import Holding, ProfileRecord
+from tests.agent.profiles import set_figures
 
 FIGURES = st.integers(0, 10**6)
 
@@ -219,3 +219,57 @@ def test_generations_without_end_weigh_no_more_than_twenty() -> None:
     assert total.row.figures[start + Column.BLOCKS] / total.row.figures[
         start + Column.AUDITED
     ] == pytest.approx(20.0)
+
+
+# --- which audits count ---------------------------------------------------------------------------
+
+
+def of_process(
+    pid: int, *, blocks: float, confirmed: bool = False, replaces: bool = False
+) -> TaskEvidence:
+    """What a process knows after a hundred audits that each told of so many blocks left behind."""
+    known = TaskEvidence()
+    row = after(100, blocks=blocks).row.to_bytes()
+    known.apply(ProfileRecord(pid, ("t", "q"), row, confirmed, replaces))
+    return known
+
+
+def audited(parts: list[TaskEvidence]) -> list[float]:
+    settle(parts)
+    return [sum(part.row.ages(Column.AUDITED)) for part in parts]
+
+
+def test_audits_that_tell_of_a_leak_count_once_one_of_the_worker_was_confirmed() -> None:
+    parts = [of_process(1, blocks=20.0), of_process(2, blocks=20.0), of_process(3, blocks=0.0)]
+    assert audited(parts) == [0, 0, 100], "what tells of nothing needs no confirmation"
+    assert audited([*parts, of_process(4, blocks=20.0, confirmed=True)]) == [100, 100, 100, 100]
+
+
+def test_where_one_process_finds_old_objects_replaced_each_has_to_find_out_for_itself() -> None:
+    parts = [
+        of_process(1, blocks=20.0),
+        of_process(2, blocks=20.0, confirmed=True),
+        of_process(3, blocks=0.0),
+    ]
+    assert audited(parts) == [100, 100, 100]
+    leaks_as_well = of_process(4, blocks=20.0, confirmed=True, replaces=True)
+    assert audited([*parts, leaks_as_well]) == [0, 0, 100, 100]
+    assert audited([*parts, leaks_as_well]) == [0, 0, 100, 100]
+
+
+def test_what_gone_processes_told_counts_until_old_objects_were_replaced() -> None:
+    parts = [of_process(1, blocks=20.0, confirmed=True), of_process(2, blocks=20.0)]
+    settle(parts)
+    gone = faded(together(parts))
+    assert audited([gone, of_process(3, blocks=20.0)]) == [200, 100]
+    gone = faded(together(parts))
+    assert audited([gone, of_process(3, blocks=0.0, replaces=True)]) == [0, 100]
+    assert faded(together([gone, of_process(3, blocks=0.0, replaces=True)])).replaces
+
+
+def test_runs_whose_audits_do_not_count_are_counted() -> None:
+    row = set_figures(after(100, blocks=20.0).row, FIRST_AGE, runs=700)
+    known = TaskEvidence()
+    known.apply(ProfileRecord(1, ("t", "q"), row.to_bytes(), confirmed=False, replaces=False))
+    settle([known])
+    assert (known.row[FIRST_AGE, Column.RUNS], known.alone.processes_measured) == (700, 0)

@@ -12,7 +12,8 @@ from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.meter.books import Costs, Measurements
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.tally import TaskTotals
-from celery_memory_exporter.agent.worker.evidence import NAME_BYTES, NAMES
+from celery_memory_exporter.agent.worker.evidence import NAMES
+from celery_memory_exporter.agent.worker.evidence_records import NAME_BYTES
 from celery_memory_exporter.agent.worker.figures import OwnFigures
 from celery_memory_exporter.agent.worker.outbox import Outbox
 from celery_memory_exporter.agent.worker.records import (

@@ -38,7 +38,7 @@ from celery_memory_exporter.agent.audit.collector import Collector
 from celery_memory_exporter.agent.audit.ends import Ends
 from celery_memory_exporter.agent.audit.finding import Finding
 from celery_memory_exporter.agent.heap.census import MAX_NAME_LENGTH
-from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry
+from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry, new_account
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.profile import WARM_AGE
 from celery_memory_exporter.agent.stats.readings import Readings
@@ -52,9 +52,10 @@ MOST_OWED = 0.1
 #: After so many audits of a type, every second run is audited; after twice as many, every third.
 AUDITS_PER_STEP = 20
 #: For audits that free all garbage at both ends: a share of the process's busy time, and a credit
-#: (of a pool slot, and only where something is suspected) that is enough for ten on a heap of three
-#: hundred thousand objects, of which the first are readings of nothing.
-CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS = 0.005, 0.5
+#: (of a pool slot, and only where something is suspected) for so many of them, in seconds between
+#: these two. Readings of nothing, once in a pool slot's life, are not in it.
+CONFIRMING_SHARE, CONFIRMING_CREDIT = 0.005, 12
+LEAST_CREDIT_SECONDS, MOST_CREDIT_SECONDS = 0.5, 2.0
 #: What a full collection costs, by the live blocks of the heap (measured: 0.2 s at 3.5 million).
 SECONDS_PER_BLOCK = 60e-9
 #: A suspect's first audits are confirmed, and one of so many later ones: a cache replaces nothing
@@ -86,11 +87,9 @@ class Auditor:
     ) -> None:
         """``own``: blocks that a run of nothing seems to leave behind."""
         self.enabled = enabled
+        self._account = account = new_account() if account is None else account
         self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.AUDITS)
-        confirming = CONFIRMING_SHARE, CONFIRMING_CREDIT_SECONDS
-        self.confirming = Budget(*confirming, account, Entry.CONFIRMATIONS)
-        #: What a confirming audit of nothing reads more than a plain one: native bytes and blocks.
-        self._confirming_bias: tuple[float, float] | None = None
+        self.confirming = Budget(CONFIRMING_SHARE, 0.0, account, Entry.CONFIRMATIONS)
         self.audits = 0
         self._own = own
         self._confirms = False
@@ -129,16 +128,18 @@ class Auditor:
         wanted = suspected and profile.confirmations < share
         if not profile.replaces and not (wanted and self._may_confirm(busy_seconds)):
             return False
-        if self._confirming_bias is None:
+        if not self._account[Entry.BIAS_KNOWN]:
             self._calibrate()
-        return self._confirming_bias is not None
+        return bool(self._account[Entry.BIAS_KNOWN])
 
     def _may_confirm(self, busy_seconds: float) -> bool:
         left = self.confirming.left(busy_seconds)
+        if not gc.isenabled() or left <= -MOST_CREDIT_SECONDS:
+            return False
         # The blocks are counted last: that walks all pools of the heap.
-        return (
-            left > 0 and gc.isenabled() and left >= 2 * SECONDS_PER_BLOCK * sys.getallocatedblocks()
-        )
+        cost = 2 * SECONDS_PER_BLOCK * sys.getallocatedblocks()
+        credit = min(max(CONFIRMING_CREDIT * cost, LEAST_CREDIT_SECONDS), MOST_CREDIT_SECONDS)
+        return left + credit >= cost
 
     def begin(self, profile: TaskProfile, *, confirm: bool = False) -> None:
         """Takes the opening readings; the run has to follow at once."""
@@ -195,7 +196,8 @@ class Auditor:
         the task.)"""
         begun = time.thread_time()
         replaced = self._collector.free_all()
-        self._ends.close_confirmed(*(self._confirming_bias or (0.0, 0.0)))
+        bias = self._account[Entry.BIAS_NATIVE], self._account[Entry.BIAS_BLOCKS]
+        self._ends.close_confirmed(*bias)
         left = self._ends.left() - self._own
         self.confirming.spend(time.thread_time() - begun)
         profile.confirmations += 1
@@ -214,8 +216,8 @@ class Auditor:
         """Measures what a confirming audit reads more than a plain one, by audits of nothing. What
         was read twice is believed: once, another thread may have had its share."""
         nothing, answer = TaskProfile(), trace_ok_t(None, None, 0.0, "")
-        read: list[tuple[float, float]] = []
-        while self._confirming_bias is None and len(read) < MOST_CALIBRATIONS:
+        spent, read = self.confirming.spent, list[tuple[float, float]]()
+        for _ in range(MOST_CALIBRATIONS):
             found = []
             for confirm in (False, True):
                 self.begin(nothing, confirm=confirm)
@@ -224,7 +226,11 @@ class Auditor:
             if plain is None or full is None:
                 return
             more = full.native - plain.native, full.blocks - plain.blocks
-            self._confirming_bias = more if more in read else None
+            if more in read:
+                self._account[Entry.BIAS_NATIVE], self._account[Entry.BIAS_BLOCKS] = more
+                self._account[Entry.BIAS_KNOWN] = 1.0
+                self.confirming.spend(spent - self.confirming.spent)
+                return
             read.append(more)
 
     def abandon(self) -> None:

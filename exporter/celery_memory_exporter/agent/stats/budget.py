@@ -14,13 +14,17 @@ from typing import TypeAlias
 
 class Entry(IntEnum):
     """What stands where in an account, in seconds: how long processes before this one have been
-    busy, and what they and this one spent."""
+    busy, and what they and this one spent. And what they found out that took them time: blocks and
+    native bytes that a confirming audit reads more than a plain one, and whether that is known."""
 
     BUSY = 0
     SAMPLES = 1
     AUDITS = 2
     CONFIRMATIONS = 3
     DEEP_AUDITS = 4
+    BIAS_BLOCKS = 5
+    BIAS_NATIVE = 6
+    BIAS_KNOWN = 7
 
 
 #: One figure for each entry; in memory that the successor reads as well, or of the process's own.

@@ -147,10 +147,7 @@ class TaskProfile:
     def forget_audits(self) -> None:
         """Its runs replace old objects: what audits have told so far was wrong. The runs themselves
         stay counted."""
-        runs = self.row.ages(Column.RUNS)
-        self.row = ProfileRow()
-        for age, number in enumerate(runs):
-            self.row.figures[age * WIDTH + _RUNS] = number
+        self.row = self.row.without_audits()
         self.replaces = True
         self.audits = self.next_audit = 0
         self.survivors.clear()

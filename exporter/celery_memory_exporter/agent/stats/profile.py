@@ -139,6 +139,13 @@ class ProfileRow(Row):
             ages -= 1
         return ages
 
+    def without_audits(self) -> ProfileRow:
+        """A row of the same runs, as if none had been measured."""
+        row = ProfileRow()
+        for age, number in enumerate(self.ages(Column.RUNS)):
+            row.figures[age * WIDTH + Column.RUNS] = number
+        return row
+
     def to_profile(self, before: Profile = NOTHING, same: int = 0) -> Profile:
         """For the report: by figure one value for each age, without the ages that no process has
         reached. So many ages are the ``same`` as when ``before`` was told."""

@@ -1,24 +1,23 @@
-"""What speaks for or against one task type: how one process sends it through the pipe, and what
-several processes know together.
+"""What speaks for or against one task type: what one process knows, and several together.
 
 Everything in here adds up, so a child that is gone leaves its part behind. Evidence of gone
 processes fades: what was so twenty generations ago need not be so today.
+
+Audits that tell of something left behind wait until they are believed (``settle``): it may be old
+objects that were replaced and wait for a full collection, which only a confirming audit tells.
+Each process has little time for those, so what one of them found holds for all of the worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import count, zip_longest
 from typing import Any, NamedTuple
 
-from celery_memory_exporter.agent.audit.dossier import Dossier
-from celery_memory_exporter.agent.audit.suspicion import steady_sums
-from celery_memory_exporter.agent.heap.containers import GrowingContainer
-from celery_memory_exporter.agent.stats.growth import TaskProfile
-from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained, same_ages
+from celery_memory_exporter.agent.audit.suspicion import steady_sums, suspicion_of
+from celery_memory_exporter.agent.stats.profile import Column, ProfileRow, Retained, same_ages
 from celery_memory_exporter.agent.stats.row import sum_of
-from celery_memory_exporter.agent.stats.tally import TaskKey
 from celery_memory_exporter.agent.worker.records import (
     EvidenceRecord,
     FillsRecord,
@@ -35,15 +34,11 @@ from celery_memory_exporter.common.left_behind import PROCESS, LeftBehind
 #: so many measured runs behind it. Where children live so short that they tell little, what is
 #: known must not be gone before it is known anew.
 FADE, ENOUGH_RUNS = 0.98, 1_000.0
-#: Names in one record of the pipe, and bytes of each: they have to fit.
+#: Names in one record of the pipe.
 NAMES = 10
-NAME_BYTES = 120
 #: The limit of a container that has none, as far as a process can tell; one that has outgrown it
 #: tells more than a younger one.
 UNBOUNDED = 2**62
-MAX_PATHS = 3
-#: Containers whose filling up is sent: with 22 ages each, they fit a record of the pipe.
-FILLS = 4
 #: A process counts as one that measured from so many measured runs on.
 MEASURED_RUNS = 5
 _changes = count(1)
@@ -87,6 +82,10 @@ class TaskEvidence:
     #: Processes that measured enough runs, and those of them in which something was left behind.
     processes_measured: float = 0.0
     processes_growing: float = 0.0
+    #: Whether there was a confirming audit, or none is needed; and whether one has found that runs
+    #: replace old objects. Then all audits since were confirming ones.
+    confirmed: bool = False
+    replaces: bool = False
     #: Whether this is a sum, whose processes have been counted.
     summed: bool = False
     #: Rises whenever something in here changes.
@@ -94,9 +93,14 @@ class TaskEvidence:
     #: By age, the last change of its figures or of a younger age's.
     changes: tuple[int, ...] = ()
     _alone: Alone | None = None
+    #: The row of one process as it was told, and whether it tells of something left behind.
+    _told: ProfileRow = field(default_factory=ProfileRow)
+    _suspected: bool = False
+    _believed: bool = False
 
     def __post_init__(self) -> None:
         self.changes = (self.change,) * len(AGES)
+        self._told = self.row
 
     @property
     def alone(self) -> Alone:
@@ -109,6 +113,7 @@ class TaskEvidence:
         """Takes one of ``evidence_records``; it replaces the process's earlier one of its kind."""
         match record:
             case ProfileRecord():
+                self._take(confirmed=record.confirmed, replaces=record.replaces)
                 self._take_row(record.row)
             case SurvivorsRecord():
                 self._take(survivors=record.counts)
@@ -125,15 +130,35 @@ class TaskEvidence:
             case FillsRecord():
                 self._take(fills=record.fills)
 
-    def _take_row(self, row: bytes) -> None:
-        before = self.row.to_bytes()
-        if row == before:
+    def believe(self, *, suspects: bool) -> None:
+        """Whether audits count that tell of something left behind, if it ``suspects`` so."""
+        if suspects == self._believed:
             return
-        self.row = ProfileRow.from_bytes(row)
+        self._believed = suspects
+        if not self.summed:
+            self._show_row()
+        elif not suspects:
+            self.survivors.clear()
+            self._set_row(self.row.without_audits())
+
+    def _take_row(self, row: bytes) -> None:
+        if row == self._told.to_bytes():
+            return
+        self._told = ProfileRow.from_bytes(row)
+        audited = any(self._told.ages(Column.AUDITED))
+        self._suspected = audited and suspicion_of(self._told).bytes > 0
+        self._show_row()
+
+    def _show_row(self) -> None:
+        counts = self._believed or self.replaces or not self._suspected
+        self._set_row(self._told if counts else self._told.without_audits())
+
+    def _set_row(self, row: ProfileRow) -> None:
+        before, self.row = self.row.to_bytes(), row
         # As it comes: a report that looked at hundreds at once would stop the worker.
-        self._alone = Alone.of(self.row)
+        self._alone = Alone.of(row)
         self.change = next(_changes)
-        same = same_ages(row, before)
+        same = same_ages(row.to_bytes(), before)
         self.changes = self.changes[:same] + (self.change,) * (len(AGES) - same)
 
     def _take(self, **values: Any) -> None:
@@ -144,6 +169,8 @@ class TaskEvidence:
 
     def add(self, part: TaskEvidence) -> None:
         """All of it but the row."""
+        self.confirmed = self.confirmed or part.confirmed
+        self.replaces = self.replaces or part.replaces
         self.deep_audits += part.deep_audits
         self.traced_audits += part.traced_audits
         self.watched_audits += part.watched_audits
@@ -164,74 +191,9 @@ class TaskEvidence:
         return dict(sorted(self.holders.items(), key=lambda item: -item[1].growth)[:NAMES])
 
 
-def cut(name: str) -> str:
-    """At most ``NAME_BYTES`` when encoded."""
-    return name.encode("utf-8", "replace")[:NAME_BYTES].decode("utf-8", "ignore")
-
-
-def cut_all(amounts: dict[Any, float], shorten: Callable[[Any], Any]) -> dict[Any, float]:
-    """Names that become the same add up."""
-    shortened: dict[Any, float] = {}
-    for name, amount in amounts.items():
-        short = shorten(name)
-        shortened[short] = shortened.get(short, 0) + amount
-    return shortened
-
-
 def top(amounts: dict[Any, float]) -> dict[Any, float]:
     """The largest amounts."""
     return dict(sorted(amounts.items(), key=lambda item: -item[1])[:NAMES])
-
-
-# --- from a process to its records --------------------------------------------------------------
-
-
-def evidence_records(
-    pid: int,
-    key: TaskKey,
-    grown: TaskProfile,
-    dossier: Dossier | None,
-    rows: dict[str, GrowingContainer],
-) -> Iterator[EvidenceRecord]:
-    """What one process knows of one task type, in portions that each fit the pipe. ``rows`` are the
-    process's growing containers by path."""
-    yield ProfileRecord(pid, key, grown.row.to_bytes())
-    yield SurvivorsRecord(pid, key, cut_all(top(dict(grown.survivors)), cut))
-    if dossier is None or not dossier.audits:
-        return
-    yield SitesRecord(
-        pid,
-        key,
-        dossier.audits,
-        dossier.traced,
-        dossier.watched,
-        sites=cut_all(top(dict(dossier.sites)), lambda site: (site[0], cut(site[1]))),
-        paths=[cut(path) for path in list(dossier.paths)[:MAX_PATHS]],
-    )
-    fastest = list(top({path: items for path, (_, items) in dossier.holders.items()}))
-    yield HoldersRecord(pid, key, _holders(dossier, rows, fastest))
-    followed = [path for path in fastest if path in rows][:FILLS]
-    yield FillsRecord(
-        pid,
-        key,
-        {cut(path): dossier.fill(path, rows[path].items, grown.row) for path in followed},
-    )
-
-
-def _holders(
-    dossier: Dossier, rows: dict[str, GrowingContainer], paths: list[str]
-) -> dict[str, Holding]:
-    """By path; containers whose paths are the same when cut are one."""
-    held: dict[str, Holding] = {}
-    for path in paths:
-        row, name = rows.get(path), cut(path)
-        kind, growing = dossier.holders[path]
-        before = held.get(name, Holding(kind, 0, 0.0, None))
-        limit, items = before.limit, 0
-        if row is not None:
-            limit, items = UNBOUNDED if row.capacity is None else row.capacity, row.items
-        held[name] = Holding(kind, before.items + items, before.growth + growing, limit)
-    return held
 
 
 # --- several processes ---------------------------------------------------------------------------
@@ -248,6 +210,15 @@ def together(parts: Sequence[TaskEvidence], row: ProfileRow | None = None) -> Ta
     for part in parts:
         total.add(part)
     return total
+
+
+def settle(parts: Sequence[TaskEvidence]) -> None:
+    """Which audits of these processes of a worker count. Where one of them has found that runs
+    replace old objects, each has to find out for itself what stays of what it sees."""
+    replaced = any(part.replaces for part in parts)
+    confirmed = any(part.confirmed for part in parts)
+    for part in parts:
+        part.believe(suspects=confirmed and not replaced)
 
 
 def _add(total: dict[Any, float], amounts: dict[Any, float]) -> None:
@@ -288,7 +259,10 @@ def faded(evidence: TaskEvidence) -> TaskEvidence:
             for path in fastest
             if path in evidence.fills
         },
+        confirmed=evidence.confirmed,
+        replaces=evidence.replaces,
         summed=True,
+        _believed=evidence.confirmed and not evidence.replaces,
     )
     for name in FIGURES:
         setattr(gone, name, getattr(evidence, name) * weight)

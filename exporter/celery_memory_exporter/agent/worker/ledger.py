@@ -151,6 +151,7 @@ class Ledger:
         for task, known in child.evidence.items():
             kept = self._key(task)
             before = [self._gone_evidence[kept]] if kept in self._gone_evidence else []
+            evidence.settle([*before, known])
             self._gone_evidence[kept] = evidence.faded(evidence.together([*before, known]))
         self._gone_costs += child.costs
 
@@ -186,6 +187,8 @@ class Ledger:
         for process in self.processes():
             for key, known in process.evidence.items():
                 grouped.setdefault(self._key(key), []).append(known)
+        for parts in grouped.values():
+            evidence.settle(parts)
         return grouped
 
     def containers(self) -> list[GrowingContainer]:

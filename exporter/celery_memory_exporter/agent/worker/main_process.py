@@ -23,7 +23,7 @@ from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker.channel import Channel
-from celery_memory_exporter.agent.worker.evidence import evidence_records
+from celery_memory_exporter.agent.worker.evidence_records import evidence_records
 from celery_memory_exporter.agent.worker.exits import Exits
 from celery_memory_exporter.agent.worker.figures import own_figures
 from celery_memory_exporter.agent.worker.inheritance import Inheritance

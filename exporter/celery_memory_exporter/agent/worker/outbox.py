@@ -17,7 +17,8 @@ from celery_memory_exporter.agent.heap.census import TypeCount
 from celery_memory_exporter.agent.meter.books import Measurements
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker.channel import Channel
-from celery_memory_exporter.agent.worker.evidence import NAMES, cut, evidence_records
+from celery_memory_exporter.agent.worker.evidence import NAMES
+from celery_memory_exporter.agent.worker.evidence_records import cut, evidence_records
 from celery_memory_exporter.agent.worker.figures import OwnFigures
 from celery_memory_exporter.agent.worker.records import (
     Bye,

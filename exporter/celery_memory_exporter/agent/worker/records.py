@@ -68,11 +68,14 @@ class ContainersRecord(NamedTuple):
 
 
 class ProfileRecord(NamedTuple):
-    """What the runs of one task type left behind: the bytes of a row of ``growth``."""
+    """What the runs of one task type left behind: the bytes of a row of ``growth``; and what
+    confirming audits have told of it (see ``TaskEvidence``)."""
 
     pid: int
     key: TaskKey
     row: bytes
+    confirmed: bool
+    replaces: bool
 
 
 class SurvivorsRecord(NamedTuple):

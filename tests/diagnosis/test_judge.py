@@ -119,7 +119,17 @@ def test_some_hundred_native_bytes_in_few_runs_are_the_c_heaps_caches() -> None:
 def test_nothing_is_said_before_a_process_has_seen_runs_enough() -> None:
     verdict = verdict_on(evidence_of(leak, runs=90))
     assert isinstance(verdict, Cleared)
+    assert (verdict.growth_class, verdict.reason) == ("unsettled", "too few runs yet")
+
+
+def test_nothing_is_said_of_later_runs_that_nobody_measured() -> None:
+    seen = Process()
+    for _ in range(400):
+        seen.run()
+    verdict = verdict_on(told_by(seen))
+    assert isinstance(verdict, Cleared)
     assert verdict.growth_class == "unsettled"
+    assert verdict.reason == "none of its later runs has been audited yet"
 
 
 def test_one_process_of_many_is_not_evidence_enough() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.evidence import Fill, Holder
+from celery_memory_exporter.common.evidence import Evidence, Fill, Holder
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.diagnosis.rules import SETTLED
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
@@ -130,6 +130,18 @@ def test_nothing_is_said_of_later_runs_that_nobody_measured() -> None:
     assert isinstance(verdict, Cleared)
     assert verdict.growth_class == "unsettled"
     assert verdict.reason == "none of its later runs has been audited yet"
+
+
+def test_a_worker_is_well_when_each_of_its_task_types_is_known_to_be() -> None:
+    def class_of(*evidence: Evidence) -> str:
+        tasks = [task(each, f"shop.t{number}") for number, each in enumerate(evidence)]
+        (verdict,) = diagnosis_of(view(None, tasks=tasks)).workers
+        return verdict.growth_class
+
+    well, young = evidence_of(nothing), evidence_of(nothing, runs=20)
+    assert class_of(well, well) == "steady"
+    assert class_of(well, young) == class_of(young) == class_of() == "unsettled"
+    assert class_of(young, evidence_of(leak)) == "python"
 
 
 def test_one_process_of_many_is_not_evidence_enough() -> None:

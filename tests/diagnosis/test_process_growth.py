@@ -158,12 +158,12 @@ def test_without_a_limit_of_the_pool_it_is_the_containers() -> None:
     worker = view(None, cgroup=cgroup)
     assert headroom(worker) == (250 * MIB, 512 * MIB, False)
     found = [suspect(retained_bytes_per_hour=262.0 * MIB)]
-    assert of_worker(worker, found).seconds_to_limit == 3600
+    assert of_worker(worker, found, known=False).seconds_to_limit == 3600
 
 
 def test_what_the_main_process_leaves_does_not_count_towards_the_childrens_limit() -> None:
     worker = view(None, child_memory_limit_bytes=200 * MIB)
     assert headroom(worker) == (120 * MIB, 400 * MIB, True)
-    verdict = of_worker(worker, [suspect(growth_class="main")])
+    verdict = of_worker(worker, [suspect(growth_class="main")], known=False)
     assert (verdict.leaking, verdict.seconds_to_limit) == (True, None)
     assert verdict.retained_bytes_per_hour == 540_000

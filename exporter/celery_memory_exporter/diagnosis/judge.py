@@ -65,7 +65,9 @@ def diagnose(workers: Iterable[WorkerView]) -> Diagnosis:
         found = [each for each in verdicts if isinstance(each, Suspect)]
         cleared += [each for each in verdicts if isinstance(each, Cleared)]
         found += process_growth.suspects(worker, found)
-        judged.append(process_growth.of_worker(worker, found))
+        well = [isinstance(each, Cleared) and each.settled for each in verdicts]
+        known = bool(verdicts) and all(well)
+        judged.append(process_growth.of_worker(worker, found, known=known))
         suspects += found
     suspects.sort(
         key=lambda each: (

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from celery_memory_exporter.common.evidence import Holder
 from celery_memory_exporter.common.report import HISTORY, ProcessReport
 from celery_memory_exporter.diagnosis import advice
-from celery_memory_exporter.diagnosis.verdict import Suspect, WorkerVerdict
+from celery_memory_exporter.diagnosis.verdict import UNSETTLED, Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import WorkerView
 
 MIB = 1024 * 1024
@@ -141,8 +141,9 @@ def suspect(
     )
 
 
-def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
-    """How the worker as a whole is doing. ``found``: all that leaks in it."""
+def of_worker(worker: WorkerView, found: list[Suspect], *, known: bool) -> WorkerVerdict:
+    """How the worker as a whole is doing. ``found``: all that leaks in it; ``known``: whether each
+    of its task types is known not to leak."""
     per_hour = sum(each.retained_bytes_per_hour for each in found)
     used, limit, of_children = headroom(worker)
     towards_limit = sum(
@@ -156,7 +157,8 @@ def of_worker(worker: WorkerView, found: list[Suspect]) -> WorkerVerdict:
         else None
     )
     kept = any(allocator_keeps(view.figures) for view in worker.processes)
-    growth_class = found[0].growth_class if found else "allocator" if kept else "steady"
+    unblamed = "allocator" if kept else "steady" if known else UNSETTLED
+    growth_class = found[0].growth_class if found else unblamed
     return WorkerVerdict(
         worker=worker.nodename,
         leaking=bool(found),

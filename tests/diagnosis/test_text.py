@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -86,6 +87,12 @@ def test_what_is_not_known_yet_stands_apart_from_what_does_not_leak() -> None:
         "Not known yet",
         "  shop.a  unsettled  nothing left (10 runs)",
     ]
+
+
+def test_when_it_will_be_known_is_told_where_it_can_be() -> None:
+    waiting = dataclasses.replace(cleared("shop.a", "unsettled"), known_in_seconds=240)
+    text = as_text(Diagnosis((), (waiting,), (worker(leaking=False),)))
+    assert text.endswith("  shop.a  unsettled  nothing left (10 runs); some 4 minutes more")
 
 
 def test_where_no_task_has_run_nothing_is_known() -> None:

@@ -29,6 +29,7 @@ from celery_memory_exporter.diagnosis.verdict import (
     SiteRate,
     Suspect,
 )
+from celery_memory_exporter.diagnosis.waiting import seconds_until_known
 
 #: Resident memory that stays while live memory does not: from so much on, it is worth a word.
 LEAST_KEPT_BYTES = 8 * 1024 * 1024.0
@@ -193,4 +194,5 @@ def clear(case: Case, growth_class: str, reason: str) -> Cleared:
         runs=case.runs,
         audited_runs=case.task.audited_runs,
         advice=advice.NO_LEAK[growth_class],
+        known_in_seconds=seconds_until_known(case) if growth_class == UNSETTLED else None,
     )

@@ -84,8 +84,15 @@ def cleared_lines(title: str, cleared: Sequence[Cleared]) -> list[str]:
     width = max(len(each.task) for each in cleared)
     return ["", title] + [
         f"  {each.task:<{width}}  {each.growth_class:<10} {each.reason} ({each.runs} runs)"
+        + known_in(each)
         for each in sorted(cleared, key=lambda each: each.task)
     ]
+
+
+def known_in(cleared: Cleared) -> str:
+    """When what is not known yet will be, if that can be told."""
+    seconds = cleared.known_in_seconds
+    return "" if seconds is None else f"; some {duration(seconds)} more"
 
 
 def limit_lines(workers: Sequence[WorkerVerdict]) -> list[str]:

@@ -75,6 +75,9 @@ class Cleared:
     runs: int
     audited_runs: int
     advice: str = ""
+    #: Seconds until it should be known, if runs go on as they did; ``None`` where that cannot be
+    #: told.
+    known_in_seconds: float | None = None
 
     @property
     def settled(self) -> bool:

@@ -94,6 +94,10 @@ def cleared_rows(cleared: Iterable[Cleared]) -> list[dict[str, Any]]:
             "worker_count": len({each.worker for each in group}),
             "runs": sum(each.runs for each in group),
             "audited_runs": sum(each.audited_runs for each in group),
+            "known_in_seconds": min(
+                (each.known_in_seconds for each in group if each.known_in_seconds is not None),
+                default=None,
+            ),
         }
         for (task, growth_class, reason), group in sorted(alike.items())
     ]

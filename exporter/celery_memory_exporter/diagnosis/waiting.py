@@ -1,0 +1,37 @@
+"""When it will be known of a task type whether it leaks, if its runs go on as they did."""
+
+from __future__ import annotations
+
+from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS
+from celery_memory_exporter.diagnosis.profile import window
+from celery_memory_exporter.diagnosis.rules import (
+    OVERLAPPING_RUNS,
+    SETTLED,
+    Case,
+    late_audits_missing,
+)
+
+
+def seconds_until_known(case: Case) -> float | None:
+    """Seconds at the rate of runs so far; ``None`` where that cannot be told: nothing is known of
+    how often its later runs are audited, or it is not for runs that one waits."""
+    missing = runs_missing(case)
+    if missing is None or missing <= 0 or not case.runs:
+        return None
+    return round(missing * case.evidence.seconds / case.runs)
+
+
+def runs_missing(case: Case) -> float | None:
+    """Runs in all processes together until there are enough."""
+    if case.overlapping is not None:
+        return OVERLAPPING_RUNS - case.overlapping.runs
+    profile = case.evidence.profile
+    if window(profile, SETTLED).sums.runs < LEAST_NEW_RUNS:
+        names = {view.figures.process for view in case.worker.processes} - {"main"}
+        return max(1, len(names)) * SETTLED + LEAST_NEW_RUNS - sum(profile.runs)
+    late = late_audits_missing(case.steady)
+    if late is None or not late[0]:
+        return None
+    # What counts as late grows with all runs, and its audits with it.
+    has, needed = late
+    return case.steady.sums.runs * (needed / has - 1)

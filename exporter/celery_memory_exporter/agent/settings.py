@@ -55,6 +55,13 @@ def url(text: str) -> str:
     return text
 
 
+def names(text: str) -> tuple[str, ...]:
+    found = tuple(name for each in text.split(",") if (name := each.strip()))
+    if not all(part.isidentifier() for name in found for part in name.split(".")):
+        raise ValueError("names of packages, with commas between them")
+    return found
+
+
 def buckets(text: str) -> tuple[float, ...]:
     bounds = tuple(map(float, text.split(",")))
     if not are_bounds(bounds):
@@ -128,6 +135,12 @@ class Settings:
         str,
         "where a worker keeps what it counted, in a folder that only its user can read: if it is "
         "killed, the next worker of its name tells; the temporary directory by default",
+    )
+    application: tuple[str, ...] | None = setting(
+        None,
+        names,
+        "installed packages that are the application's, with commas between them, beside those "
+        "that define its tasks or that its settings name: their lines and containers come first",
     )
     max_object_types: int = setting(20, count, "object types reported, by growth")
     runtime_buckets: tuple[float, ...] = setting(

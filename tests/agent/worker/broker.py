@@ -22,7 +22,10 @@ class App:
         self.conf = SimpleNamespace(
             broker_transport_options={"master_name": "mymaster"},
             broker_write_url="redis://:secret@here/0?password=secret",
+            include=(),
+            imports=(),
         )
+        self.main = "shop"
         self.events = SimpleNamespace(Dispatcher=self._dispatcher)
 
     def connection_for_write(self, url: str | None, **options: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterable
 
-from celery_memory_exporter.agent.audit.sites import is_application, is_own, site_of
+from celery_memory_exporter.agent.application import is_application, is_own
+from celery_memory_exporter.agent.audit.sites import site_of
 
 #: File and line, as ``tracemalloc`` has them.
 Frame = tuple[str, int]

@@ -27,7 +27,8 @@ from collections.abc import Callable, Mapping
 from types import FrameType, MethodType
 from typing import Any, TypeAlias
 
-from celery_memory_exporter.agent.audit.sites import is_application, site_of
+from celery_memory_exporter.agent.application import is_application
+from celery_memory_exporter.agent.audit.sites import site_of
 from celery_memory_exporter.agent.interruptions import let_pass
 
 Reading: TypeAlias = Callable[[], "float | None"]

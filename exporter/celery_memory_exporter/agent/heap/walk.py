@@ -16,6 +16,7 @@ from collections import deque
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from celery_memory_exporter.agent.application import is_of_application
 from celery_memory_exporter.agent.heap.addresses import MISSING, STEPS, follow, resolve
 from celery_memory_exporter.agent.heap.foreign import is_own, is_plain, namespace_of
 from celery_memory_exporter.agent.heap.parts import SEPARATOR, attributes_in
@@ -63,7 +64,7 @@ def rank_of(name: str, module: Any) -> Rank:
         known = name.partition(".")[0] in sys.stdlib_module_names
         return Rank.LIBRARY if known else Rank.APPLICATION
     if "/site-packages/" in file or "/dist-packages/" in file:
-        return Rank.PACKAGE
+        return Rank.APPLICATION if is_of_application(name) else Rank.PACKAGE
     return Rank.LIBRARY if file.startswith(STANDARD_LIBRARY) else Rank.APPLICATION
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import time
 from typing import Any
 
 from celery import bootsteps
 from celery.signals import worker_process_init, worker_process_shutdown, worker_shutdown
 
+from celery_memory_exporter.agent.application import declare, packages_of
 from celery_memory_exporter.agent.guard import Guard, guarded
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.worker.main_process import WorkerAgent
@@ -55,6 +57,7 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
             self._make(worker, settings)
 
     def _make(self, worker: Any, settings: Settings) -> None:
+        self._find_application(worker.app, settings)
         try:
             agent = WorkerAgent(worker, settings)
         except Exception:
@@ -68,6 +71,10 @@ class AgentStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no
             worker_process_shutdown.connect(
                 lambda exitcode=0, **_: agent.end_child(exitcode), weak=False
             )
+
+    @guarded
+    def _find_application(self, app: Any, settings: Settings) -> None:
+        declare(packages_of(app, sys.argv, settings.application or ()))
 
     @guarded
     def _announce(self, app: Any, settings: Settings) -> None:

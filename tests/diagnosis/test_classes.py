@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from celery_memory_exporter.common.evidence import Estimate, Evidence, Holder, Site
+from celery_memory_exporter.diagnosis.judge import judge
 from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect
 from tests import samples
 from tests.diagnosis.evidence import (
@@ -77,6 +78,26 @@ def test_what_the_kernel_counts(figure: str, growth_class: str) -> None:
     verdict = verdict_on(evidence_of(nothing, **{figure: 1.0}))
     assert isinstance(verdict, Suspect)
     assert (verdict.growth_class, verdict.retained_count_per_run) == (growth_class, 1.0)
+
+
+@pytest.mark.parametrize(("figure", "there"), [("threads", "threads"), ("fds", "open_fds")])
+def test_what_is_not_there_in_the_processes_was_not_left_behind(figure: str, there: str) -> None:
+    """A thread of a timer is there when its run ends, and ends a little later."""
+    evidence = evidence_of(nothing, **{figure: 1.0})
+
+    def verdict_with(count: int | None) -> Suspect | Cleared | None:
+        counts = {"main": 9_000, "0": count, "1": count}
+        processes = [
+            samples.process(name, pid, **{there: number})
+            for pid, (name, number) in enumerate(counts.items())
+        ]
+        told = view(evidence, processes=processes, task={"retained_runs": 400})
+        assert told.report is not None
+        return judge(told, told.report.tasks[0])
+
+    assert isinstance(verdict_with(None), Suspect), "nobody may look"
+    assert isinstance(verdict_with(150), Suspect)
+    assert isinstance(verdict_with(20), Cleared)
 
 
 def test_the_class_that_tells_most_comes_first_and_the_others_are_named() -> None:

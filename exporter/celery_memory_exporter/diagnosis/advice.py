@@ -32,10 +32,15 @@ LEAK = {
         "memory: delete or close them."
     ),
     "main": (
-        "The worker's main process grows, not its children: tasks with an eta or countdown and "
-        "what is prefetched wait there."
+        "The worker's main process grows, not its children: signal handlers (task_received), "
+        "bootsteps and threads of the application live there."
     ),
 }
+#: Where requests that wait are what the main process grows by.
+WAITING = (
+    "The worker's main process grows, not its children: tasks with an eta or countdown and what is "
+    "prefetched wait there."
+)
 NO_LEAK = {
     "allocator": (
         "Not a leak: the C allocator keeps freed memory (fragmentation or an earlier peak). "
@@ -49,6 +54,12 @@ NO_LEAK = {
     "steady": "",
     UNSETTLED: "",
 }
+
+
+def for_process(growth_class: str, waiting: str) -> str:
+    """What to do about a process that grows. ``waiting``: the container of requests that wait in
+    it, where there is one."""
+    return f"{waiting} grows. {WAITING}" if waiting else LEAK[growth_class]
 
 
 def for_leak(growth_class: str, holder: str, site: str, outcome: str | None) -> str:

@@ -21,6 +21,7 @@ from celery_memory_exporter.diagnosis.rules import (
     goes_on,
     leaks_in_steps,
     leaks_steadily,
+    refuted,
     stands,
     steps_go_on,
     survivors_per_run,
@@ -48,7 +49,11 @@ def classes_of(case: Case) -> tuple[str, ...]:
     elif case.overlapping is not None and fills_a_container(case):
         found.add("python")
     counts = LeftBehind(case.steady.sums, VERDICT).counts
-    found |= {CLASS_OF_COUNT[each] for each in counts if counts_go_on(case.steady, each)}
+    found |= {
+        CLASS_OF_COUNT[each]
+        for each in counts
+        if counts_go_on(case.steady, each) and not refuted(case, each)
+    }
     if leaves_shared_memory(case):
         found.add("shared")
     if not found and collects_nothing(case):

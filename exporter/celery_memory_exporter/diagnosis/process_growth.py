@@ -135,7 +135,7 @@ def suspect(
         confidence=0.8,
         processes=of,
         growing_processes=len(growing),
-        advice=advice.for_leak(growth_class, holders[0].path if holders else "", "", None),
+        advice=advice.for_process(growth_class, holders[0].path if holders else ""),
         process=", ".join(each.process for each in growing),
         holders=holders,
     )

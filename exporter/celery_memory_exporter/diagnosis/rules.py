@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from celery_memory_exporter.common.evidence import WARM_RUNS, Estimate, Evidence, Fill
 from celery_memory_exporter.common.left_behind import (
@@ -57,6 +58,8 @@ LEAST_ALONE = 30
 #: Garbage is growth until a full collection: with so many of them, it comes and goes.
 LEAST_COLLECTIONS = 3
 OVERLAPPING_POOLS = ("threads", "gevent", "eventlet")
+#: Of what runs are said to have left behind: where less is there, they did not.
+REFUTED_SHARE = 0.5
 #: By the column of what the kernel counts: the class of growth.
 CLASS_OF_COUNT = {"fds": "descriptors", "threads": "threads", "children": "processes"}
 
@@ -254,6 +257,22 @@ def counts_go_on(steady: Window, column: str) -> bool:
     left: float = getattr(less, column)
     chance = math.sqrt(max(0.0, left)) / max(1.0, less.audited)
     return less.per_audit(column) + chance >= STILL_LATE * more.per_audit(column)
+
+
+def refuted(case: Case, column: str) -> bool:
+    """Whether there are too few of them in the processes by far, for what each run is said to leave
+    behind: a timer's thread is there when its run ends, and is gone a little later."""
+    of_tasks = [
+        view.figures
+        for view in case.worker.processes
+        if view.figures.process != "main" or len(case.worker.processes) == 1
+    ]
+    kept = {"fds": "open_fds", "threads": "threads"}.get(column, "")
+    there: list[Any] = [getattr(figures, kept, None) for figures in of_tasks]
+    if not there or None in there:
+        return False
+    claimed = case.steady.sums.per_audit(column) * case.task.retained_runs
+    return bool(sum(there) < REFUTED_SHARE * claimed)
 
 
 def stands(estimate: Estimate | None, least: float) -> bool:

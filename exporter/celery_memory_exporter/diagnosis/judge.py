@@ -19,16 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from celery_memory_exporter.common.evidence import Holder
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill, Holder
+from celery_memory_exporter.common.left_behind import LEAST_BYTES
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.common.report import TaskReport
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.classes import classes_of
 from celery_memory_exporter.diagnosis.explanation import accuse, clear, clear_by_class
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_rate
+from celery_memory_exporter.diagnosis.profile import stretch
 from celery_memory_exporter.diagnosis.rules import (
     CLASS_OF_COUNT,
     LEAST_FILL_RUNS,
+    LEAST_LATE_AUDITS,
     MINOR,
     Case,
     fills_of,
@@ -111,14 +114,22 @@ def seen_by_half(case: Case) -> bool:
 
 
 def bounded_holder(case: Case) -> Holder | None:
-    """The container that takes what runs leave behind, if it is bounded and not full yet, and
-    nothing else takes a part of it."""
+    """The container that takes what runs leave behind, if it is bounded, and nothing else takes a
+    part of it: it is not full yet, or since it is nothing more was left behind."""
     holders = case.evidence.holders
     if not holders or any(
         each.limit is None and each.growth >= MINOR * holders[0].growth for each in holders
     ):
         return None
     fill = next((each for each in case.evidence.fills if each.path == holders[0].path), None)
-    known = fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS
-    full = fill is not None and known and newest_rate(fill) <= 0
-    return None if full else holders[0]
+    if fill is None or sum(fill.runs) < LEAST_FILL_RUNS or newest_rate(fill) > 0:
+        return holders[0]
+    return None if leaves_more(case, fill) else holders[0]
+
+
+def leaves_more(case: Case, fill: Fill) -> bool:
+    """Whether audited runs leave memory behind since the container has gained its last item."""
+    gained = max((age for age, items in enumerate(fill.gains) if items > 0), default=-1)
+    profile = case.evidence.profile
+    since = stretch(profile, range(AGES.index(WARM_RUNS) + gained + 1, len(profile.runs))).sums
+    return since.audited >= LEAST_LATE_AUDITS and since.mean().per_run >= LEAST_BYTES

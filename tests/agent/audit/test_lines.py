@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import statistics
 import threading
 import weakref
 from collections.abc import Iterator
@@ -33,15 +34,19 @@ def test_native_memory_that_is_kept_names_its_line() -> None:
         KEPT.append(libc.malloc(30_000))
         libc.free(passing)
 
-    watch = LineWatch({"native": readings.native_live})
-    assert watch.start()
-    leak()
-    watch.stop()
-    (line, amount), *others = tops(watch, leak, "native")
-    assert line == 2
-    assert 30_000 <= amount < 32_000
-    assert all(line != 1 for line, _ in others)
-    libc.free(KEPT[0])
+    amounts: dict[int, list[float]] = {1: [], 2: [], 3: []}
+    for _ in range(9):  # in some, a thread of the test runner has its share
+        watch = LineWatch({"native": readings.native_live})
+        assert watch.start()
+        leak()
+        watch.stop()
+        found = dict(tops(watch, leak, "native"))
+        for line, seen in amounts.items():
+            seen.append(found.get(line, 0.0))
+        libc.free(KEPT.pop())
+    middle = {line: statistics.median(seen) for line, seen in amounts.items()}
+    assert 30_000 <= middle.pop(2) < 32_000
+    assert max(middle.values()) < 1_000
 
 
 def test_a_descriptor_that_is_kept_names_its_line() -> None:

@@ -90,6 +90,8 @@ class Auditor:
         self._account = account = new_account() if account is None else account
         self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.AUDITS)
         self.confirming = Budget(CONFIRMING_SHARE, 0.0, account, Entry.CONFIRMATIONS)
+        #: Seconds; none until something is to be confirmed.
+        self._confirming_credit = 0.0
         self.audits = 0
         self._own = own
         self._confirms = False
@@ -133,13 +135,13 @@ class Auditor:
         return bool(self._account[Entry.BIAS_KNOWN])
 
     def _may_confirm(self, busy_seconds: float) -> bool:
-        left = self.confirming.left(busy_seconds)
-        if not gc.isenabled() or left <= -MOST_CREDIT_SECONDS:
+        if not gc.isenabled():
             return False
-        # The blocks are counted last: that walks all pools of the heap.
-        cost = 2 * SECONDS_PER_BLOCK * sys.getallocatedblocks()
-        credit = min(max(CONFIRMING_CREDIT * cost, LEAST_CREDIT_SECONDS), MOST_CREDIT_SECONDS)
-        return left + credit >= cost
+        if not self._confirming_credit:
+            credit = CONFIRMING_CREDIT * cost_of_confirming()
+            self._confirming_credit = min(max(credit, LEAST_CREDIT_SECONDS), MOST_CREDIT_SECONDS)
+        left = self.confirming.left(busy_seconds) + self._confirming_credit
+        return left > 0 and left >= cost_of_confirming()
 
     def begin(self, profile: TaskProfile, *, confirm: bool = False) -> None:
         """Takes the opening readings; the run has to follow at once."""
@@ -248,3 +250,8 @@ class Auditor:
             return "profile"
         trace = sys.gettrace()
         return "trace" if trace is not None and id(trace) != self._tools[TRACE] else None
+
+
+def cost_of_confirming() -> float:
+    """Seconds of two full collections of this heap. To count its blocks walks all of its pools."""
+    return 2 * SECONDS_PER_BLOCK * sys.getallocatedblocks()

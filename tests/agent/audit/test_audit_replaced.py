@@ -195,7 +195,6 @@ def test_a_leak_is_confirmed_a_few_times_and_goes_on_being_audited() -> None:
     figures = figures_of(profile_of(meter).row)
     assert not profile_of(meter).replaces
     assert 3 <= profile_of(meter).confirmations <= 10
-    assert profile_of(meter).stays
     assert figures["audited"] >= 20
     assert figures["blocks"] / figures["audited"] > 60
 
@@ -211,29 +210,6 @@ def test_a_leak_that_replaces_little_beside_goes_on_being_audited() -> None:
     run(meter, returning(task), times=60)
     assert not profile_of(meter).replaces
     assert figures_of(profile_of(meter).row)["audited"] >= 20
-
-
-def one_of_ten(body: Callable[[], None]) -> Callable[[], None]:
-    calls = itertools.count()
-    return lambda: body() if next(calls) % 10 == 9 else None
-
-
-def test_much_that_few_runs_leave_behind_is_looked_for_again_in_the_same_audit() -> None:
-    def task() -> None:
-        ROOM[ROOM.index(None)] = [object() for _ in range(2_000)]
-
-    meter = meter_with_time()
-    run(meter, returning(one_of_ten(task)), times=200)
-    assert profile_of(meter).stays
-
-
-def test_much_that_few_runs_replace_does_not_stay() -> None:
-    def task() -> None:
-        Kept.last = [tree() for _ in range(100)]
-
-    meter = meter_with_time()
-    run(meter, returning(one_of_ten(task)), times=200)
-    assert not profile_of(meter).stays
 
 
 def test_nothing_is_confirmed_where_nothing_is_suspected() -> None:

@@ -68,9 +68,8 @@ MOST_CALIBRATIONS = 5
 #: Old garbage that is more than chance: so many objects, and this share of what seemed to be left
 #: behind. A connection that is made anew, once, must not cost a leak its audits.
 REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
-#: Blocks: what a run leaves behind that leaves anything; what cannot be mistaken for less; and what
-#: is worth another look where nothing is suspected yet, some 64 KiB.
-LEAST_LEFT, LEAST_SEEN, MUCH = 0.5, 8.0, 700.0
+#: Blocks: what a run leaves behind that leaves anything, and what cannot be mistaken for less.
+LEAST_LEFT, LEAST_SEEN = 0.5, 8.0
 #: Bytes: enough for the names of all types of an audit, each letter of them escaped.
 TYPES_ROOM = survivors.TYPES_PER_AUDIT * (MAX_NAME_LENGTH * len("\\u1234") * 2 + 32)
 #: Whether ``tracemalloc`` is at work, and who is called for each line and each call.
@@ -97,10 +96,7 @@ class Auditor:
         self._confirming_credit = 0.0
         self.audits = 0
         self._own = own
-        self._confirms = False
-        #: Of the audit that has begun: how long the process has been busy, and how many blocks left
-        #: behind are worth another look.
-        self._busy_seconds, self._much = 0.0, MUCH
+        self._confirms = self._looks_again = False
         self._ends = Ends(readings)
         self._random = random.Random()  # noqa: S311  # not the application's, and no secret
         self._collector = Collector()
@@ -134,8 +130,8 @@ class Auditor:
         type's runs seem to leave something behind."""
         share = CONFIRMATIONS + profile.audits // AUDITS_PER_CONFIRMATION
         wanted = suspected and profile.confirmations < share
-        self._busy_seconds = busy_seconds
-        self._much = max(LEAST_SEEN, usual(profile)) if suspected else MUCH
+        doubtful = suspected and not (profile.stays or profile.replaces or wanted)
+        self._looks_again = doubtful and self._may_confirm(busy_seconds)
         if not profile.replaces and not (wanted and self._may_confirm(busy_seconds)):
             return False
         if not self._account[Entry.BIAS_KNOWN]:
@@ -190,7 +186,7 @@ class Auditor:
             self._free_replaced(profile, succeeded=succeeded)
         else:
             profile.seemed[succeeded] = left
-            if left >= self._much and not (profile.starting or profile.stays or profile.replaces):
+            if self._looks_again and left >= max(LEAST_SEEN, usual(profile)):
                 self._look_again(profile, left)
         self.audits += 1
         return self._ends.finding(json.loads(self._types[: self._size[0]]))
@@ -230,8 +226,6 @@ class Auditor:
         """Whether what a plain audit reads is still there when all garbage is freed: much that few
         runs leave behind is seldom met by a confirming audit. (Garbage from before the run is freed
         as well, so it may stay and not be seen.)"""
-        if not self._may_confirm(self._busy_seconds):
-            return
         begun = time.thread_time()
         self._collector.free_all()
         profile.stays = self._ends.left_now() - self._own >= REPLACED_SHARE * left

@@ -34,11 +34,7 @@ def steady_sums(row: ProfileRow) -> Sums:
     return Sums(*row.sums(FIRST_AGE))
 
 
-def suspicion_of(row: ProfileRow, *, by_audits: bool = False) -> Suspicion:
-    """By the runs that are past start-up. ``by_audits``: as if nothing had been read between
-    audits."""
-    sums = steady_sums(row)
-    if by_audits:
-        sums = sums._replace(sampled=0.0, sampled_bytes=0.0, sampled_squares=0.0)
-    left = LeftBehind(sums, SUSPICION)
+def suspicion_of(row: ProfileRow) -> Suspicion:
+    """By the runs that are past start-up."""
+    left = LeftBehind(steady_sums(row), SUSPICION)
     return Suspicion(max(left.steadily, left.in_steps), bool(left.counts or left.shared))

@@ -16,7 +16,7 @@ from itertools import count, zip_longest
 from typing import Any, NamedTuple
 
 from celery_memory_exporter.agent.audit.suspicion import steady_sums, suspicion_of
-from celery_memory_exporter.agent.stats.profile import ProfileRow, Retained, same_ages
+from celery_memory_exporter.agent.stats.profile import Column, ProfileRow, Retained, same_ages
 from celery_memory_exporter.agent.stats.row import sum_of
 from celery_memory_exporter.agent.worker.records import (
     EvidenceRecord,
@@ -94,7 +94,7 @@ class TaskEvidence:
     #: By age, the last change of its figures or of a younger age's.
     changes: tuple[int, ...] = ()
     _alone: Alone | None = None
-    #: The row of one process as it was told, and whether its audits tell of something left behind.
+    #: The row of one process as it was told, and whether it tells of something left behind.
     _told: ProfileRow = field(default_factory=ProfileRow)
     _suspected: bool = False
     _believed: bool = False
@@ -146,7 +146,8 @@ class TaskEvidence:
         if row == self._told.to_bytes():
             return
         self._told = ProfileRow.from_bytes(row)
-        self._suspected = suspicion_of(self._told, by_audits=True).bytes > 0
+        audited = any(self._told.ages(Column.AUDITED))
+        self._suspected = audited and suspicion_of(self._told).bytes > 0
         self._show_row()
 
     def _show_row(self) -> None:

@@ -37,13 +37,11 @@ from celery_memory_exporter.agent.audit import survivors
 from celery_memory_exporter.agent.audit.collector import Collector
 from celery_memory_exporter.agent.audit.ends import Ends
 from celery_memory_exporter.agent.audit.finding import Finding
-from celery_memory_exporter.agent.audit.suspicion import suspicion_of
 from celery_memory_exporter.agent.heap.census import MAX_NAME_LENGTH
 from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry, new_account
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.profile import WARM_AGE
 from celery_memory_exporter.agent.stats.readings import Readings
-from celery_memory_exporter.common.report import MEAN_BLOCK_BYTES
 
 SHARE = 0.01
 #: Some eight hundred audits: a young process has answers soon, also where its tasks are many and
@@ -68,8 +66,8 @@ MOST_CALIBRATIONS = 5
 #: Old garbage that is more than chance: so many objects, and this share of what seemed to be left
 #: behind. A connection that is made anew, once, must not cost a leak its audits.
 REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
-#: Blocks: what a run leaves behind that leaves anything, and what cannot be mistaken for less.
-LEAST_LEFT, LEAST_SEEN = 0.5, 8.0
+#: Blocks: what a run leaves behind that leaves anything.
+LEAST_LEFT = 0.5
 #: Bytes: enough for the names of all types of an audit, each letter of them escaped.
 TYPES_ROOM = survivors.TYPES_PER_AUDIT * (MAX_NAME_LENGTH * len("\\u1234") * 2 + 32)
 #: Whether ``tracemalloc`` is at work, and who is called for each line and each call.
@@ -96,7 +94,7 @@ class Auditor:
         self._confirming_credit = 0.0
         self.audits = 0
         self._own = own
-        self._confirms = self._looks_again = False
+        self._confirms = False
         self._ends = Ends(readings)
         self._random = random.Random()  # noqa: S311  # not the application's, and no secret
         self._collector = Collector()
@@ -130,8 +128,6 @@ class Auditor:
         type's runs seem to leave something behind."""
         share = CONFIRMATIONS + profile.audits // AUDITS_PER_CONFIRMATION
         wanted = suspected and profile.confirmations < share
-        doubtful = suspected and not (profile.stays or profile.replaces or wanted)
-        self._looks_again = doubtful and self._may_confirm(busy_seconds)
         if not profile.replaces and not (wanted and self._may_confirm(busy_seconds)):
             return False
         if not self._account[Entry.BIAS_KNOWN]:
@@ -181,13 +177,11 @@ class Auditor:
         self._ends.close()
         self._write_types(answer)
         self.budget.spend(time.thread_time() - begun)
-        succeeded, left = answer.info is None, self._ends.left() - self._own
+        succeeded = answer.info is None
         if self._confirms:
             self._free_replaced(profile, succeeded=succeeded)
         else:
-            profile.seemed[succeeded] = left
-            if self._looks_again and left >= max(LEAST_SEEN, usual(profile)):
-                self._look_again(profile, left)
+            profile.seemed[succeeded] = self._ends.left() - self._own
         self.audits += 1
         return self._ends.finding(json.loads(self._types[: self._size[0]]))
 
@@ -210,7 +204,6 @@ class Auditor:
         left = self._ends.left() - self._own
         self.confirming.spend(time.thread_time() - begun)
         profile.confirmations += 1
-        profile.stays = profile.stays or left >= max(LEAST_LEFT, usual(profile))
         # Not what this one seemed to leave behind: that it has freed what waited in lists before
         # the run, too, makes that more. And each plain audit speaks once.
         seemed = profile.seemed[succeeded]
@@ -221,15 +214,6 @@ class Auditor:
         profile.vanished = profile.vanished + 1 if gone and left < LEAST_LEFT else 0
         if (gone and replaced >= REPLACED_OBJECTS) or profile.vanished >= CONFIRMATIONS:
             profile.forget_audits()
-
-    def _look_again(self, profile: TaskProfile, left: float) -> None:
-        """Whether what a plain audit reads is still there when all garbage is freed: much that few
-        runs leave behind is seldom met by a confirming audit. (Garbage from before the run is freed
-        as well, so it may stay and not be seen.)"""
-        begun = time.thread_time()
-        self._collector.free_all()
-        profile.stays = self._ends.left_now() - self._own >= REPLACED_SHARE * left
-        self.confirming.spend(time.thread_time() - begun)
 
     def _calibrate(self) -> None:
         """Measures what a confirming audit reads more than a plain one, by audits of nothing. What
@@ -266,11 +250,6 @@ class Auditor:
             return "profile"
         trace = sys.gettrace()
         return "trace" if trace is not None and id(trace) != self._tools[TRACE] else None
-
-
-def usual(profile: TaskProfile) -> float:
-    """Blocks that are worth the name of what a run of the type seems to leave behind."""
-    return REPLACED_SHARE * suspicion_of(profile.row).bytes / MEAN_BLOCK_BYTES
 
 
 def cost_of_confirming() -> float:

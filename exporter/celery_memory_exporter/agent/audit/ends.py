@@ -36,7 +36,6 @@ class Ends:
         self._readings = readings
         self._before = array("d", bytes(8 * len(READINGS)))
         self._after = array("d", bytes(8 * len(READINGS)))
-        self._again = array("d", bytes(8 * len(READINGS)))
         #: Of the same readings, what the collector freed after the run: native bytes and blocks.
         self._garbage = array("d", bytes(8 * len((NATIVE, BLOCKS))))
 
@@ -82,17 +81,8 @@ class Ends:
 
     def left(self) -> float:
         """What seems to be left behind: blocks, and of native bytes as many as they are worth."""
-        return self._left(self._after)
-
-    def left_now(self) -> float:
-        """The same by a reading of its own; nothing else is told by it."""
-        clear_type_cache()
-        self._read_heap(self._again)
-        return self._left(self._again)
-
-    def _left(self, after: array[float]) -> float:
-        native = _known(after[NATIVE] - self._before[NATIVE])
-        return after[BLOCKS] - self._before[BLOCKS] + native / MEAN_BLOCK_BYTES
+        native = _known(self._after[NATIVE] - self._before[NATIVE])
+        return self._after[BLOCKS] - self._before[BLOCKS] + native / MEAN_BLOCK_BYTES
 
     def finding(self, types: dict[str, int]) -> Finding:
         """What the run left behind, with its survivors by type."""

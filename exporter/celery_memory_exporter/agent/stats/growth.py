@@ -62,7 +62,6 @@ class TaskProfile:
         "runs",
         "seemed",
         "since",
-        "stays",
         "survivors",
         "vanished",
     )
@@ -80,8 +79,6 @@ class TaskProfile:
         #: Blocks that the last plain audit of a run seemed to leave behind that failed, and of one
         #: that succeeded; ``None`` when there was none since a confirming one.
         self.seemed: list[float | None] = [None, None]
-        #: Whether an audit that freed old garbage has found what its runs seem to leave behind.
-        self.stays = False
         #: Whether its runs replace old objects that only a full collection frees.
         self.replaces = False
         #: Objects that outlived audited runs after start-up, by type.

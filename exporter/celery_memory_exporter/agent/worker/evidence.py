@@ -82,9 +82,8 @@ class TaskEvidence:
     #: Processes that measured enough runs, and those of them in which something was left behind.
     processes_measured: float = 0.0
     processes_growing: float = 0.0
-    #: Whether an audit that freed old garbage has found what seems to be left behind, or none is
-    #: needed; and whether one has found that runs replace old objects. Then all audits since were
-    #: confirming ones.
+    #: Whether there was a confirming audit, or none is needed; and whether one has found that runs
+    #: replace old objects. Then all audits since were confirming ones.
     confirmed: bool = False
     replaces: bool = False
     #: Whether this is a sum, whose processes have been counted.

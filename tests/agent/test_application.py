@@ -145,7 +145,8 @@ def test_the_packages_that_define_tasks_are_the_applications() -> None:
         function.__module__ = module
         app.task(function, name=f"{module}.work", lazy=False)
     importlib.import_module("celery_memory_exporter.demo.shop")
-    assert packages_of(app, []) == {"shop", "acme.billing", "celery_memory_exporter.demo"}
+    found = packages_of(app, []) - {"tests"}  # which may have shared tasks
+    assert found == {"shop", "acme.billing", "celery_memory_exporter.demo"}
 
 
 @pytest.mark.usefixtures("modules")

@@ -69,11 +69,7 @@ class Children:
                 for _ in range(runs):
                     known.run()
                 self.ledger.apply(TotalsRecord(pid, key, known.totals.to_bytes()))
-                self.ledger.apply(
-                    ProfileRecord(
-                        pid, key, known.profile.to_bytes(), confirmed=True, replaces=False
-                    )
-                )
+                self.ledger.apply(ProfileRecord(pid, key, known.profile.to_bytes(), replaces=False))
                 survivors = {"dict": 3, "shop.models.Cart": 4 + known.runs}
                 self.ledger.apply(SurvivorsRecord(pid, key, survivors))
 

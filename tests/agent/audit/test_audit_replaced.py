@@ -171,21 +171,6 @@ def test_what_only_failing_runs_leave_behind_goes_on_being_audited() -> None:
     assert not profile_of(meter).replaces
 
 
-def test_a_failure_that_replaces_the_one_before_it_leaves_nothing_behind() -> None:
-    """As the tracebacks of a task that always fails, which the worker holds until the next one."""
-    fails = failing(lambda: None)
-
-    def trace(*_: Any) -> Any:
-        Kept.last = [fails(), tree()]
-        Kept.last.append(Kept.last)
-        return Kept.last[0]
-
-    meter = meter_with_time()
-    run(meter, trace, times=60)
-    assert profile_of(meter).replaces
-    assert statistics.median(blocks_of_audits(meter, trace)) <= 0
-
-
 def test_a_leak_is_confirmed_a_few_times_and_goes_on_being_audited() -> None:
     def task() -> None:
         ROOM[ROOM.index(None)] = tree()

@@ -47,7 +47,7 @@ def profile(pid: int, audits: int, key: TaskKey = ("shop.t", "q")) -> ProfileRec
     start = WIDTH
     for column in (Column.RUNS, Column.AUDITED, Column.BLOCKS):
         row.figures[start + column] = audits
-    return ProfileRecord(pid, key, row.to_bytes(), confirmed=True, replaces=False)
+    return ProfileRecord(pid, key, row.to_bytes(), replaces=False)
 
 
 def sources(ledger: Ledger, settings: Settings | None = None, **worker: Any) -> Sources:

@@ -224,13 +224,11 @@ def test_generations_without_end_weigh_no_more_than_twenty() -> None:
 # --- which audits count ---------------------------------------------------------------------------
 
 
-def of_process(
-    pid: int, *, blocks: float, confirmed: bool = False, replaces: bool = False
-) -> TaskEvidence:
+def of_process(pid: int, *, blocks: float, replaces: bool = False) -> TaskEvidence:
     """What a process knows after a hundred audits that each told of so many blocks left behind."""
     known = TaskEvidence()
     row = after(100, blocks=blocks).row.to_bytes()
-    known.apply(ProfileRecord(pid, ("t", "q"), row, confirmed, replaces))
+    known.apply(ProfileRecord(pid, ("t", "q"), row, replaces))
     return known
 
 
@@ -239,37 +237,28 @@ def audited(parts: list[TaskEvidence]) -> list[float]:
     return [sum(part.row.ages(Column.AUDITED)) for part in parts]
 
 
-def test_audits_that_tell_of_a_leak_count_once_one_of_the_worker_was_confirmed() -> None:
-    parts = [of_process(1, blocks=20.0), of_process(2, blocks=20.0), of_process(3, blocks=0.0)]
-    assert audited(parts) == [0, 0, 100], "what tells of nothing needs no confirmation"
-    assert audited([*parts, of_process(4, blocks=20.0, confirmed=True)]) == [100, 100, 100, 100]
-
-
 def test_where_one_process_finds_old_objects_replaced_each_has_to_find_out_for_itself() -> None:
-    parts = [
-        of_process(1, blocks=20.0),
-        of_process(2, blocks=20.0, confirmed=True),
-        of_process(3, blocks=0.0),
-    ]
-    assert audited(parts) == [100, 100, 100]
-    leaks_as_well = of_process(4, blocks=20.0, confirmed=True, replaces=True)
-    assert audited([*parts, leaks_as_well]) == [0, 0, 100, 100]
-    assert audited([*parts, leaks_as_well]) == [0, 0, 100, 100]
+    parts = [of_process(1, blocks=20.0), of_process(2, blocks=0.0)]
+    assert audited(parts) == [100, 100]
+    leaks_as_well = of_process(3, blocks=20.0, replaces=True)
+    assert audited([*parts, leaks_as_well]) == [0, 100, 100]
+    assert audited([*parts, leaks_as_well]) == [0, 100, 100]
+    found_out = ProfileRecord(1, ("t", "q"), after(7, blocks=20.0).row.to_bytes(), replaces=True)
+    parts[0].apply(found_out)
+    assert audited([*parts, leaks_as_well]) == [7, 100, 100]
 
 
 def test_what_gone_processes_told_counts_until_old_objects_were_replaced() -> None:
-    parts = [of_process(1, blocks=20.0, confirmed=True), of_process(2, blocks=20.0)]
-    settle(parts)
-    gone = faded(together(parts))
+    gone = faded(together([of_process(1, blocks=20.0), of_process(2, blocks=20.0)]))
     assert audited([gone, of_process(3, blocks=20.0)]) == [200, 100]
-    gone = faded(together(parts))
     assert audited([gone, of_process(3, blocks=0.0, replaces=True)]) == [0, 100]
-    assert faded(together([gone, of_process(3, blocks=0.0, replaces=True)])).replaces
+    gone = faded(together([gone, of_process(3, blocks=20.0, replaces=True)]))
+    assert audited([gone, of_process(4, blocks=20.0)]) == [100, 0]
 
 
 def test_runs_whose_audits_do_not_count_are_counted() -> None:
     row = set_figures(after(100, blocks=20.0).row, FIRST_AGE, runs=700)
     known = TaskEvidence()
-    known.apply(ProfileRecord(1, ("t", "q"), row.to_bytes(), confirmed=False, replaces=False))
-    settle([known])
+    known.apply(ProfileRecord(1, ("t", "q"), row.to_bytes(), replaces=False))
+    known.doubt()
     assert (known.row[FIRST_AGE, Column.RUNS], known.alone.processes_measured) == (700, 0)

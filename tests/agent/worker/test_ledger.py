@@ -48,7 +48,7 @@ def grown(pid: int, *, runs: int, audits: int, blocks: float) -> ProfileRecord:
     start = WIDTH
     row.figures[start + Column.RUNS], row.figures[start + Column.AUDITED] = runs, audits
     row.figures[start + Column.BLOCKS] = audits * blocks
-    return ProfileRecord(pid, KEY, row.to_bytes(), confirmed=True, replaces=False)
+    return ProfileRecord(pid, KEY, row.to_bytes(), replaces=False)
 
 
 def runs_by_task(ledger: Ledger) -> dict[tuple[str, str], float]:

@@ -30,7 +30,6 @@ class Worker:
         self.ledger = Ledger(MAX_TASKS)
         self.sums: dict[tuple[str, str], ProfileSum] = {}
         self._rows: dict[tuple[int, tuple[str, str]], ProfileRow] = {}
-        self._confirmed: set[tuple[int, tuple[str, str]]] = set()
         self._replacing: set[tuple[int, tuple[str, str]]] = set()
 
     def run(self, pid: int, key: tuple[str, str], age: int, figures: list[float]) -> None:
@@ -56,11 +55,6 @@ class Worker:
         self._replacing.add((pid, key))
         self._tell(pid, key)
 
-    def confirm(self, pid: int, key: tuple[str, str]) -> None:
-        self._rows.setdefault((pid, key), ProfileRow())
-        self._confirmed.add((pid, key))
-        self._tell(pid, key)
-
     def end(self, pid: int) -> None:
         if pid in self.ledger.children:
             self.ledger.remove_child(pid, "tasks", None)
@@ -76,8 +70,8 @@ class Worker:
 
     def _tell(self, pid: int, key: tuple[str, str]) -> None:
         self.ledger.add_child(pid, pid, None)
-        flags = (pid, key) in self._confirmed, (pid, key) in self._replacing
-        self.ledger.apply(ProfileRecord(pid, key, self._rows[pid, key].to_bytes(), *flags))
+        replaces = (pid, key) in self._replacing
+        self.ledger.apply(ProfileRecord(pid, key, self._rows[pid, key].to_bytes(), replaces))
 
 
 def assert_from_scratch(known: ProfileSum, parts: list[TaskEvidence]) -> None:
@@ -97,7 +91,6 @@ FIGURES = st.lists(
 STEPS = st.one_of(
     st.tuples(st.just("run"), OF_A_TYPE, st.integers(0, len(AGES) - 1), FIGURES),
     st.tuples(st.just("fail"), OF_A_TYPE),
-    st.tuples(st.just("confirm"), OF_A_TYPE),
     st.tuples(st.just("forget_audits"), OF_A_TYPE),
     st.tuples(st.just("end"), st.tuples(st.sampled_from(PIDS))),
     st.tuples(st.just("report"), st.just(()), st.lists(st.booleans(), min_size=3, max_size=3)),
@@ -122,7 +115,7 @@ def told_by(ages: dict[int, int]) -> TaskEvidence:
     for age, runs in ages.items():
         set_figures(row, age, runs=runs)
     known = TaskEvidence()
-    known.apply(ProfileRecord(1, KEYS[0], row.to_bytes(), confirmed=True, replaces=False))
+    known.apply(ProfileRecord(1, KEYS[0], row.to_bytes(), replaces=False))
     return known
 
 
@@ -132,7 +125,7 @@ def test_of_ages_that_stayed_nothing_is_added_up_anew() -> None:
     part.row.figures[WIDTH + Column.RUNS] = 99  # nobody told
     row = ProfileRow.from_bytes(part.row.to_bytes())
     set_figures(row, 2, runs=5)
-    part.apply(ProfileRecord(1, KEYS[0], row.to_bytes(), confirmed=True, replaces=False))
+    part.apply(ProfileRecord(1, KEYS[0], row.to_bytes(), replaces=False))
     known.update([part])
     assert known.profile.runs == [1, 4, 5]
 
@@ -142,7 +135,7 @@ def test_what_was_told_stays_as_it_was_told() -> None:
     known, part = ProfileSum(), told_by({0: 1, 1: 4})
     known.update([part])
     before = known.profile
-    part.apply(ProfileRecord(1, KEYS[0], told_by({0: 1, 1: 5, 2: 1}).row.to_bytes(), True, False))
+    part.apply(ProfileRecord(1, KEYS[0], told_by({0: 1, 1: 5, 2: 1}).row.to_bytes(), False))
     known.update([part])
     assert (before.runs, known.profile.runs) == ([1, 4], [1, 5, 1])
 
@@ -151,6 +144,6 @@ def test_a_change_that_is_not_the_profiles_leaves_its_ages_as_they_are() -> None
     part = told_by({0: 1, 1: 4})
     changes, change = part.changes, part.change
     part.apply(SurvivorsRecord(1, KEYS[0], {"shop.Cart": 3.0}))
-    part.apply(ProfileRecord(1, KEYS[0], part.row.to_bytes(), confirmed=True, replaces=False))
+    part.apply(ProfileRecord(1, KEYS[0], part.row.to_bytes(), replaces=False))
     assert part.changes == changes
     assert part.change > change

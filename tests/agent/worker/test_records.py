@@ -43,7 +43,7 @@ RECORDS: list[Record] = [
     FiguresRecord(7, OwnFigures(python_blocks=1, gc_collections=[3, 2, 1]), Costs(0.5, 1, 2)),
     TypesRecord(7, {"shop.Cart": (3, 2, 1)}),
     ContainersRecord(7, [GrowingContainer("shop.CARTS", "dict", 3, 2, None)]),
-    ProfileRecord(7, KEY, ProfileRow().to_bytes(), confirmed=True, replaces=False),
+    ProfileRecord(7, KEY, ProfileRow().to_bytes(), replaces=False),
     SurvivorsRecord(7, KEY, {"shop.Cart": 20}),
     SitesRecord(7, KEY, 3, 2, 1, {("bytes", "shop.py:1"): 64.0}, ["shop.CARTS[...]"]),
     HoldersRecord(7, KEY, {"shop.CARTS": Holding("dict", 3, 2.0, None)}),

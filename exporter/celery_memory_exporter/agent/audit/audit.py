@@ -177,11 +177,10 @@ class Auditor:
         self._ends.close()
         self._write_types(answer)
         self.budget.spend(time.thread_time() - begun)
-        succeeded = answer.info is None
         if self._confirms:
-            self._free_replaced(profile, succeeded=succeeded)
-        else:
-            profile.seemed[succeeded] = self._ends.left() - self._own
+            self._free_replaced(profile, succeeded=answer.info is None)
+        elif answer.info is None:
+            profile.seemed = self._ends.left() - self._own
         self.audits += 1
         return self._ends.finding(json.loads(self._types[: self._size[0]]))
 
@@ -194,9 +193,9 @@ class Auditor:
 
     def _free_replaced(self, profile: TaskProfile, *, succeeded: bool) -> None:
         """Reads again without the old objects that the run has replaced and that have cycles, and
-        without what lies in lists of free tuples: that is not left behind. A run that fails is
-        compared with one that failed: it also replaces the traceback of that, which the worker has
-        held so far."""
+        without what lies in lists of free tuples: that is not left behind. (What a failed run
+        replaces may be the traceback of one before it, which the worker holds: that says nothing of
+        the task.)"""
         begun = time.thread_time()
         replaced = self._collector.free_all()
         bias = self._account[Entry.BIAS_NATIVE], self._account[Entry.BIAS_BLOCKS]
@@ -206,10 +205,10 @@ class Auditor:
         profile.confirmations += 1
         # Not what this one seemed to leave behind: that it has freed what waited in lists before
         # the run, too, makes that more. And each plain audit speaks once.
-        seemed = profile.seemed[succeeded]
-        if profile.replaces or seemed is None:
+        seemed = profile.seemed
+        if not succeeded or profile.replaces or seemed is None:
             return
-        profile.seemed[succeeded] = None
+        profile.seemed = None
         gone = seemed >= LEAST_LEFT and left <= REPLACED_SHARE * seemed
         profile.vanished = profile.vanished + 1 if gone and left < LEAST_LEFT else 0
         if (gone and replaced >= REPLACED_OBJECTS) or profile.vanished >= CONFIRMATIONS:

@@ -76,9 +76,9 @@ class TaskProfile:
         self.confirmations = 0
         #: The last so many of them found nothing of what had seemed to be left behind.
         self.vanished = 0
-        #: Blocks that the last plain audit of a run seemed to leave behind that failed, and of one
-        #: that succeeded; ``None`` when there was none since a confirming one.
-        self.seemed: list[float | None] = [None, None]
+        #: Blocks that the last plain audit of a run that succeeded seemed to leave behind; ``None``
+        #: when there was none since a confirming one.
+        self.seemed: float | None = None
         #: Whether its runs replace old objects that only a full collection frees.
         self.replaces = False
         #: Objects that outlived audited runs after start-up, by type.

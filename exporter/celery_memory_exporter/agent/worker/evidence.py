@@ -3,9 +3,9 @@
 Everything in here adds up, so a child that is gone leaves its part behind. Evidence of gone
 processes fades: what was so twenty generations ago need not be so today.
 
-Audits that tell of something left behind wait until they are believed (``settle``): it may be old
-objects that were replaced and wait for a full collection, which only a confirming audit tells.
-Each process has little time for those, so what one of them found holds for all of the worker.
+What audits tell of may be old objects that were replaced and wait for a full collection, which only
+a confirming audit tells. Each process has little time for those, so what one of them found holds
+for all of the worker (``settle``).
 """
 
 from __future__ import annotations
@@ -82,9 +82,8 @@ class TaskEvidence:
     #: Processes that measured enough runs, and those of them in which something was left behind.
     processes_measured: float = 0.0
     processes_growing: float = 0.0
-    #: Whether there was a confirming audit, or none is needed; and whether one has found that runs
-    #: replace old objects. Then all audits since were confirming ones.
-    confirmed: bool = False
+    #: Whether a confirming audit has found that runs replace old objects. All audits since were
+    #: confirming ones.
     replaces: bool = False
     #: Whether this is a sum, whose processes have been counted.
     summed: bool = False
@@ -96,7 +95,7 @@ class TaskEvidence:
     #: The row of one process as it was told, and whether it tells of something left behind.
     _told: ProfileRow = field(default_factory=ProfileRow)
     _suspected: bool = False
-    _believed: bool = False
+    _doubted: bool = False
 
     def __post_init__(self) -> None:
         self.changes = (self.change,) * len(AGES)
@@ -113,7 +112,7 @@ class TaskEvidence:
         """Takes one of ``evidence_records``; it replaces the process's earlier one of its kind."""
         match record:
             case ProfileRecord():
-                self._take(confirmed=record.confirmed, replaces=record.replaces)
+                self._take(replaces=record.replaces)
                 self._take_row(record.row)
             case SurvivorsRecord():
                 self._take(survivors=record.counts)
@@ -130,16 +129,17 @@ class TaskEvidence:
             case FillsRecord():
                 self._take(fills=record.fills)
 
-    def believe(self, *, suspects: bool) -> None:
-        """Whether audits count that tell of something left behind, if it ``suspects`` so."""
-        if suspects == self._believed:
+    def doubt(self) -> None:
+        """Audits no longer count that tell of something left behind, unless they are confirming
+        ones. Of a sum that is not known."""
+        if self._doubted:
             return
-        self._believed = suspects
+        self._doubted = True
         if not self.summed:
             self._show_row()
-        elif not suspects:
-            self.survivors.clear()
-            self._set_row(self.row.without_audits())
+            return
+        self.survivors.clear()
+        self._set_row(self.row.without_audits())
 
     def _take_row(self, row: bytes) -> None:
         if row == self._told.to_bytes():
@@ -150,8 +150,8 @@ class TaskEvidence:
         self._show_row()
 
     def _show_row(self) -> None:
-        counts = self._believed or self.replaces or not self._suspected
-        self._set_row(self._told if counts else self._told.without_audits())
+        doubtful = self._doubted and self._suspected and not self.replaces
+        self._set_row(self._told.without_audits() if doubtful else self._told)
 
     def _set_row(self, row: ProfileRow) -> None:
         before, self.row = self.row.to_bytes(), row
@@ -169,7 +169,6 @@ class TaskEvidence:
 
     def add(self, part: TaskEvidence) -> None:
         """All of it but the row."""
-        self.confirmed = self.confirmed or part.confirmed
         self.replaces = self.replaces or part.replaces
         self.deep_audits += part.deep_audits
         self.traced_audits += part.traced_audits
@@ -213,12 +212,11 @@ def together(parts: Sequence[TaskEvidence], row: ProfileRow | None = None) -> Ta
 
 
 def settle(parts: Sequence[TaskEvidence]) -> None:
-    """Which audits of these processes of a worker count. Where one of them has found that runs
+    """Which audits of these processes of a worker count: where one of them has found that runs
     replace old objects, each has to find out for itself what stays of what it sees."""
-    replaced = any(part.replaces for part in parts)
-    confirmed = any(part.confirmed for part in parts)
-    for part in parts:
-        part.believe(suspects=confirmed and not replaced)
+    if any(part.replaces for part in parts):
+        for part in parts:
+            part.doubt()
 
 
 def _add(total: dict[Any, float], amounts: dict[Any, float]) -> None:
@@ -259,10 +257,9 @@ def faded(evidence: TaskEvidence) -> TaskEvidence:
             for path in fastest
             if path in evidence.fills
         },
-        confirmed=evidence.confirmed,
         replaces=evidence.replaces,
         summed=True,
-        _believed=evidence.confirmed and not evidence.replaces,
+        _doubted=evidence.replaces,
     )
     for name in FIGURES:
         setattr(gone, name, getattr(evidence, name) * weight)

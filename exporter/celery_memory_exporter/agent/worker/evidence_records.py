@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -51,9 +50,7 @@ def evidence_records(
 ) -> Iterator[EvidenceRecord]:
     """What one process knows of one task type, in portions that each fit the pipe. ``rows`` are the
     process's growing containers by path."""
-    # What is never collected stays, whatever a full collection would say of it.
-    confirmed = grown.confirmations > 0 or not gc.isenabled()
-    yield ProfileRecord(pid, key, grown.row.to_bytes(), confirmed, grown.replaces)
+    yield ProfileRecord(pid, key, grown.row.to_bytes(), grown.replaces)
     yield SurvivorsRecord(pid, key, cut_all(top(dict(grown.survivors)), cut))
     if dossier is None or not dossier.audits:
         return

@@ -68,13 +68,12 @@ class ContainersRecord(NamedTuple):
 
 
 class ProfileRecord(NamedTuple):
-    """What the runs of one task type left behind: the bytes of a row of ``growth``; and what
-    confirming audits have told of it (see ``TaskEvidence``)."""
+    """What the runs of one task type left behind: the bytes of a row of ``growth``; and whether
+    they replace old objects."""
 
     pid: int
     key: TaskKey
     row: bytes
-    confirmed: bool
     replaces: bool
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,3 +33,14 @@ def define(monkeypatch: pytest.MonkeyPatch) -> Define:
         return module
 
     return make
+
+
+@pytest.fixture
+def gone_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The current directory was removed under us."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    yield
+    monkeypatch.chdir(tmp_path)

@@ -22,10 +22,10 @@ from celery_memory_exporter.agent.application import (
     MAX_FILES,
     declare,
     is_application,
-    is_of_application,
     is_own,
     packages_of,
 )
+from celery_memory_exporter.agent.heap.walk import Rank, rank_of
 
 PACKAGE = Path(celery_memory_exporter.__file__).parent
 INSTALLED = "/opt/venv/lib/python3.12/site-packages/"
@@ -88,15 +88,9 @@ def test_answers_are_kept_within_bounds() -> None:
     assert is_application.cache_info().currsize == MAX_FILES
 
 
-def test_a_current_directory_that_is_gone_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+@pytest.mark.usefixtures("gone_directory")
+def test_a_current_directory_that_is_gone_is_no_error() -> None:
     assert is_application("relative/gone.py") is True
-    monkeypatch.chdir(tmp_path)
 
 
 # --- installed ------------------------------------------------------------------------------------
@@ -118,7 +112,8 @@ def test_files_of_declared_packages_are_the_applications(file: str, expected: bo
     assert not is_application(INSTALLED + file)
     declare(frozenset({"shop", "acme.billing"}))
     assert is_application(INSTALLED + file) is expected
-    assert is_of_application(file.removesuffix(".py").replace("/", ".")) is expected
+    module = types.SimpleNamespace(__file__=INSTALLED + file)
+    assert rank_of("of_a_module", module) is (Rank.APPLICATION if expected else Rank.PACKAGE)
 
 
 @pytest.fixture

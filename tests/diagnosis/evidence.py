@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -83,16 +83,21 @@ def filled(
     shape: Shape, runs: int, gains: Callable[[int], float], limit: int | None = None
 ) -> Evidence:
     """Two processes in which the runs of these numbers also add so many items to a container."""
-    first = AGES.index(WARM_RUNS)
-    bounds = [each for each in AGES[first:] if each < runs] + [runs]
-    spans = [range(start, end) for start, end in pairwise(bounds)]
-    fill = Fill(
-        "shop.held",
-        [2.0 * sum(map(gains, span)) for span in spans],
-        [2.0 * len(span) for span in spans],
-    )
+    fill = fill_of((runs, runs), gains)
     held = [Holder("shop.held", "dict", 99, 20.0, limit)]
     return dataclasses.replace(evidence_of(shape, runs), holders=held, fills=[fill])
+
+
+def fill_of(runs: Sequence[int], gains: Callable[[int], float]) -> Fill:
+    """How ``shop.held`` filled up in processes that have had so many runs each."""
+    most = max(runs)
+    bounds = [each for each in AGES[AGES.index(WARM_RUNS) :] if each < most] + [most]
+    spans = [[range(start, min(end, each)) for each in runs] for start, end in pairwise(bounds)]
+    return Fill(
+        "shop.held",
+        [float(sum(sum(map(gains, part)) for part in parts)) for parts in spans],
+        [float(sum(map(len, parts))) for parts in spans],
+    )
 
 
 def leak(_: int) -> float:

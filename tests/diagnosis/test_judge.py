@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Evidence, Fill, Holder
+from celery_memory_exporter.common.evidence import Evidence, Fill, Holder
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.diagnosis.rules import SETTLED
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
@@ -20,6 +19,7 @@ from tests.diagnosis.evidence import (
     Shape,
     diagnosis_of,
     evidence_of,
+    fill_of,
     filled,
     leak,
     nothing,
@@ -211,28 +211,13 @@ def test_a_bounded_container_that_has_just_got_full_explains_what_was_left_until
         numbers = runs, other
         evidence = filled(nothing, max(numbers), lambda _: 0.0, limit=18_000)
         left = told_by(*[process(until_full, each, audit_every=audit_every) for each in numbers])
-        fill = Fill("shop.held", *map(list, zip(*gains_by_age(numbers), strict=True)))
+        fill = fill_of(numbers, lambda number: 90.0 if number < 100 else 0.0)
         verdict = verdict_on(dataclasses.replace(left, holders=evidence.holders, fills=[fill]))
         assert isinstance(verdict, Cleared), (runs, verdict)
 
 
 def until_full(number: int) -> float:
     return 30_000.0 if number < 100 else 0.0
-
-
-def gains_by_age(numbers: tuple[int, int]) -> list[tuple[float, float]]:
-    """Items gained and runs at each age past start-up, of two processes after so many runs."""
-    bounds = [*AGES[AGES.index(WARM_RUNS) :], max(numbers)]
-    spans = [range(start, min(end, max(numbers))) for start, end in pairwise(sorted(bounds))]
-    stretches = [[range(span.start, min(span.stop, each)) for each in numbers] for span in spans]
-    return [
-        (
-            float(sum(90 for part in parts for number in part if number < 100)),
-            float(sum(map(len, parts))),
-        )
-        for parts in stretches
-        if any(parts)
-    ]
 
 
 def test_a_full_cache_hides_no_leak_beside_it() -> None:

@@ -95,11 +95,6 @@ def declare(packages: frozenset[str]) -> None:
     is_application.cache_clear()
 
 
-def is_of_application(module: str) -> bool:
-    """Whether the installed module is the application's, by its name."""
-    return any(module == name or module.startswith(f"{name}.") for name in _Installed.names)
-
-
 @lru_cache(maxsize=MAX_FILES)
 def is_own(filename: str) -> bool:
     """Whether the file, as a code object names it, is this package's, and no part of its demo
@@ -124,11 +119,20 @@ def is_application(filename: str) -> bool:
         return True
     if is_own(filename):
         return False
-    parts = path.split(os.sep)
-    if not PACKAGES.isdisjoint(parts):
-        within = max(at for at, part in enumerate(parts) if part in PACKAGES) + 1
-        return is_of_application(".".join(parts[within:]).removesuffix(".py"))
+    name = installed_as(path)
+    if name is not None:
+        return any(name == each or name.startswith(f"{each}.") for each in _Installed.names)
     return not path.startswith(_STANDARD_LIBRARY)
+
+
+def installed_as(path: str) -> str | None:
+    """The name of the module in this file, in a folder of installed packages; ``None`` for a file
+    anywhere else."""
+    parts = path.split(os.sep)
+    if PACKAGES.isdisjoint(parts):
+        return None
+    within = max(at for at, part in enumerate(parts) if part in PACKAGES) + 1
+    return ".".join(parts[within:]).removesuffix(".py")
 
 
 def absolute(path: str) -> str:

@@ -18,7 +18,7 @@ from celery_memory_exporter.common.left_behind import (
     VERDICT,
     LeftBehind,
 )
-from celery_memory_exporter.common.report import TaskReport
+from celery_memory_exporter.common.report import ProcessReport, TaskReport
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, still, whole_rate
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.fleet.snapshot import WorkerView
@@ -78,6 +78,12 @@ class Case:
         return sum(self.task.runs.values())
 
     @property
+    def processes(self) -> list[ProcessReport]:
+        """Those that run tasks: the children, or the main process where it has none."""
+        figures = [view.figures for view in self.worker.processes]
+        return [each for each in figures if each.process != "main"] or figures
+
+    @property
     def overlapping(self) -> Estimate | None:
         """Bytes a run by least squares, where runs share their process."""
         pool = self.worker.report.pool if self.worker.report else ""
@@ -133,13 +139,16 @@ def settled(case: Case) -> bool:
     return old or (case.evidence.processes >= GENERATIONS and steady.runs >= GENERATION_RUNS)
 
 
+def runs_enough(case: Case) -> bool:
+    """Whether some process has seen the runs that it takes before anything is said."""
+    return window(case.evidence.profile, SETTLED).sums.runs >= LEAST_NEW_RUNS
+
+
 def unmeasured(case: Case) -> bool:
     """Whether there are runs enough, and nothing has been read of the later ones."""
     if case.overlapping is not None:
         return False
-    profile = case.evidence.profile
-    enough = window(profile, SETTLED).sums.runs >= LEAST_NEW_RUNS
-    return enough and not window(profile, SEEN).sums.measured
+    return runs_enough(case) and not window(case.evidence.profile, SEEN).sums.measured
 
 
 def leaks_steadily(steady: Window) -> bool:
@@ -262,13 +271,8 @@ def counts_go_on(steady: Window, column: str) -> bool:
 def refuted(case: Case, column: str) -> bool:
     """Whether there are too few of them in the processes by far, for what each run is said to leave
     behind: a timer's thread is there when its run ends, and is gone a little later."""
-    of_tasks = [
-        view.figures
-        for view in case.worker.processes
-        if view.figures.process != "main" or len(case.worker.processes) == 1
-    ]
     kept = {"fds": "open_fds", "threads": "threads"}.get(column, "")
-    there: list[Any] = [getattr(figures, kept, None) for figures in of_tasks]
+    there: list[Any] = [getattr(figures, kept, None) for figures in case.processes]
     if not there or None in there:
         return False
     claimed = case.steady.sums.per_audit(column) * case.task.retained_runs

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS
-from celery_memory_exporter.diagnosis.profile import window
 from celery_memory_exporter.diagnosis.rules import (
     OVERLAPPING_RUNS,
     SETTLED,
     Case,
     late_audits_missing,
+    runs_enough,
 )
 
 
@@ -25,10 +25,9 @@ def runs_missing(case: Case) -> float | None:
     """Runs in all processes together until there are enough."""
     if case.overlapping is not None:
         return OVERLAPPING_RUNS - case.overlapping.runs
-    profile = case.evidence.profile
-    if window(profile, SETTLED).sums.runs < LEAST_NEW_RUNS:
-        names = {view.figures.process for view in case.worker.processes} - {"main"}
-        return max(1, len(names)) * SETTLED + LEAST_NEW_RUNS - sum(profile.runs)
+    if not runs_enough(case):
+        processes = max(1, len(case.processes))
+        return processes * SETTLED + LEAST_NEW_RUNS - sum(case.evidence.profile.runs)
     late = late_audits_missing(case.steady)
     if late is None or not late[0]:
         return None

@@ -32,12 +32,6 @@ def test_elsewhere_a_site_is_the_last_two_parts(monkeypatch: pytest.MonkeyPatch)
     assert site_of("<string>", 3) == "<string>:3"
 
 
-def test_a_current_directory_that_is_gone_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+@pytest.mark.usefixtures("gone_directory")
+def test_a_current_directory_that_is_gone_is_no_error() -> None:
     assert site_of("relative/gone.py", 1) == "relative/gone.py:1"
-    monkeypatch.chdir(tmp_path)

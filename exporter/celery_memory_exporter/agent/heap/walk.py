@@ -10,13 +10,12 @@ instances' attributes, default arguments, closures, caches, loggers, thread-loca
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections import deque
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from celery_memory_exporter.agent.application import is_of_application
+from celery_memory_exporter.agent.application import installed_as, is_application
 from celery_memory_exporter.agent.heap.addresses import MISSING, STEPS, follow, resolve
 from celery_memory_exporter.agent.heap.foreign import is_own, is_plain, namespace_of
 from celery_memory_exporter.agent.heap.parts import SEPARATOR, attributes_in
@@ -29,7 +28,6 @@ MAX_GROWN = 2_000
 MAX_NODES = 5_000
 #: Below a module's or a class's own attribute: four attributes, or two keys.
 MAX_DEPTH = 4
-STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 class Grown(NamedTuple):
@@ -63,9 +61,9 @@ def rank_of(name: str, module: Any) -> Rank:
     if type(file) is not str:
         known = name.partition(".")[0] in sys.stdlib_module_names
         return Rank.LIBRARY if known else Rank.APPLICATION
-    if "/site-packages/" in file or "/dist-packages/" in file:
-        return Rank.APPLICATION if is_of_application(name) else Rank.PACKAGE
-    return Rank.LIBRARY if file.startswith(STANDARD_LIBRARY) else Rank.APPLICATION
+    if is_application(file):
+        return Rank.APPLICATION
+    return Rank.LIBRARY if installed_as(file) is None else Rank.PACKAGE
 
 
 class Walk:

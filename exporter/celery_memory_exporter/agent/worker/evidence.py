@@ -92,9 +92,8 @@ class TaskEvidence:
     #: By age, the last change of its figures or of a younger age's.
     changes: tuple[int, ...] = ()
     _alone: Alone | None = None
-    #: The row of one process as it was told, and whether it tells of something left behind.
+    #: The row of one process as it was told.
     _told: ProfileRow = field(default_factory=ProfileRow)
-    _suspected: bool = False
     _doubted: bool = False
 
     def __post_init__(self) -> None:
@@ -145,13 +144,13 @@ class TaskEvidence:
         if row == self._told.to_bytes():
             return
         self._told = ProfileRow.from_bytes(row)
-        audited = any(self._told.ages(Column.AUDITED))
-        self._suspected = audited and suspicion_of(self._told).bytes > 0
         self._show_row()
 
     def _show_row(self) -> None:
-        doubtful = self._doubted and self._suspected and not self.replaces
-        self._set_row(self._told.without_audits() if doubtful else self._told)
+        told = self._told
+        unsure = self._doubted and not self.replaces and any(told.ages(Column.AUDITED))
+        doubtful = unsure and suspicion_of(told).bytes > 0
+        self._set_row(told.without_audits() if doubtful else told)
 
     def _set_row(self, row: ProfileRow) -> None:
         before, self.row = self.row.to_bytes(), row

@@ -34,12 +34,13 @@ from typing import Any
 from celery.app.trace import trace_ok_t
 
 from celery_memory_exporter.agent.audit import survivors
-from celery_memory_exporter.agent.audit.collector import Collector
+from celery_memory_exporter.agent.audit.collector import OLD, Collector
 from celery_memory_exporter.agent.audit.ends import Ends
 from celery_memory_exporter.agent.audit.finding import Finding
 from celery_memory_exporter.agent.heap.census import MAX_NAME_LENGTH
+from celery_memory_exporter.agent.stats import free_lists
 from celery_memory_exporter.agent.stats.budget import Account, Budget, Entry, new_account
-from celery_memory_exporter.agent.stats.growth import TaskProfile
+from celery_memory_exporter.agent.stats.growth import CONFIRMATIONS, TaskProfile
 from celery_memory_exporter.agent.stats.profile import WARM_AGE
 from celery_memory_exporter.agent.stats.readings import Readings
 
@@ -58,16 +59,17 @@ CONFIRMING_SHARE, CONFIRMING_CREDIT = 0.005, 12
 LEAST_CREDIT_SECONDS, MOST_CREDIT_SECONDS = 0.5, 2.0
 #: What a full collection costs, by the live blocks of the heap (measured: 0.2 s at 3.5 million).
 SECONDS_PER_BLOCK = 60e-9
-#: A suspect's first audits are confirmed, and one of so many later ones: a cache replaces nothing
-#: until it is full.
-CONFIRMATIONS, AUDITS_PER_CONFIRMATION = 3, 8
+#: A suspect's first ``CONFIRMATIONS`` audits are confirmed, and one of so many later ones: a cache
+#: replaces nothing until it is full.
+AUDITS_PER_CONFIRMATION = 8
 #: Of what they read of nothing; where no two agree, nothing is confirmed yet.
 MOST_CALIBRATIONS = 5
-#: Old garbage that is more than chance: so many objects, and this share of what seemed to be left
-#: behind. A connection that is made anew, once, must not cost a leak its audits.
-REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
-#: Blocks: what a run leaves behind that leaves anything.
-LEAST_LEFT = 0.5
+#: The lists that nearly all code takes from: full at both ends of confirming audits, and wherever
+#: another one has to be.
+SMALL_TUPLES = frozenset(range(1, 5))
+#: Blocks that a run seems to leave behind from which on lists of free tuples are looked at, so many
+#: times for each type.
+MANY_BLOCKS, MOST_LOOKS = 2 * free_lists.WAITING, 3
 #: Bytes: enough for the names of all types of an audit, each letter of them escaped.
 TYPES_ROOM = survivors.TYPES_PER_AUDIT * (MAX_NAME_LENGTH * len("\\u1234") * 2 + 32)
 #: Whether ``tracemalloc`` is at work, and who is called for each line and each call.
@@ -83,9 +85,9 @@ class Auditor:
         account: Account | None = None,
         *,
         enabled: bool,
-        own: float = 0.0,
+        own: tuple[float, float] = (0.0, 0.0),
     ) -> None:
-        """``own``: blocks that a run of nothing seems to leave behind."""
+        """``own``: blocks that a run of nothing seems to leave behind, which fails or succeeds."""
         self.enabled = enabled
         self._account = account = new_account() if account is None else account
         self.budget = Budget(SHARE, CREDIT_SECONDS, account, Entry.AUDITS)
@@ -110,6 +112,8 @@ class Auditor:
         if not self.enabled or profile.runs < profile.next_audit:
             return False
         if gc.get_debug() or (profile.replaces and not self._may_confirm(busy_seconds)):
+            return False
+        if profile.puts_off(gc.get_stats()[OLD]["collections"]):
             return False
         left = self.budget.left(busy_seconds)
         # What goes on is told by runs past start-up, and rare types have few.
@@ -146,6 +150,8 @@ class Auditor:
     def begin(self, profile: TaskProfile, *, confirm: bool = False) -> None:
         """Takes the opening readings; the run has to follow at once."""
         begun = time.thread_time()
+        # Before all objects are made old: a set made later would be a survivor.
+        self._ends.tuples = profile.tuples | SMALL_TUPLES if confirm else profile.tuples
         self._opened, self._confirms = True, confirm
         self._collector.open(quiet=profile.quiet, full=self._confirms)
         if self._confirms:
@@ -175,44 +181,61 @@ class Auditor:
             profile.quiet = profile.quiet or disturbance == "collected"
             return None
         self._ends.close()
-        self._write_types(answer)
+        self._write_types(survivors.by_type(answer))
+        if self._collector.promoted:
+            profile.quiet = True
+            self._free_promoted()
+        filled = self._has_filled_lists(profile)
         self.budget.spend(time.thread_time() - begun)
         if self._confirms:
-            self._free_replaced(profile, succeeded=answer.info is None)
-        elif answer.info is None:
-            profile.seemed = self._ends.left() - self._own
+            self._free_replaced(profile, answer.info is None)
+        else:
+            profile.seemed[answer.info is None] = self._left(answer.info is None)
+        if filled:
+            self.discarded["free tuples"] += 1
+            return None
         self.audits += 1
         return self._ends.finding(json.loads(self._types[: self._size[0]]))
 
-    def _write_types(self, answer: Any) -> None:
-        """The survivors by type, as text in a room of its own: another reading may follow, in which
-        names and numbers would be objects."""
-        text = json.dumps(survivors.by_type(answer)).encode()
+    def _write_types(self, types: dict[str, int]) -> None:
+        """As text in a room of its own: another reading may follow, in which names and numbers
+        would be objects."""
+        text = json.dumps(types).encode()
         self._types[: len(text)] = text
         self._size[0] = len(text)
 
-    def _free_replaced(self, profile: TaskProfile, *, succeeded: bool) -> None:
+    def _free_promoted(self) -> None:
+        """Where that was garbage, it was among the survivors: which types are none is not known."""
+        if self._collector.free_promoted():
+            self._ends.close_without_garbage()
+            self._write_types({})
+
+    def _has_filled_lists(self, profile: TaskProfile) -> bool:
+        """Whether much of what the run seems to leave behind may be tuples that wait to be used
+        again. From now on the lists that they wait in are full at both ends."""
+        if self._ends.blocks() < MANY_BLOCKS or profile.looks >= MOST_LOOKS:
+            return False
+        profile.looks += 1
+        waiting = free_lists.tuples_waiting()
+        if waiting <= profile.tuples:
+            return False
+        profile.tuples |= waiting | SMALL_TUPLES
+        return True
+
+    def _free_replaced(self, profile: TaskProfile, succeeded: bool) -> None:
         """Reads again without the old objects that the run has replaced and that have cycles, and
-        without what lies in lists of free tuples: that is not left behind. (What a failed run
-        replaces may be the traceback of one before it, which the worker holds: that says nothing of
-        the task.)"""
+        without what lies in lists of free tuples: that is not left behind."""
         begun = time.thread_time()
         replaced = self._collector.free_all()
         bias = self._account[Entry.BIAS_NATIVE], self._account[Entry.BIAS_BLOCKS]
         self._ends.close_confirmed(*bias)
-        left = self._ends.left() - self._own
+        left = self._left(succeeded)
         self.confirming.spend(time.thread_time() - begun)
-        profile.confirmations += 1
-        # Not what this one seemed to leave behind: that it has freed what waited in lists before
-        # the run, too, makes that more. And each plain audit speaks once.
-        seemed = profile.seemed
-        if not succeeded or profile.replaces or seemed is None:
-            return
-        profile.seemed = None
-        gone = seemed >= LEAST_LEFT and left <= REPLACED_SHARE * seemed
-        profile.vanished = profile.vanished + 1 if gone and left < LEAST_LEFT else 0
-        if (gone and replaced >= REPLACED_OBJECTS) or profile.vanished >= CONFIRMATIONS:
-            profile.forget_audits()
+        profile.confirm(succeeded, left, replaced)
+
+    def _left(self, succeeded: bool) -> float:
+        """Blocks that the run seems to leave behind."""
+        return self._ends.left() - self._own[succeeded]
 
     def _calibrate(self) -> None:
         """Measures what a confirming audit reads more than a plain one, by audits of nothing. What

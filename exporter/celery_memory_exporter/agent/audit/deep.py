@@ -130,6 +130,7 @@ class DeepAuditor:
             dossier.found += 1
         if (
             finding is not None
+            and finding.types
             and found
             and not grown
             and self.probe.walks >= QUICK_WALKS

@@ -38,6 +38,8 @@ class Ends:
         self._after = array("d", bytes(8 * len(READINGS)))
         #: Of the same readings, what the collector freed after the run: native bytes and blocks.
         self._garbage = array("d", bytes(8 * len((NATIVE, BLOCKS))))
+        #: The heap is read with full lists of free tuples of these sizes.
+        self.tuples: frozenset[int] = frozenset()
 
     def open(self) -> None:
         """Of the kernel: what is read of the heap comes last."""
@@ -54,9 +56,10 @@ class Ends:
         self._garbage[NATIVE] = self._garbage[BLOCKS] = 0.0
 
     def close_without_garbage(self) -> None:
-        """Again, after garbage was freed."""
+        """Again, after garbage was freed, or more of it."""
         after, garbage = self._after, self._garbage
-        garbage[NATIVE], garbage[BLOCKS] = after[NATIVE], after[BLOCKS]
+        garbage[NATIVE] += after[NATIVE]
+        garbage[BLOCKS] += after[BLOCKS]
         clear_type_cache()
         self._read_heap(after)
         garbage[NATIVE] -= after[NATIVE]
@@ -79,10 +82,14 @@ class Ends:
         self._after[NATIVE] -= native
         self._after[BLOCKS] -= blocks
 
+    def blocks(self) -> float:
+        """Those that seem to be left behind."""
+        return self._after[BLOCKS] - self._before[BLOCKS]
+
     def left(self) -> float:
         """What seems to be left behind: blocks, and of native bytes as many as they are worth."""
         native = _known(self._after[NATIVE] - self._before[NATIVE])
-        return self._after[BLOCKS] - self._before[BLOCKS] + native / MEAN_BLOCK_BYTES
+        return self.blocks() + native / MEAN_BLOCK_BYTES
 
     def finding(self, types: dict[str, int]) -> Finding:
         """What the run left behind, with its survivors by type."""
@@ -102,7 +109,7 @@ class Ends:
         )
 
     def _read_heap(self, reading: array[float]) -> None:
-        free_lists.fill()  # first, since what it makes has rooms from ``malloc``
+        free_lists.fill(self.tuples)  # first, since what it makes has rooms from ``malloc``
         self._readings.fill_caches()
         reading[NATIVE] = self._native()
         reading[BLOCKS] = sys.getallocatedblocks()

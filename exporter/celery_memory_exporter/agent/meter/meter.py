@@ -73,7 +73,7 @@ class Meter:
         self.guard = guard
         self.occupancy = Occupancy()
         self.totals = Totals(conditions.max_tasks, biases)
-        own = biases.audit.size
+        own = biases.failed.size, biases.audit.size
         self.auditor = Auditor(readings, account, enabled=conditions.audits, own=own)
         self.deep = DeepAuditor(readings, account)
         self.sampler = Sampler(readings, account)

@@ -27,6 +27,17 @@ DROP_BLOCKS = 16
 LARGE_NATIVE_BYTES = 64 * 1024
 #: Of each age of a process past start-up, and of each task type: a millisecond or two.
 AUDITS_BY_RIGHT = 4
+#: Confirming audits that in turn find nothing of what seemed to be left behind.
+CONFIRMATIONS = 3
+#: Blocks: what a run leaves behind that leaves anything.
+LEAST_LEFT = 0.5
+#: Old garbage that is more than chance: so many objects, and this share of what seemed to be left
+#: behind. A connection that is made anew, once, must not cost a leak its audits.
+REPLACED_OBJECTS, REPLACED_SHARE = 4, 0.5
+#: A full collection empties Python's lists of free tuples, and the runs after it fill them: they
+#: would seem to leave something behind. So many of them pass without an audit, but only before
+#: every second one: rare types have a full collection between any two runs.
+RUNS_TO_REFILL = 4
 #: Object types told per task type.
 MAX_TYPES = 40
 
@@ -51,18 +62,22 @@ class TaskProfile:
         "_rights_age",
         "_runs_at",
         "audits",
+        "collections",
         "confirmations",
         "cpu_seconds",
+        "looks",
         "next_audit",
         "plain_runs",
         "plain_until",
         "quiet",
+        "refilled",
         "replaces",
         "row",
         "runs",
         "seemed",
         "since",
         "survivors",
+        "tuples",
         "vanished",
     )
 
@@ -72,13 +87,21 @@ class TaskProfile:
         self.cpu_seconds = 0.0
         #: Whether its runs allocate so much that the collector must be quiet for an audit.
         self.quiet = False
+        #: Lists of free tuples, by their size, that its audits have to fill; and how often one has
+        #: looked for such.
+        self.tuples: frozenset[int] = frozenset()
+        self.looks = 0
+        #: Full collections when an audit was last due, and whether it was put off so that runs fill
+        #: the interpreter's free lists again.
+        self.collections: int | None = None
+        self.refilled = False
         #: Audits that freed old garbage at both ends.
         self.confirmations = 0
         #: The last so many of them found nothing of what had seemed to be left behind.
         self.vanished = 0
-        #: Blocks that the last plain audit of a run that succeeded seemed to leave behind; ``None``
-        #: when there was none since a confirming one.
-        self.seemed: float | None = None
+        #: Blocks that the last plain audits seemed to leave behind, of a run that failed and of one
+        #: that succeeded; ``None`` when there was none since a confirming one.
+        self.seemed: list[float | None] = [None, None]
         #: Whether its runs replace old objects that only a full collection frees.
         self.replaces = False
         #: Objects that outlived audited runs after start-up, by type.
@@ -143,6 +166,30 @@ class TaskProfile:
             self._rights_age, self._rights = age, AUDITS_BY_RIGHT
         self._rights -= 1
         return self._rights >= 0
+
+    def puts_off(self, collections: int) -> bool:
+        """Whether the audit that is due now is put off, because the collector has made full
+        ``collections`` since one was due before."""
+        before, self.collections = self.collections, collections
+        if before in (None, collections) or self.refilled or self.replaces:
+            self.refilled = False
+            return False
+        self.refilled, self.next_audit = True, self.runs + RUNS_TO_REFILL
+        return True
+
+    def confirm(self, succeeded: bool, left: float, replaced: int) -> None:
+        """An audit without old garbage: blocks that its run ``left``, and so many objects that it
+        ``replaced``."""
+        self.confirmations += 1
+        # Not what this one seemed to leave behind: that it has freed what waited in lists before
+        # the run, too, makes that more. And each plain audit speaks once, of runs that end alike.
+        seemed, self.seemed[succeeded] = self.seemed[succeeded], None
+        if self.replaces or seemed is None:
+            return
+        gone = seemed >= LEAST_LEFT and left <= REPLACED_SHARE * seemed
+        self.vanished = self.vanished + 1 if gone and left < LEAST_LEFT else 0
+        if (gone and replaced >= REPLACED_OBJECTS) or self.vanished >= CONFIRMATIONS:
+            self.forget_audits()
 
     def forget_audits(self) -> None:
         """Its runs replace old objects: what audits have told so far was wrong. The runs themselves

@@ -152,6 +152,7 @@ def report(**changes: Any) -> WorkerReport:
         lost=[LostRuns("shop.big", "oom", 1)],
         children_started=3,
         children_exited={"oom": 1},
+        audits_discarded={"collected": 2},
         child_memory_limit_bytes=200 * MIB,
         cgroup=CgroupMemory(
             limit_bytes=512 * MIB, usage_bytes=300 * MIB, working_set_bytes=250 * MIB, oom_kills=1

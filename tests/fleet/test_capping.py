@@ -117,10 +117,12 @@ def test_reasons_that_are_not_known_are_other_ones() -> None:
         samples.report(
             lost=[LostRuns("t", "magic", 1), LostRuns("t", "more magic", 2)],
             children_exited={"oom": 1, "magic": 2, "more magic": 3},
+            audits_discarded={"trace": 1, "magic": 2},
         )
     )
     assert report.lost == [LostRuns("t", "other", 3)]
     assert report.children_exited == {"oom": 1, "other": 5}
+    assert report.audits_discarded == {"trace": 1, "other": 2}
 
 
 def test_queues_are_those_whose_whole_name_can_be_shown_each_once() -> None:

@@ -25,6 +25,7 @@ def of(count: int, **report: Any) -> Totals:
         "lost": [LostRuns("shop.big", "oom", count)],
         "children_exited": {"oom": count},
         "errors": count,
+        "audits_discarded": {"frozen": count},
     }
     return Totals(
         children_started=count,
@@ -59,6 +60,7 @@ def test_counters_add_up() -> None:
     assert both.agent.tasks[0].runs == {"succeeded": 7}
     assert both.agent.lost == [LostRuns("shop.big", "oom", 7)]
     assert both.agent.children_exited == {"oom": 7}
+    assert both.agent.audits_discarded == {"frozen": 7}
     assert both.traffic.rows[0].succeeded == 7
 
 

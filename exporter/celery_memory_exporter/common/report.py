@@ -38,6 +38,14 @@ OUTCOMES = ("succeeded", "failed", "retried", "rejected", "ignored", "aborted")
 #: Why a pool child ended.
 EXIT_REASONS = ("tasks", "memory", "oom", "signal", "shutdown", "error")
 
+#: What makes an audit say nothing: what the application did in the run (it collected, froze,
+#: switched or debugged its collector, set thresholds, began to trace or profile), or tuples that
+#: wait to be used again.
+DISCARD_REASONS = (
+    *("collected", "frozen", "switched", "debug", "threshold"),
+    *("trace", "profile", "tracemalloc", "free_tuples"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -234,4 +242,6 @@ class WorkerReport:
     final: int = 0
     #: 1 when evidence is left out of task types that have not run since it was told.
     partial: int | None = None
+    #: Audits that said nothing, by one of ``DISCARD_REASONS``.
+    audits_discarded: dict[str, int] = field(default_factory=dict)
     version: int = VERSION

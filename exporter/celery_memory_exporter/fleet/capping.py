@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
 from celery_memory_exporter.common.evidence import Evidence
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.common.report import (
+    DISCARD_REASONS,
     EXIT_REASONS,
     Container,
     LostRuns,
@@ -82,6 +83,10 @@ class _Capping:
             queues=self._queues(report.queues),
             children_exited=summed(
                 (reason_of(reason), count) for reason, count in report.children_exited.items()
+            ),
+            audits_discarded=summed(
+                (reason_of(reason, DISCARD_REASONS), count)
+                for reason, count in report.audits_discarded.items()
             ),
         )
 
@@ -210,6 +215,7 @@ def summed(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
     return result
 
 
-def reason_of(text: str) -> str:
-    """Why a child ended. A newer agent, or a sender that is none, may have other reasons."""
-    return text if text in EXIT_REASONS else OTHER
+def reason_of(text: str, known: Collection[str] = EXIT_REASONS) -> str:
+    """Why a child ended, or another reason that is known. A newer agent, or a sender that is none,
+    may have other ones."""
+    return text if text in known else OTHER

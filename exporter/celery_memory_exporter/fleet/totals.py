@@ -42,6 +42,7 @@ class AgentTotals:
     overhead_seconds: float
     reports_dropped: int
     errors: int
+    audits_discarded: dict[str, int]
 
     @classmethod
     def of(cls, report: WorkerReport) -> AgentTotals:

@@ -110,6 +110,8 @@ def add_agent(
     samples.add("celery_agent_overhead_seconds_total", (worker,), agent.overhead_seconds)
     samples.add("celery_agent_reports_dropped_total", (worker,), agent.reports_dropped)
     samples.add("celery_agent_errors_total", (worker,), agent.errors)
+    for reason, count in sorted(agent.audits_discarded.items()):
+        samples.add("celery_agent_audits_discarded_total", (worker, reason), count)
     for task in by_name(agent.tasks):
         add_task_memory(samples, worker, agent.bounds, task)
         if live:

@@ -201,7 +201,7 @@ def test_tuples_that_wait_to_be_used_again_are_not_left_behind(size: int) -> Non
         held.clear()
     profile = profile_of(meter)
     assert size in profile.tuples
-    assert 1 <= meter.auditor.discarded["free tuples"] <= MOST_LOOKS
+    assert 1 <= meter.auditor.discarded["free_tuples"] <= MOST_LOOKS
     assert profile.row.sums(1)[Column.BLOCKS] < 500
 
 

@@ -192,7 +192,7 @@ class Auditor:
         else:
             profile.seemed[answer.info is None] = self._left(answer.info is None)
         if filled:
-            self.discarded["free tuples"] += 1
+            self.discarded["free_tuples"] += 1
             return None
         self.audits += 1
         return self._ends.finding(json.loads(self._types[: self._size[0]]))

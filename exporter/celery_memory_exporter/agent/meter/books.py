@@ -7,8 +7,9 @@ answer itself), which ``calibration`` measures with a task that does nothing.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from celery_memory_exporter.agent.audit.dossier import Dossier
@@ -58,12 +59,15 @@ class Costs:
     seconds: float = 0.0
     errors: int = 0
     tasks_folded: int = 0
+    #: Audits that said nothing, by what disturbed them.
+    discarded: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Costs) -> Costs:
         return Costs(
             self.seconds + other.seconds,
             self.errors + other.errors,
             self.tasks_folded + other.tasks_folded,
+            dict(Counter(self.discarded) + Counter(other.discarded)),
         )
 
 

@@ -99,7 +99,12 @@ class Meter:
             dossiers=self.deep.dossiers,
             containers=probe.containers(),
             searches=probe.walks,
-            costs=Costs(self._overhead_seconds, self.guard.errors, self.totals.tasks_folded),
+            costs=Costs(
+                self._overhead_seconds,
+                self.guard.errors,
+                self.totals.tasks_folded,
+                dict(self.auditor.discarded),
+            ),
         )
 
     # --- one run ---------------------------------------------------------------------------------

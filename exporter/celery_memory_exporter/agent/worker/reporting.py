@@ -132,6 +132,7 @@ class Reporter:
             overhead_seconds=costs.seconds,
             reports_dropped=reports_dropped,
             errors=costs.errors,
+            audits_discarded=costs.discarded,
             dropped={"tasks": costs.tasks_folded, "traffic": requests.folded},
             containers=[*waiting_requests(), *self._containers()],
             **self._messages(),

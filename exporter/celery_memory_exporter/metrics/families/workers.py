@@ -147,4 +147,10 @@ AGENTS: tuple[Family, ...] = (
         ("worker",),
         "Errors inside the agent; each place is logged once in the worker.",
     ),
+    Family(
+        "celery_agent_audits_discarded_total",
+        "counter",
+        ("worker", "reason"),
+        "Audits that said nothing, mostly for what the task did to its collector or tracer.",
+    ),
 )

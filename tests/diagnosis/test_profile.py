@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Profile
+from celery_memory_exporter.diagnosis.going_on import SEEN
 from celery_memory_exporter.diagnosis.profile import COLUMNS, stretch, window
-from celery_memory_exporter.diagnosis.rules import SEEN, SETTLED, SETTLED_BY_CHANCE, SHORT_WARM
+from celery_memory_exporter.diagnosis.rules import SETTLED, SETTLED_BY_CHANCE, SHORT_WARM
 from tests import samples
 
 

@@ -9,21 +9,19 @@ import pytest
 
 from celery_memory_exporter.common.evidence import WARM_RUNS, Estimate, Fill, Holder
 from celery_memory_exporter.common.left_behind import COUNTS
+from celery_memory_exporter.diagnosis.going_on import counts_go_on, goes_on, steps_go_on
 from celery_memory_exporter.diagnosis.profile import window
 from celery_memory_exporter.diagnosis.rules import (
     CLASS_OF_COUNT,
     Case,
     contradicted,
-    counts_go_on,
     fills_of,
     gains_surely,
-    goes_on,
     leaks_in_steps,
     leaks_steadily,
     settled,
     stands,
     steady_window,
-    steps_go_on,
     survivors_per_run,
 )
 from celery_memory_exporter.diagnosis.verdict import Suspect

@@ -8,13 +8,8 @@ import pytest
 
 from celery_memory_exporter.common.evidence import Estimate, Evidence
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS
-from celery_memory_exporter.diagnosis.rules import (
-    LEAST_LATE_AUDITS,
-    OVERLAPPING_RUNS,
-    SETTLED,
-    Case,
-    steady_window,
-)
+from celery_memory_exporter.diagnosis.going_on import LEAST_LATE_AUDITS
+from celery_memory_exporter.diagnosis.rules import OVERLAPPING_RUNS, SETTLED, Case, steady_window
 from celery_memory_exporter.diagnosis.verdict import Cleared
 from celery_memory_exporter.diagnosis.waiting import runs_missing, seconds_until_known
 from tests.diagnosis.evidence import (

@@ -6,24 +6,26 @@ from __future__ import annotations
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.common.left_behind import LEAST_BYTES, VERDICT, LeftBehind
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_age
+from celery_memory_exporter.diagnosis.going_on import (
+    LEAST_LATE_AUDITS,
+    counts_go_on,
+    goes_on,
+    steps_go_on,
+)
 from celery_memory_exporter.diagnosis.process_growth import rise
 from celery_memory_exporter.diagnosis.profile import window
 from celery_memory_exporter.diagnosis.rules import (
     CLASS_OF_COUNT,
-    LEAST_LATE_AUDITS,
     SHORT_WARM,
     Case,
     contradicted,
-    counts_go_on,
     fills_of,
     gains_surely,
     garbage_aside,
-    goes_on,
     leaks_in_steps,
     leaks_steadily,
     refuted,
     stands,
-    steps_go_on,
     survivors_per_run,
 )
 
@@ -82,6 +84,7 @@ def leaves_memory(case: Case) -> bool:
         leaks_in_steps(whole)
         and steps_go_on(whole)
         and (whole.sums.audited > 0 or grows_for_good(case))
+        and (bool(filling) or all(goes_on_since(case, fill) for fill in fills))
     )
     return steadily or in_steps
 

@@ -9,6 +9,7 @@ from celery_memory_exporter.common.evidence import Evidence
 from celery_memory_exporter.common.left_behind import LEAST_BYTES, LEAST_COUNT, VERDICT
 from celery_memory_exporter.common.report import ProcessReport
 from celery_memory_exporter.diagnosis import advice
+from celery_memory_exporter.diagnosis.innocence import audits_missing, leaves_nothing
 from celery_memory_exporter.diagnosis.process_growth import allocator_keeps, rises_unexplained
 from celery_memory_exporter.diagnosis.profile import stretch, window
 from celery_memory_exporter.diagnosis.rules import (
@@ -16,7 +17,6 @@ from celery_memory_exporter.diagnosis.rules import (
     SHORT_WARM,
     Case,
     garbage_aside,
-    late_audits_missing,
     leaks_in_steps,
     leaks_steadily,
     stands,
@@ -154,9 +154,12 @@ def what_is_unknown(case: Case) -> str:
     """Without which nothing can be said, in words; or nothing."""
     if stands(case.overlapping, LEAST_BYTES) and not garbage_aside(case):
         return "what it leaves behind may be garbage that waits for a full collection"
-    missing = None if case.overlapping else late_audits_missing(case.steady)
-    if missing:
-        return "its later runs have {:.0f} of {:.0f} audits yet".format(*missing)
+    if not case.overlapping:
+        missing = audits_missing(case)
+        if missing:
+            return "its later runs have {:.0f} of {:.0f} audits yet".format(*missing)
+        if not leaves_nothing(case.steady):
+            return "some later runs left something behind, too few to tell a leak from chance"
     if keeps_memory(case) and any_process(case, rises_unexplained):
         return "resident memory rises, and no heap that can be read explains it"
     return ""

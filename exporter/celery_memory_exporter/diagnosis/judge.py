@@ -27,11 +27,11 @@ from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.classes import classes_of
 from celery_memory_exporter.diagnosis.explanation import accuse, clear, clear_by_class
 from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_rate
+from celery_memory_exporter.diagnosis.going_on import LEAST_LATE_AUDITS
 from celery_memory_exporter.diagnosis.profile import stretch
 from celery_memory_exporter.diagnosis.rules import (
     CLASS_OF_COUNT,
     LEAST_FILL_RUNS,
-    LEAST_LATE_AUDITS,
     MINOR,
     Case,
     fills_of,
@@ -91,12 +91,11 @@ def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:
     if not settled(case):
         unseen = "none of its later runs has been audited yet"
         return clear(case, UNSETTLED, unseen if unmeasured(case) else "too few runs yet")
-    classes = classes_of(case)
-    if not classes:
-        return clear_by_class(case)
-    holder = bounded_holder(case)
+    classes, holder = classes_of(case), bounded_holder(case)
     if holder is not None and set(classes) <= {"python", "native"}:
         return clear(case, "bounded", f"{holder.path} holds at most {holder.limit} items")
+    if not classes:
+        return clear_by_class(case)
     if set(classes) <= BY_PROCESS and not seen_by_half(case):
         return clear(case, UNSETTLED, "seen in fewer than half of the processes")
     return accuse(case, classes)

@@ -12,14 +12,14 @@ from typing import Any
 
 from celery_memory_exporter.common.evidence import WARM_RUNS, Estimate, Evidence, Fill
 from celery_memory_exporter.common.left_behind import (
-    LEAST_BLOCKS,
     LEAST_BYTES,
     LEAST_LARGE_BYTES,
     VERDICT,
     LeftBehind,
 )
 from celery_memory_exporter.common.report import ProcessReport, TaskReport
-from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, still, whole_rate
+from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, whole_rate
+from celery_memory_exporter.diagnosis.going_on import SEEN
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.fleet.snapshot import WorkerView
 
@@ -31,18 +31,8 @@ SETTLED = 105
 #: Where only some runs leave something behind, chance needs longer to show that it goes on. That is
 #: so unless this share of the audited runs carries the mean.
 SETTLED_BY_CHANCE, REGULAR = 115, 0.8
-#: A verdict needs at least one audited or sampled run of a process that had already seen this many
-#: runs of the type.
-SEEN = 90
-#: Where recycling lets no process get that old: so many processes, and runs in all of them.
+#: Where recycling lets no process get that old: so many that are gone, and runs in all of them.
 GENERATIONS, GENERATION_RUNS = 3.0, 100.0
-#: Audited runs without which nothing is known of the later half, and of the last quarter.
-LEAST_LATE_AUDITS, LEAST_LAST_AUDITS = 5.0, 3.0
-#: Standard errors that chance is granted, where only some runs leave something behind.
-MARGIN = 0.75
-#: Below so many steps, chance decides how many fall into which half: then the smaller half needs
-#: only this share of the larger one.
-FEW_STEPS, STILL_LATE_FEW = 12.0, 0.25
 #: Runs while a container filled up, without which that is not known well; and items a run, above
 #: which their number says little about chance.
 LEAST_FILL_RUNS, MOST_PER_RUN = 60.0, 1.5
@@ -136,7 +126,8 @@ def settled(case: Case) -> bool:
     regular = mean.steps >= REGULAR * steady.audited or mean.per_run < LEAST_BYTES
     ripe = window(profile, SETTLED if regular else SETTLED_BY_CHANCE)
     old = ripe.sums.runs >= LEAST_NEW_RUNS and window(profile, SEEN).sums.measured > 0
-    return old or (case.evidence.processes >= GENERATIONS and steady.runs >= GENERATION_RUNS)
+    gone = case.evidence.processes - len(case.processes)
+    return old or (gone >= GENERATIONS and steady.runs >= GENERATION_RUNS)
 
 
 def runs_enough(case: Case) -> bool:
@@ -174,33 +165,6 @@ def contradicted(case: Case) -> bool:
     if shared is None or alone.runs < LEAST_ALONE:
         return False
     return alone.per_run + VERDICT.certainty * alone.error < shared.per_run / 2
-
-
-def late_audits_missing(steady: Window) -> tuple[float, float] | None:
-    """How many audits the later half or the last quarter has of those that it needs; ``None`` where
-    both have enough. Without them nothing is known of what goes on, and of what has stopped."""
-    late, last = steady.later(0.5).sums.audited, steady.later(0.25).sums.audited
-    if late < LEAST_LATE_AUDITS:
-        return late, LEAST_LATE_AUDITS
-    return (last, LEAST_LAST_AUDITS) if last < LEAST_LAST_AUDITS else None
-
-
-def goes_on(steady: Window) -> bool:
-    """Whether the later half and the last quarter leave as much behind as what was before, by
-    audited runs.
-
-    By bytes, or by blocks alone: a table that all of them are in grows in steps that get larger and
-    rarer.
-    """
-    if late_audits_missing(steady):
-        return False
-    late, last = steady.later(0.5), steady.later(0.25)
-    parts = [part.sums for part in (steady.before(late), late, last)]
-    means = [part.mean() for part in parts]
-    blocks = [(part.per_audit("blocks"), 0.0) for part in parts]
-    return still([(mean.per_run, MARGIN * mean.error) for mean in means]) or (
-        blocks[2][0] >= LEAST_BLOCKS and still(blocks)
-    )
 
 
 def fills_of(case: Case) -> list[Fill]:
@@ -242,30 +206,6 @@ def survivors_per_run(evidence: Evidence) -> dict[str, float]:
     deep ones included."""
     runs = window(evidence.profile, SHORT_WARM).sums.audited + evidence.deep_audits
     return {name: count / max(1.0, runs) for name, count in evidence.survivors.items()}
-
-
-def steps_go_on(whole: Window) -> bool:
-    """Whether much in few runs is left behind in the later half as in the earlier one."""
-    late = whole.later(0.5)
-    first, second = whole.before(late).sums.large_mean(), late.sums.large_mean()
-    if whole.sums.large_mean().steps < FEW_STEPS:
-        # Either half may have had less luck, but not none.
-        less, more = sorted((first.per_run, second.per_run))
-        return less >= STILL_LATE_FEW * more
-    return second.per_run >= STILL_LATE * first.per_run
-
-
-def counts_go_on(steady: Window, column: str) -> bool:
-    """Whether either half leaves as much behind as the other one: what was opened once, late or
-    early, is no rate."""
-    late = steady.later(0.5)
-    early = steady.before(late)
-    if early.sums.audited == 0:
-        return True
-    less, more = sorted((early.sums, late.sums), key=lambda half: half.per_audit(column))
-    left: float = getattr(less, column)
-    chance = math.sqrt(max(0.0, left)) / max(1.0, less.audited)
-    return less.per_audit(column) + chance >= STILL_LATE * more.per_audit(column)
 
 
 def refuted(case: Case, column: str) -> bool:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS
-from celery_memory_exporter.diagnosis.rules import (
-    OVERLAPPING_RUNS,
-    SETTLED,
-    Case,
-    late_audits_missing,
-    runs_enough,
-)
+from celery_memory_exporter.diagnosis.innocence import audits_missing
+from celery_memory_exporter.diagnosis.rules import OVERLAPPING_RUNS, SETTLED, Case, runs_enough
 
 
 def seconds_until_known(case: Case) -> float | None:
@@ -28,9 +23,8 @@ def runs_missing(case: Case) -> float | None:
     if not runs_enough(case):
         processes = max(1, len(case.processes))
         return processes * SETTLED + LEAST_NEW_RUNS - sum(case.evidence.profile.runs)
-    late = late_audits_missing(case.steady)
-    if late is None or not late[0]:
+    missing = audits_missing(case)
+    if missing is None or not missing.has:
         return None
     # What counts as late grows with all runs, and its audits with it.
-    has, needed = late
-    return case.steady.sums.runs * (needed / has - 1)
+    return case.steady.sums.runs * (missing.needed / missing.has - 1)

@@ -1,0 +1,56 @@
+"""What shows that the runs of a task type leave nothing behind.
+
+That nothing was seen shows nothing by itself: what comes in one run of twenty is missed by a few
+audits. So there have to be audits enough of late runs, by how often earlier ones left something
+behind, and what they left has to be nothing, within what chance may do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from celery_memory_exporter.diagnosis.going_on import late_audits_missing, misses
+from celery_memory_exporter.diagnosis.profile import Window, stretch
+from celery_memory_exporter.diagnosis.rules import Case
+
+#: Audited runs past start-up where none has ever left anything behind: what comes in one run of ten
+#: is missed by one type in twenty-five.
+LEAST_AUDITS = 30.0
+#: Late audits, at most: what comes in one run of k is in none of 9 * k of them once in ten thousand
+#: times, and after a single step that would be hundreds.
+MOST_AUDITS = 60.0
+#: Bytes a run, by the mean of late runs and so many standard errors above it: half a small object.
+NOTHING_BYTES, NOTHING_ERRORS = 48.0, 2.0
+
+
+class Missing(NamedTuple):
+    """Audits of later runs: how many there are, of how many that it takes."""
+
+    has: float
+    needed: float
+
+
+def audits_missing(case: Case) -> Missing | None:
+    """``None`` where there are enough to say that nothing is left behind."""
+    steady = case.steady
+    too_few = late_audits_missing(steady)
+    if too_few:
+        return Missing(*too_few)
+    late = steady.later(0.5)
+    early = stretch(case.evidence.profile, range(late.ages.start)).sums
+    left = early.audited_mean()
+    if left.steps and left.per_run > 0:
+        has, needed = late.sums.audited, 2 * misses(left)
+    else:
+        has, needed = steady.sums.audited, LEAST_AUDITS
+    needed = math.ceil(min(needed, MOST_AUDITS))
+    return Missing(has, needed) if has < needed else None
+
+
+def leaves_nothing(steady: Window) -> bool:
+    """Whether late runs leave nothing behind, beyond what chance may hide. Where runs make garbage,
+    what single readings hold of it says nothing."""
+    late = steady.later(0.5).sums
+    mean = late.audited_mean() if late.garbage else late.mean()
+    return mean.per_run + NOTHING_ERRORS * mean.error < NOTHING_BYTES

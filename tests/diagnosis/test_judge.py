@@ -13,6 +13,7 @@ from celery_memory_exporter.common.evidence import Evidence, Fill, Holder
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.diagnosis.rules import SETTLED
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
+from tests import samples
 from tests.diagnosis.evidence import (
     MIB,
     Process,
@@ -21,6 +22,7 @@ from tests.diagnosis.evidence import (
     evidence_of,
     fill_of,
     filled,
+    history,
     leak,
     nothing,
     process,
@@ -267,3 +269,41 @@ def test_what_has_no_bytes_is_ordered_by_its_count() -> None:
         for name, count in (("few", 1.0), ("many", 3.0))
     ]
     assert [each.task for each in diagnosis_of(*workers).suspects] == ["many", "few"]
+
+
+# --- what processes say of it ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rises_by", "said", "leaks"),
+    [
+        pytest.param(0.0, 1.0 * MIB, False, id="16 MiB are said to be there, and are not"),
+        pytest.param(1.0 * MIB, 1.0 * MIB, True, id="they are"),
+        pytest.param(0.0, 0.05 * MIB, True, id="so little would not be seen"),
+        pytest.param(0.0, None, True, id="an older agent does not tell"),
+    ],
+)
+def test_what_runs_leave_behind_is_in_their_processes_memory(
+    rises_by: float, said: float | None, leaks: bool
+) -> None:
+    told = history(live=lambda number: 30.0 * MIB + rises_by * number)
+    claims = [] if said is None else [said * number for number in range(len(told))]
+    running = samples.process("0", 101, history=told, retained_history=claims)
+    verdict = verdict_on(evidence_of(leak), processes=[running])
+    assert isinstance(verdict, Suspect) is leaks
+    if isinstance(verdict, Cleared):
+        assert not verdict.settled
+        assert verdict.reason.endswith("is not in its processes' memory")
+
+
+def test_memory_that_is_not_there_is_charged_to_the_type_that_claims_most() -> None:
+    running = samples.process(
+        "0",
+        101,
+        history=history(live=lambda _: 30.0 * MIB),
+        retained_history=[1.0 * MIB * number for number in range(16)],
+    )
+    claims = {"shop.much": 90_000.0, "shop.little": 1_000.0}
+    tasks = [task(evidence_of(leak), name, retained_blocks=each) for name, each in claims.items()]
+    diagnosis = diagnosis_of(view(None, tasks=tasks, processes=[running]))
+    assert [each.task for each in diagnosis.suspects] == ["shop.little"]

@@ -21,7 +21,15 @@ from tests import samples
 
 #: Fields of a process that are no series: they say which one it is, have labels of their own
 #: (collections by generation), or are for the verdict and the advice alone.
-NOT_SHOWN = {"process", "pid", "start_ticks", "gc_collections", "gc_enabled", "history"}
+NOT_SHOWN = {
+    "process",
+    "pid",
+    "start_ticks",
+    "gc_collections",
+    "gc_enabled",
+    "history",
+    "retained_history",
+}
 
 
 def sizes(shown: Samples) -> Counter[str]:

@@ -22,6 +22,7 @@ from celery_memory_exporter.common.report import (
     VERSION,
     Histogram,
     LostRuns,
+    ProcessReport,
     TaskReport,
     Traffic,
     WorkerReport,
@@ -187,11 +188,7 @@ def _check(report: WorkerReport) -> None:
         _check_histogram(
             traffic.queue_wait, report.bounds.queue_wait_seconds, f"queue wait of {traffic.name}"
         )
-    names = [process.process for process in report.processes]
-    if len(set(names)) < len(names):
-        raise DecodeError("malformed", "report.processes: a process is told twice")
-    if any(len(point) != len(HISTORY) for process in report.processes for point in process.history):
-        raise DecodeError("malformed", f"report.processes.history: not {len(HISTORY)} figures each")
+    _check_processes(report.processes)
     parts: list[Any] = [report, report.instance, report.cgroup]
     parts += [
         *report.processes,
@@ -204,6 +201,19 @@ def _check(report: WorkerReport) -> None:
     ]
     for part in parts:
         _check_positive(part)
+
+
+def _check_processes(processes: list[ProcessReport]) -> None:
+    names = [process.process for process in processes]
+    if len(set(names)) < len(names):
+        raise DecodeError("malformed", "report.processes: a process is told twice")
+    for process in processes:
+        if any(len(point) != len(HISTORY) for point in process.history):
+            raise DecodeError(
+                "malformed", f"report.processes.history: not {len(HISTORY)} figures each"
+            )
+        if len(process.retained_history) not in (0, len(process.history)):
+            raise DecodeError("malformed", "report.processes.retained_history: not one a point")
 
 
 #: A fill begins where start-up ends.

@@ -165,6 +165,8 @@ class ProcessReport:
     gc_enabled: int | None = None
     #: The process's own past, oldest first: see ``HISTORY``.
     history: list[list[float]] = field(default_factory=list)
+    #: At each point of its history: bytes that its runs were said to have left behind by then.
+    retained_history: list[float] = field(default_factory=list)
 
 
 #: What each point of a process's history tells; times are seconds since the process started.

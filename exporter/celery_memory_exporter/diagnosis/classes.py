@@ -18,6 +18,7 @@ from celery_memory_exporter.diagnosis.rules import (
     CLASS_OF_COUNT,
     SHORT_WARM,
     Case,
+    absent,
     contradicted,
     fills_of,
     gains_surely,
@@ -69,6 +70,8 @@ def leaves_memory(case: Case) -> bool:
     if case.overlapping is not None:
         above_zero = stands(case.overlapping, LEAST_BYTES)
         return above_zero and garbage_aside(case) and not contradicted(case)
+    if absent(case):
+        return False
     steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
     fills = fills_of(case)
     filling = [fill for fill in fills if keeps_filling(fill)]

@@ -16,6 +16,7 @@ from celery_memory_exporter.diagnosis.rules import (
     CLASS_OF_COUNT,
     SHORT_WARM,
     Case,
+    absent,
     garbage_aside,
     leaks_in_steps,
     leaks_steadily,
@@ -155,6 +156,8 @@ def what_is_unknown(case: Case) -> str:
     if stands(case.overlapping, LEAST_BYTES) and not garbage_aside(case):
         return "what it leaves behind may be garbage that waits for a full collection"
     if not case.overlapping:
+        if absent(case):
+            return "what its runs seem to leave behind is not in its processes' memory"
         missing = audits_missing(case)
         if missing:
             return "its later runs have {:.0f} of {:.0f} audits yet".format(*missing)

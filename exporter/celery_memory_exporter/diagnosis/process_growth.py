@@ -55,6 +55,15 @@ def rise(process: ProcessReport, figure: str) -> float:
     )
 
 
+def kept_of_claimed(process: ProcessReport) -> tuple[float, float]:
+    """By how much its live memory rose from the first quarter of its history to the last one, and
+    what its runs are said to have left behind meanwhile. Bytes; nothing where that is not known."""
+    if len(process.retained_history) < LEAST_POINTS:
+        return 0.0, 0.0
+    live, claimed = floors(series(process, "live_bytes")), floors(process.retained_history)
+    return max(0.0, live[3] - live[0]), max(0.0, claimed[3] - claimed[0])
+
+
 def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
     """Processes that grow without a task type that explains it. ``named``: the worker's task types
     that leak."""

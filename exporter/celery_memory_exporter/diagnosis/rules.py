@@ -20,6 +20,7 @@ from celery_memory_exporter.common.left_behind import (
 from celery_memory_exporter.common.report import ProcessReport, TaskReport
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, whole_rate
 from celery_memory_exporter.diagnosis.going_on import SEEN
+from celery_memory_exporter.diagnosis.process_growth import kept_of_claimed
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.fleet.snapshot import WorkerView
 
@@ -50,6 +51,9 @@ LEAST_COLLECTIONS = 3
 OVERLAPPING_POOLS = ("threads", "gevent", "eventlet")
 #: Of what runs are said to have left behind: where less is there, they did not.
 REFUTED_SHARE = 0.5
+#: Live memory comes and goes by less than this. A leak's rises by what its runs left behind: this
+#: share of it is far too little.
+LEAST_CLAIMED, LEAST_KEPT_SHARE = 1024 * 1024.0, 0.25
 #: By the column of what the kernel counts: the class of growth.
 CLASS_OF_COUNT = {"fds": "descriptors", "threads": "threads", "children": "processes"}
 
@@ -217,6 +221,18 @@ def refuted(case: Case, column: str) -> bool:
         return False
     claimed = case.steady.sums.per_audit(column) * case.task.retained_runs
     return bool(sum(there) < REFUTED_SHARE * claimed)
+
+
+def absent(case: Case) -> bool:
+    """Whether what the type's runs are said to have left behind is not there: the live memory of
+    its processes has not risen by a quarter of it. Where other types claim more, it may be theirs
+    that is not."""
+    assert case.worker.report is not None
+    figures = [kept_of_claimed(each) for each in case.processes]
+    kept, claimed = (sum(each) for each in zip(*figures, strict=True)) if figures else (0.0, 0.0)
+    own = case.task.retained_bytes
+    most = own >= sum(each.retained_bytes for each in case.worker.report.tasks) / 2
+    return most and claimed >= LEAST_CLAIMED and kept < LEAST_KEPT_SHARE * claimed
 
 
 def stands(estimate: Estimate | None, least: float) -> bool:

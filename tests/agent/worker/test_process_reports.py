@@ -6,9 +6,11 @@ import os
 
 import pytest
 
+from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.worker.figures import OwnFigures
 from celery_memory_exporter.agent.worker.ledger import ProcessTotals
 from celery_memory_exporter.agent.worker.process_reports import FROM_STATUS, age, process_report
+from celery_memory_exporter.agent.worker.records import ProfileRecord
 from celery_memory_exporter.common.report import HISTORY, MEAN_BLOCK_BYTES
 
 #: No process has it: the kernel's own limit is 2²².
@@ -74,6 +76,18 @@ def test_each_report_is_a_point_of_the_processs_history() -> None:
     assert point["live_bytes"] == 1_000 * MEAN_BLOCK_BYTES + 500
     assert (point["rss_bytes"], point["threads"]) == (report.rss_bytes, report.threads)
     assert (point["free_bytes"], point["fds"]) == (70, report.open_fds)
+
+
+def test_each_point_has_what_runs_were_said_to_have_left_behind_by_then() -> None:
+    living = process()
+    process_report("0", os.getpid(), living)
+    booked = TaskProfile()
+    for _ in range(20):
+        booked.add_audit(booked.begin(), 2.0, 100.0)
+    living.apply(ProfileRecord(1, ("t", ""), booked.row.to_bytes(), replaces=False))
+    report = process_report("0", os.getpid(), living)
+    per_run = 2 * MEAN_BLOCK_BYTES + 100
+    assert report.retained_history == [0, 19 * per_run], "the first run says nothing"
 
 
 def test_processes_are_sorted_by_their_start() -> None:

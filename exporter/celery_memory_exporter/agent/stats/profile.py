@@ -82,6 +82,10 @@ class Retained(NamedTuple):
     native_bytes: float = 0.0
     runs: float = 0.0
 
+    @property
+    def bytes(self) -> float:
+        return self.blocks * MEAN_BLOCK_BYTES + self.native_bytes
+
     @staticmethod
     def of_all(parts: Iterable[Retained]) -> Retained:
         """By the runs of several processes."""

@@ -40,8 +40,8 @@ HISTORY_SIZE = 24
 
 class History:
     """A process's past in at most ``HISTORY_SIZE`` points, spread over its whole life: when there
-    are too many, every second one goes. Points are as ``report.HISTORY`` names their figures; the
-    first figure is the time and rises."""
+    are too many, every second one goes. Points are as ``report.HISTORY`` names their figures, and
+    then what runs are said to have left behind; the first figure is the time and rises."""
 
     def __init__(self) -> None:
         self.points: list[list[float]] = []
@@ -79,6 +79,11 @@ class ProcessTotals:
     #: Of a child that ends by itself: how, and the highest resident memory of its life.
     exit_code: int | None = None
     peak_bytes: int = 0
+
+    @property
+    def retained_bytes(self) -> float:
+        """Live bytes that its runs are said to have left behind."""
+        return sum(known.alone.retained.bytes for known in self.evidence.values())
 
     def apply(self, record: Record) -> None:
         """Takes one record of the process; it replaces an earlier one of its kind and task."""

@@ -36,13 +36,15 @@ def process_report(name: str, pid: int, process: ProcessTotals) -> ProcessReport
             [
                 round(time.monotonic() - process.since, 1),
                 *_point(status, process.figures, open_fds),
+                round(process.retained_bytes),
             ]
         )
     return ProcessReport(
         process=name,
         pid=pid,
         start_ticks=process.start_ticks,
-        history=process.history.points,
+        history=[point[:-1] for point in process.history.points],
+        retained_history=[point[-1] for point in process.history.points],
         open_fds=open_fds,
         max_fds=procfs.max_fds(pid),
         zombies=procfs.zombies(pid),

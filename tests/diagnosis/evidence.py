@@ -119,7 +119,14 @@ def view(
 ) -> WorkerView:
     """A worker with one task type; ``changes`` of its report, or of the view itself."""
     figures = {"runs": {"succeeded": runs}, **changes.pop("task", {})}
-    told = ("containers", "pool", "child_memory_limit_bytes", "processes", "tasks")
+    told = (
+        "containers",
+        "main_containers",
+        "pool",
+        "child_memory_limit_bytes",
+        "processes",
+        "tasks",
+    )
     report = samples.report(
         **{
             "tasks": [task(evidence, name, **figures)],

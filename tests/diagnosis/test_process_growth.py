@@ -91,6 +91,15 @@ def test_requests_that_wait_in_the_main_process_explain_its_growth() -> None:
         with_main(lambda n: (40 + min(n, 3) * 20) * MIB, containers=waiting)
     ).suspects
     assert found.holder == "celery.worker.state.requests"
+    assert "eta" in found.advice
+
+
+def test_what_grows_in_the_main_process_holds_it() -> None:
+    held = [Container("shop.seen", "dict", 600, 590)]
+    (found,) = diagnosis_of(with_main(growing, main_containers=held)).suspects
+    assert found.holder == "shop.seen"
+    assert found.advice.startswith("shop.seen grows. The worker's main process grows")
+    assert "eta" not in found.advice
 
 
 @pytest.mark.parametrize(

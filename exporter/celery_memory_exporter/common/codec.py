@@ -196,6 +196,7 @@ def _check(report: WorkerReport) -> None:
         *report.objects,
         *report.lost,
         *report.containers,
+        *report.main_containers,
         *report.traffic,
         *report.running,
     ]

@@ -233,6 +233,8 @@ class WorkerReport:
     #: ``object_types``, …).
     dropped: dict[str, int] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
+    #: Of these, or beside them: those that grow in the main process of a prefork pool.
+    main_containers: list[Container] = field(default_factory=list)
     traffic: list[Traffic] = field(default_factory=list)
     running: list[Running] = field(default_factory=list)
     #: Tasks that run now, and those that wait in the worker for their turn.

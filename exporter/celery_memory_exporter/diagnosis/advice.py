@@ -56,10 +56,11 @@ NO_LEAK = {
 }
 
 
-def for_process(growth_class: str, waiting: str) -> str:
-    """What to do about a process that grows. ``waiting``: the container of requests that wait in
-    it, where there is one."""
-    return f"{waiting} grows. {WAITING}" if waiting else LEAK[growth_class]
+def for_process(growth_class: str, holder: str, *, waits: bool) -> str:
+    """What to do about a process that grows, with its holder where it is known. ``waits``: that is
+    of requests that wait."""
+    text = WAITING if waits else LEAK[growth_class]
+    return f"{holder} grows. {text}" if holder else text
 
 
 def for_leak(growth_class: str, holder: str, site: str, outcome: str | None) -> str:

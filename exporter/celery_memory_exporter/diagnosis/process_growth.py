@@ -105,8 +105,9 @@ def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:
         return []
     if not waiting and rise(process, "live_bytes") < LEAST_MAIN_BYTES:
         return []
+    held = waiting or worker.report.main_containers
     holders = tuple(
-        Holder(each.path, each.kind, each.items, each.growth, each.limit) for each in waiting
+        Holder(each.path, each.kind, each.items, each.growth, each.limit) for each in held
     )
     return [suspect(worker, [process], hourly(process, grown), "main", holders, of=1)]
 
@@ -119,6 +120,11 @@ def lived(process: ProcessReport) -> float:
 
 def hourly(process: ProcessReport, grown: float) -> float:
     return grown * 3600 / max(1.0, lived(process))
+
+
+def is_waiting(holders: tuple[Holder, ...]) -> bool:
+    """Whether it is requests that wait."""
+    return any(each.path == REQUESTS for each in holders[:1])
 
 
 def suspect(
@@ -144,7 +150,9 @@ def suspect(
         confidence=0.8,
         processes=of,
         growing_processes=len(growing),
-        advice=advice.for_process(growth_class, holders[0].path if holders else ""),
+        advice=advice.for_process(
+            growth_class, holders[0].path if holders else "", waits=is_waiting(holders)
+        ),
         process=", ".join(each.process for each in growing),
         holders=holders,
     )

@@ -80,6 +80,7 @@ class _Capping:
             running=self._running(report.running),
             objects=self._objects(report.objects),
             containers=self._containers(report.containers),
+            main_containers=self._containers(report.main_containers),
             queues=self._queues(report.queues),
             children_exited=summed(
                 (reason_of(reason), count) for reason, count in report.children_exited.items()

@@ -70,8 +70,7 @@ class WorkerAgent:
         self.child_memory_limit_bytes = int(limit) * 1024 if limit else None
         self._exits = Exits(self.child_memory_limit_bytes, lambda: procfs.cgroup_memory().oom_kills)
         self._readings = Readings()
-        common = settings, self._readings, self.child_memory_limit_bytes
-        self._inheritance = Inheritance.of(self.channel, *common) if self.channel else None
+        self._inheritance = self._make_inheritance()
         self._peak = self._readings.peak()
         seconds = settings.census_seconds, settings.census_pause_seconds
         self._census = Census(*seconds, most_copied=settings.census_max_objects)
@@ -102,6 +101,12 @@ class WorkerAgent:
     def _find_predecessors(self, folder: StateFolder | None) -> Predecessors:
         left = predecessors(folder, self.worker.hostname, self.state.name) if folder else []
         return Predecessors(left, self.settings.max_tasks, self.settings.interval_seconds)
+
+    def _make_inheritance(self) -> Inheritance | None:
+        if self.channel is None:
+            return None
+        common = self.settings, self._readings, self.child_memory_limit_bytes
+        return Inheritance.of(self.channel, *common)
 
     def _make_reporter(self) -> Reporter:
         return Reporter(
@@ -189,6 +194,7 @@ class WorkerAgent:
         runs together left."""
         if self.channel is not None:
             self._look_at_children()
+            self._reporter.look_for_holders()
         self._shares.look(self.ledger.processes())
         self._shares.search()
 

@@ -18,12 +18,14 @@ import celery
 from celery.worker import state
 
 from celery_memory_exporter.agent.heap.census import TypeCount
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.settings import Settings
 from celery_memory_exporter.agent.stats import tally
 from celery_memory_exporter.agent.stats.tally import TaskKey
 from celery_memory_exporter.agent.worker.evidence import NAMES, TaskEvidence, together
 from celery_memory_exporter.agent.worker.evidence_reports import to_evidence
 from celery_memory_exporter.agent.worker.ledger import Ledger
+from celery_memory_exporter.agent.worker.main_search import MainSearch
 from celery_memory_exporter.agent.worker.process_reports import age, process_report
 from celery_memory_exporter.agent.worker.profile_sum import ProfileSum
 from celery_memory_exporter.agent.worker.requests import RequestCounter
@@ -93,7 +95,12 @@ class Reporter:
         self._reported = time.monotonic()
         self._without: dict[TaskKey, float] = {}
         self._turns = Turns()
+        self._search = MainSearch(sources.ledger.main.history)
         self._profiles: dict[TaskKey, ProfileSum] = {}
+
+    def look_for_holders(self) -> None:
+        """Goes on with the search for what the main process of a prefork pool keeps."""
+        self._search.work()
 
     def first(self, *, native: bool) -> WorkerReport:
         """The worker before its first task, as it would be told if it were killed now: number 0,
@@ -134,7 +141,8 @@ class Reporter:
             errors=costs.errors,
             audits_discarded=costs.discarded,
             dropped={"tasks": costs.tasks_folded, "traffic": requests.folded},
-            containers=[*waiting_requests(), *self._containers()],
+            containers=[*waiting_requests(), *told(self._from.ledger.containers()[: NAMES - 1])],
+            main_containers=told(self._search.containers()),
             **self._messages(),
             final=int(final),
             partial=1 if None in evidence.values() else None,
@@ -227,11 +235,11 @@ class Reporter:
         types = self._from.ledger.types()
         return [ObjectCount(name, *types[name][:2]) for name in self._top.choose(types)]
 
-    def _containers(self) -> list[Container]:
-        rows = self._from.ledger.containers()[: NAMES - 1]
-        return [
-            Container(each.path, each.kind, each.items, each.growth, each.capacity) for each in rows
-        ]
+
+def told(rows: list[GrowingContainer]) -> list[Container]:
+    return [
+        Container(each.path, each.kind, each.items, each.growth, each.capacity) for each in rows
+    ]
 
 
 def concurrency(worker: Any) -> int:

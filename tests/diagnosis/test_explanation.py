@@ -108,6 +108,14 @@ def test_the_applications_own_types_come_first_and_five_are_told() -> None:
     ]
 
 
+def test_the_type_comes_first_that_tells_a_person_most() -> None:
+    per_run = {"cell": 9.0, "weakref.ReferenceType": 9.0, "dict": 5.0, "function": 8.0}
+    per_run |= {"threading.Lock": 2.0, "kombu.entity.Exchange": 1.0}
+    assert [each.type for each in ranked(per_run, 0.01)] == [
+        *("kombu.entity.Exchange", "threading.Lock", "dict", "cell", "weakref.ReferenceType")
+    ]
+
+
 def test_types_are_those_of_audited_runs() -> None:
     evidence = samples.evidence(survivors={"shop.Cart": 248})
     assert object_rates(evidence) == rates_of(case_of(evidence)) == (ObjectRate("shop.Cart", 2.0),)

@@ -3,6 +3,7 @@ who holds it; or why not."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from celery_memory_exporter.common.evidence import Evidence
@@ -35,6 +36,12 @@ from celery_memory_exporter.diagnosis.waiting import seconds_until_known
 #: Resident memory that stays while live memory does not: from so much on, it is worth a word.
 LEAST_KEPT_BYTES = 8 * 1024 * 1024.0
 MOST_NAMES = 5
+#: Types that any code leaves behind.
+MACHINERY = frozenset(
+    {"cell", "function", "method", "builtin_function_or_method", "frame", "traceback", "generator"}
+    | {"coroutine", "weakref.ReferenceType", "weakref.ProxyType", "weakref.KeyedRef", "code"}
+    | {"method-wrapper", "wrapper_descriptor", "getset_descriptor", "property", "mappingproxy"}
+)
 #: What is said of that which does not leak, by what it looks like.
 LOOKS = {
     "allocator": "resident memory rose, live memory did not",
@@ -121,11 +128,21 @@ def object_rates(evidence: Evidence) -> tuple[ObjectRate, ...]:
 
 
 def ranked(per_run: dict[str, float], least: float) -> tuple[ObjectRate, ...]:
-    """The application's own types first, which say more than the lists and dicts that they are made
-    of; without those below ``least`` a run."""
+    """What tells most first; without those below ``least`` a run."""
     rates = [ObjectRate(name, round(rate, 2)) for name, rate in per_run.items()]
-    rates.sort(key=lambda rate: ("." not in rate.type, -rate.per_run))
+    rates.sort(key=lambda rate: (tells_less(rate.type), -rate.per_run))
     return tuple([rate for rate in rates if rate.per_run >= least][:MOST_NAMES])
+
+
+def tells_less(name: str) -> int:
+    """How little a type says of who made its objects: an application's or a library's class less so
+    than the standard library's, these than what they are made of, and these than what the
+    interpreter makes of functions and calls."""
+    if name in MACHINERY:
+        return 3
+    if "." not in name:
+        return 2
+    return int(name.split(".", 1)[0] in sys.stdlib_module_names)
 
 
 def sites_of(case: Case) -> tuple[SiteRate, ...]:

@@ -47,7 +47,7 @@ grafana: $(VENV)/.tests  ## rewrite dashboards and rules, and what deploy/ has o
 	$(BIN)/python -m grafana.generate $(ARGS)
 	$(BIN)/python -m deploy.kubernetes.generate
 
-zoo: $(VENV)/.tests  ## every known leak and innocent in real workers: make zoo ARGS="--jobs 2" or ARGS="drip_beside_churn"
+zoo: $(VENV)/.tests  ## every known leak and innocent in real workers: make zoo ARGS="--jobs 2", ARGS="--crowd 14" or ARGS="drip_beside_churn"
 	@tests/prepare.sh servers
 	$(BIN)/python -m tests.zoo.run $(ARGS)
 

@@ -2,7 +2,8 @@
 and the table. Pure.
 
 A wrong accusation is any task but the case's own among the suspects at any poll; for an innocent,
-any suspect at all.
+any suspect at all. A leak may be "not known yet" for as long as it takes, and at no poll be told as
+none.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from tests.zoo.case import Case
 Answer = dict[str, Any]
 
 #: Below any of these the zoo fails.
-LIMITS = {"recall": 1.0, "precision": 1.0, "attribution": 0.95}
+LIMITS = {"recall": 1.0, "precision": 1.0, "attribution": 0.95, "never cleared": 1.0}
+#: What is not known yet.
+UNSETTLED = "unsettled"
 
 
 @dataclass
 class Named:
-    """The first poll at which the right suspect was there."""
+    """The first poll at which something was told."""
 
     runs: int
     seconds: float
@@ -42,6 +45,9 @@ class Verdict:
     wrong_at_end: set[str] = field(default_factory=set)
     #: Growth class -> reason that the case's task was cleared with, at the end.
     cleared: dict[str, str] = field(default_factory=dict)
+    #: When each of the above was first said, and a leak first told as none (the growth class).
+    wrong_first: dict[str, Named] = field(default_factory=dict)
+    cleared_first: dict[str, Named] = field(default_factory=dict)
     baseline_fired: bool = False
     baseline_task: str | None = None
     runs: int = 0
@@ -68,10 +74,16 @@ class Verdict:
         if self.trouble:
             return "TROUBLE"
         wrong = ["WRONG"] if self.wrong_ever else []
+        wrong += ["CLEARED"] if self.cleared_first else []
         if not self.case.leaks:
             return ", ".join(wrong) or "clear"
         own = "named" if self.named_at_end else "DROPPED" if self.named_first else "MISSED"
         return ", ".join([own, *wrong])
+
+    def said_wrong(self) -> dict[str, Named]:
+        """What should not have been told, and when it first was."""
+        accused = {f"accused {name}": when for name, when in self.wrong_first.items()}
+        return accused | {f"cleared as {name}": when for name, when in self.cleared_first.items()}
 
     @property
     def wrongly_accused(self) -> set[str | None]:
@@ -91,8 +103,13 @@ class Verdict:
         wrong = {label(each): each for each in suspects if each not in own and self._wrong(each)}
         self.wrong_at_end = set(wrong)
         self.wrong_ever = wrong | self.wrong_ever
+        now = Named(runs, seconds)
+        self.wrong_first = dict.fromkeys(wrong, now) | self.wrong_first
         rows = [each for each in answer.get("cleared", []) if each["task"] == self.case.task]
         self.cleared = {each["growth_class"]: each.get("reason", "") for each in rows}
+        if self.case.leaks:
+            told = [each for each in self.cleared if each != UNSETTLED]
+            self.cleared_first = dict.fromkeys(told, now) | self.cleared_first
 
     def _wrong(self, suspect: Answer) -> bool:
         """That a leaking task's process is named beside it is no accusation of anybody."""
@@ -164,6 +181,7 @@ def figures(verdicts: Sequence[Verdict]) -> dict[str, Share]:
         "attribution": share(each.named_at_end and not each.wrong_ever for each in accused),
         "explanation": share(each.explained for each in verdicts),
         "class right": share(each.class_right for each in verdicts),
+        "never cleared": share(not each.cleared_first for each in leaks),
     }
 
 
@@ -179,6 +197,7 @@ def baseline_figures(verdicts: Sequence[Verdict]) -> dict[str, Share]:
         ),
         "explanation": Share(0, len([each for each in leaks if each.case.explained_by])),
         "class right": Share(0, len(leaks)),
+        "never cleared": Share(0, 0),
     }
 
 
@@ -256,4 +275,9 @@ def summary(verdicts: Sequence[Verdict]) -> str:
                 f"{name} until named: median {statistics.median(values):.0f}, most "
                 f"{max(values):.0f}"
             )
+    lines += [
+        f"{each.case.name}: {what} after {when.runs} runs, {when.seconds:.0f} s"
+        for each in verdicts
+        for what, when in each.said_wrong().items()
+    ]
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """Runs the leak zoo: ``python -m tests.zoo.run [case ...]``. Each case has a broker, a worker and
 an exporter of its own.
 
-The exit status is 1 when recall, precision or attribution is below its limit, or when a case had
-trouble.
+The exit status is 1 when recall, precision, attribution or never cleared is below its limit, or
+when a case had trouble.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.integration.programs import free_port
 from tests.integration.servers import Server
 from tests.zoo import judge, others, reported  # noqa: F401  # the modules make the cases
 from tests.zoo.case import CASES, Case
+from tests.zoo.crowd import crowd
 from tests.zoo.judge import Verdict
 from tests.zoo.stage import POLL_SECONDS, STOP, run_case
 
@@ -123,6 +124,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument(
+        "--crowd", type=int, default=0, metavar="N", help="beside so many other busy programs"
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write verdicts, figures and the last answers"
     )
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="keep the programs' logs there")
@@ -149,6 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="zoo-") as temporary,
         ThreadPoolExecutor(arguments.jobs) as pool,
+        crowd(arguments.crowd),
     ):
         logs = arguments.logs or Path(temporary)
         try:

@@ -39,6 +39,7 @@ def test_a_leaking_task_is_named_and_nobody_else_is(
     assert verdict.class_right, verdict.growth_classes
     assert verdict.explained in (None, True), verdict.answer
     assert not verdict.wrong_ever
+    assert not verdict.cleared_first
     assert not verdict.trouble
 
 
@@ -92,6 +93,20 @@ def test_a_neighbour_accused_once_is_a_wrong_accusation_for_good() -> None:
     found = judge.figures([verdict])
     assert [found[name].value for name in ("recall", "precision", "attribution")] == [1.0, 0.5, 0.0]
     assert not judge.passed(found)
+
+
+def test_a_leak_is_never_told_as_none_and_may_not_be_known_yet() -> None:
+    def told(growth_class: str) -> Verdict:
+        verdict = Verdict(CASES["native"])
+        row = {"task": verdict.case.task, "growth_class": growth_class, "reason": "why"}
+        verdict.see({"suspects": [], "cleared": [row]}, runs=50, seconds=5.0)
+        verdict.see({"suspects": [suspect("native", "native")], "cleared": []}, 90, 9.0)
+        return verdict
+
+    assert (told("unsettled").words, told("steady").words) == ("named", "named, CLEARED")
+    assert judge.passed(judge.figures([told("unsettled")]))
+    assert not judge.passed(judge.figures([told("steady")]))
+    assert judge.summary([told("steady")]).endswith("native: cleared as steady after 50 runs, 5 s")
 
 
 def test_a_leaking_tasks_process_beside_it_is_no_wrong_accusation_but_an_innocents_is() -> None:

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.evidence import Evidence, Holder
+from celery_memory_exporter.common.evidence import Estimate, Evidence, Holder
 from celery_memory_exporter.diagnosis.innocence import LEAST_AUDITS, MOST_AUDITS, audits_missing
 from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect
 from tests.diagnosis.evidence import (
     Process,
     Shape,
     case_of,
+    evidence_of,
     fill_of,
     leak,
     nothing,
@@ -80,6 +81,17 @@ def test_what_comes_and_goes_is_not_known() -> None:
     verdict = verdict_on(told_by(process(lambda _: chance.gauss(0, 3000), 300)))
     assert isinstance(verdict, Cleared)
     assert verdict.reason.startswith("some later runs left something behind")
+
+
+@pytest.mark.parametrize(("error", "known"), [(100.0, True), (5_000.0, False), (None, False)])
+def test_where_runs_overlap_nothing_is_left_behind_only_within_a_small_error(
+    error: float | None, known: bool
+) -> None:
+    shared = Estimate(10.0, error, 10.0, error, 400, 40)
+    evidence = dataclasses.replace(evidence_of(nothing), overlapping=shared, collections=5)
+    verdict = verdict_on(evidence, pool="threads")
+    assert isinstance(verdict, Cleared)
+    assert verdict.settled is known
 
 
 # --- the law ------------------------------------------------------------------------------------

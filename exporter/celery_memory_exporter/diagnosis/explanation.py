@@ -10,7 +10,11 @@ from celery_memory_exporter.common.evidence import Evidence
 from celery_memory_exporter.common.left_behind import LEAST_BYTES, LEAST_COUNT, VERDICT
 from celery_memory_exporter.common.report import ProcessReport
 from celery_memory_exporter.diagnosis import advice
-from celery_memory_exporter.diagnosis.innocence import audits_missing, leaves_nothing
+from celery_memory_exporter.diagnosis.innocence import (
+    audits_missing,
+    leaves_nothing,
+    shares_nothing,
+)
 from celery_memory_exporter.diagnosis.process_growth import allocator_keeps, rises_unexplained
 from celery_memory_exporter.diagnosis.profile import stretch, window
 from celery_memory_exporter.diagnosis.rules import (
@@ -170,18 +174,32 @@ def clear_by_class(case: Case) -> Cleared:
 
 def what_is_unknown(case: Case) -> str:
     """Without which nothing can be said, in words; or nothing."""
-    if stands(case.overlapping, LEAST_BYTES) and not garbage_aside(case):
-        return "what it leaves behind may be garbage that waits for a full collection"
-    if not case.overlapping:
-        if absent(case):
-            return "what its runs seem to leave behind is not in its processes' memory"
-        missing = audits_missing(case)
-        if missing:
-            return "its later runs have {:.0f} of {:.0f} audits yet".format(*missing)
-        if not leaves_nothing(case.steady):
-            return "some later runs left something behind, too few to tell a leak from chance"
+    unknown = what_audits_miss(case) if case.overlapping is None else what_squares_miss(case)
+    if unknown:
+        return unknown
     if keeps_memory(case) and any_process(case, rises_unexplained):
         return "resident memory rises, and no heap that can be read explains it"
+    return ""
+
+
+def what_audits_miss(case: Case) -> str:
+    if absent(case):
+        return "what its runs seem to leave behind is not in its processes' memory"
+    missing = audits_missing(case)
+    if missing:
+        return "its later runs have {:.0f} of {:.0f} audits yet".format(*missing)
+    if not leaves_nothing(case.steady):
+        return "some later runs left something behind, too few to tell a leak from chance"
+    return ""
+
+
+def what_squares_miss(case: Case) -> str:
+    """Where runs overlap in one process."""
+    assert case.overlapping is not None
+    if stands(case.overlapping, LEAST_BYTES) and not garbage_aside(case):
+        return "what it leaves behind may be garbage that waits for a full collection"
+    if not shares_nothing(case.overlapping):
+        return "what overlapping runs leave behind cannot be told from chance yet"
     return ""
 
 

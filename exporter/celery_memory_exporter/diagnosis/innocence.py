@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from celery_memory_exporter.common.evidence import Estimate
+from celery_memory_exporter.common.left_behind import LEAST_LARGE_BYTES
 from celery_memory_exporter.diagnosis.going_on import late_audits_missing, misses
 from celery_memory_exporter.diagnosis.profile import Window, stretch
 from celery_memory_exporter.diagnosis.rules import Case
@@ -46,6 +48,14 @@ def audits_missing(case: Case) -> Missing | None:
         has, needed = steady.sums.audited, LEAST_AUDITS
     needed = math.ceil(min(needed, MOST_AUDITS))
     return Missing(has, needed) if has < needed else None
+
+
+def shares_nothing(estimate: Estimate) -> bool:
+    """Whether by least squares nothing is left behind, beyond what chance may hide: where runs
+    overlap, that is more."""
+    if estimate.error is None:
+        return False
+    return estimate.per_run + NOTHING_ERRORS * estimate.error < LEAST_LARGE_BYTES
 
 
 def leaves_nothing(steady: Window) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_memory_exporter.common.evidence import Evidence, Fill, Holder
+from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.diagnosis.rules import SETTLED
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
@@ -307,3 +307,13 @@ def test_memory_that_is_not_there_is_charged_to_the_type_that_claims_most() -> N
     tasks = [task(evidence_of(leak), name, retained_blocks=each) for name, each in claims.items()]
     diagnosis = diagnosis_of(view(None, tasks=tasks, processes=[running]))
     assert [each.task for each in diagnosis.suspects] == ["shop.little"]
+
+
+def test_where_runs_overlap_least_squares_claim_no_more_than_there_is() -> None:
+    """A task type beside a leak was given 2 MB a run, and 490 MB in all."""
+    running = samples.process("main", 100, history=history(live=lambda n: (30.0 + n / 8) * MIB))
+    for per_run, leaks in ((2e6, False), (5e3, True)):
+        shared = Estimate(per_run, per_run / 100, per_run, per_run / 50, 400, 40)
+        evidence = dataclasses.replace(told_by(Process(), overlapping=shared), collections=5)
+        verdict = verdict_on(evidence, pool="threads", processes=[running])
+        assert isinstance(verdict, Suspect) is leaks

@@ -67,11 +67,11 @@ def classes_of(case: Case) -> tuple[str, ...]:
 def leaves_memory(case: Case) -> bool:
     """By least squares where runs share their process; else by audits, or for much in few runs by
     all readings, or by what a container holds."""
+    if absent(case):
+        return False
     if case.overlapping is not None:
         above_zero = stands(case.overlapping, LEAST_BYTES)
         return above_zero and garbage_aside(case) and not contradicted(case)
-    if absent(case):
-        return False
     steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
     fills = fills_of(case)
     filling = [fill for fill in fills if keeps_filling(fill)]

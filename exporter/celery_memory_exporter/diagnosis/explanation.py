@@ -174,6 +174,8 @@ def clear_by_class(case: Case) -> Cleared:
 
 def what_is_unknown(case: Case) -> str:
     """Without which nothing can be said, in words; or nothing."""
+    if absent(case):
+        return "what its runs seem to leave behind is not in its processes' memory"
     unknown = what_audits_miss(case) if case.overlapping is None else what_squares_miss(case)
     if unknown:
         return unknown
@@ -183,8 +185,6 @@ def what_is_unknown(case: Case) -> str:
 
 
 def what_audits_miss(case: Case) -> str:
-    if absent(case):
-        return "what its runs seem to leave behind is not in its processes' memory"
     missing = audits_missing(case)
     if missing:
         return "its later runs have {:.0f} of {:.0f} audits yet".format(*missing)

@@ -64,6 +64,12 @@ def kept_of_claimed(process: ProcessReport) -> tuple[float, float]:
     return max(0.0, live[3] - live[0]), max(0.0, claimed[3] - claimed[0])
 
 
+def span(process: ProcessReport, figure: str) -> float:
+    """From the lowest value of its history to the highest."""
+    values = series(process, figure)
+    return max(values) - min(values) if values else 0.0
+
+
 def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
     """Processes that grow without a task type that explains it. ``named``: the worker's task types
     that leak."""

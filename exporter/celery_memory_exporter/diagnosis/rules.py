@@ -20,7 +20,7 @@ from celery_memory_exporter.common.left_behind import (
 from celery_memory_exporter.common.report import ProcessReport, TaskReport
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, whole_rate
 from celery_memory_exporter.diagnosis.going_on import SEEN
-from celery_memory_exporter.diagnosis.process_growth import kept_of_claimed
+from celery_memory_exporter.diagnosis.process_growth import kept_of_claimed, span
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.fleet.snapshot import WorkerView
 
@@ -228,6 +228,10 @@ def absent(case: Case) -> bool:
     its processes has not risen by a quarter of it. Where other types claim more, it may be theirs
     that is not."""
     assert case.worker.report is not None
+    if case.overlapping is not None:
+        claimed = case.overlapping.per_run * case.overlapping.runs
+        there = sum(span(each, "live_bytes") for each in case.processes)
+        return claimed >= LEAST_CLAIMED and 0 < there < LEAST_KEPT_SHARE * claimed
     figures = [kept_of_claimed(each) for each in case.processes]
     kept, claimed = (sum(each) for each in zip(*figures, strict=True)) if figures else (0.0, 0.0)
     own = case.task.retained_bytes

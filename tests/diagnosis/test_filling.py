@@ -15,7 +15,6 @@ from celery_memory_exporter.diagnosis.filling import (
     keeps_filling,
     newest_age,
     newest_rate,
-    oldest,
     slowing,
     still,
     whole_rate,
@@ -61,12 +60,6 @@ def test_without_runs_there_is_no_newest_age() -> None:
     assert not keeps_filling(fill())
 
 
-def test_the_oldest_ages_that_hold_a_share_of_the_runs() -> None:
-    runs = [10.0, 10.0, 10.0, 10.0]
-    assert [oldest(runs, share) for share in (0.25, 0.26, 0.5, 1.0)] == [3, 2, 2, 0]
-    assert oldest([], 0.5) == 0
-
-
 def test_gains_that_come_early_are_slowing_and_late_ones_are_not() -> None:
     runs = [15.0, 15.0, 15.0, 15.0]
     early, even, late = (
@@ -88,7 +81,7 @@ def test_what_gained_nothing_of_late_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gains", "fills"), [([15.0, 10.0, 7.0, 5.0], False), ([3.0, 2.0, 1.0, 1.0], True)]
+    ("gains", "fills"), [([15.0, 10.0, 7.0, 5.0], False), ([3.0, 2.0, 2.0, 2.0], True)]
 )
 def test_that_gains_get_fewer_may_be_chance_where_they_are_few(
     gains: list[float], fills: bool

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_memory_exporter.common.evidence import Estimate, Evidence, Holder
-from celery_memory_exporter.diagnosis.innocence import LEAST_AUDITS, MOST_AUDITS, audits_missing
+from celery_memory_exporter.diagnosis.innocence import LEAST_AUDITS, MOST_LATE, audits_missing
 from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect
 from tests.diagnosis.evidence import (
     Process,
@@ -59,7 +59,7 @@ def test_where_nothing_was_ever_seen_it_takes_audits_enough() -> None:
     assert cleared.growth_class == "steady"
 
 
-@pytest.mark.parametrize(("every", "needed"), [(5, 41), (50, MOST_AUDITS)])
+@pytest.mark.parametrize(("every", "needed"), [(5, 41), (50, MOST_LATE)])
 def test_what_came_more_seldom_takes_more_audits_without_it(every: int, needed: int) -> None:
     def shape(number: int) -> float:
         return 5000.0 if number < 150 and number % every == 0 else 0.0
@@ -122,7 +122,7 @@ def kinds(scale: float, count: int) -> dict[str, Kind]:
         "warm-up": Kind(False, lambda n, _: scale * (n < count % 90)),
         "bounded": Kind(False, lambda n, _: scale * (n < count), lambda n: float(n < count), count),
         "full": Kind(False, lambda n, _: scale * (n < 80), lambda n: float(n < 80)),
-        "noise": Kind(False, lambda n, chance: chance.gauss(0, scale / 10)),
+        "a block now and then": Kind(False, lambda n, _: 90.0 * (n % 11 == 0)),
         "slower": Kind(False, lambda n, _: scale * 0.95**n),
         "one step": Kind(False, lambda n, _: 100 * scale * (n == count % 150)),
     }

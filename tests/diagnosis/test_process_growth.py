@@ -94,6 +94,15 @@ def test_requests_that_wait_in_the_main_process_explain_its_growth() -> None:
     assert "eta" in found.advice
 
 
+def test_a_young_main_process_that_grows_without_a_holder_is_not_named_yet() -> None:
+    """Large messages that are prefetched."""
+    held = Container("shop.seen", "dict", 600, 590)
+    for step, containers, named in ((60.0, [], True), (5.0, [], False), (5.0, [held], True)):
+        main = samples.process("main", 100, history=history(growing, step=step))
+        worker = view(evidence_of(nothing), processes=[main], main_containers=containers)
+        assert bool(diagnosis_of(worker).suspects) is named
+
+
 def test_what_grows_in_the_main_process_holds_it() -> None:
     held = [Container("shop.seen", "dict", 600, 590)]
     (found,) = diagnosis_of(with_main(growing, main_containers=held)).suspects

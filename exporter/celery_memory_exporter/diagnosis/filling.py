@@ -17,8 +17,10 @@ STILL_LATE, STILL_LAST = 0.6, 0.7
 #: Runs without which an age says nothing, and the share of the rate over all ages that the newest
 #: one has to have.
 LEAST_NEW_RUNS, STILL_NEW = 5.0, 0.3
-#: Standard errors by which gains may come earlier than runs by chance.
-CHANCE = 1.5
+#: Standard errors by which gains may come earlier than runs by chance: before the age of so many
+#: runs, and later. A cache of a hundred entries that is filled by chance looks much like a leak at
+#: first, and is full later on.
+EARLY_CHANCE, EARLY_RUNS, CHANCE = 0.8, 180, 2.0
 
 
 def still(parts: list[tuple[float, float]]) -> bool:
@@ -32,11 +34,11 @@ def still(parts: list[tuple[float, float]]) -> bool:
 
 def keeps_filling(fill: Fill) -> bool:
     """Whether the container gains now as it did before, as far as chance lets one tell."""
-    if newest_rate(fill) < STILL_NEW * whole_rate(fill):
+    newest = newest_age(fill)
+    if newest is None or newest_rate(fill) < STILL_NEW * whole_rate(fill):
         return False
-    late, last = (oldest(fill.runs, share) for share in (0.5, 0.25))
-    rates = [rate(fill, ages) for ages in (slice(0, late), slice(late, None), slice(last, None))]
-    return still([(each, 0.0) for each in rates]) or slowing(fill) < CHANCE
+    early = AGES[AGES.index(WARM_RUNS) + newest] < EARLY_RUNS
+    return slowing(fill) < (EARLY_CHANCE if early else CHANCE)
 
 
 def whole_rate(fill: Fill) -> float:
@@ -58,16 +60,6 @@ def newest_rate(fill: Fill) -> float:
 def rate(fill: Fill, ages: slice) -> float:
     """Items a run in these ages."""
     return sum(fill.gains[ages]) / max(1.0, sum(fill.runs[ages]))
-
-
-def oldest(runs: list[float], share: float) -> int:
-    """The first of the oldest ages that hold this share of the runs."""
-    held = 0.0
-    for age in reversed(range(len(runs))):
-        held += runs[age]
-        if held >= share * sum(runs):
-            return age
-    return 0
 
 
 def slowing(fill: Fill) -> float:

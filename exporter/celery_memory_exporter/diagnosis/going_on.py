@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.common.left_behind import LEAST_BLOCKS, Mean, Sums
-from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, still
+from celery_memory_exporter.diagnosis.filling import (
+    LEAST_NEW_RUNS,
+    STILL_LATE,
+    keeps_filling,
+    still,
+)
 from celery_memory_exporter.diagnosis.profile import Window, stretch, window
 
 #: A verdict needs at least one audited or sampled run of a process that had already seen this many
@@ -20,6 +26,9 @@ MARGIN = 0.75
 #: only this share of the larger one.
 FEW_STEPS, STILL_LATE_FEW = 12.0, 0.25
 
+#: Where only some runs leave something behind: unless this share of the audited ones carries the
+#: mean.
+REGULAR = 0.8
 #: What is called chance: once in a hundred times.
 BY_CHANCE = 0.01
 #: What is nothing: this share of what a run left before, and all together this share of what one of
@@ -80,11 +89,25 @@ def goes_on(steady: Window) -> bool:
     parts = [part.sums for part in (steady.before(late), late, last)]
     if parts[0].audited < LEAST_LAST_AUDITS:  # beside what?
         return False
+    if steady.ages.start == AGES.index(WARM_RUNS) and slows_down(steady):
+        return False
     means = [part.mean() for part in parts]
     blocks = [(part.per_audit("blocks"), 0.0) for part in parts]
     return still([(mean.per_run, MARGIN * mean.error) for mean in means]) or (
         blocks[2][0] >= LEAST_BLOCKS and still(blocks)
     )
+
+
+def slows_down(steady: Window) -> bool:
+    """Whether runs of which only some leave something behind do so ever more seldom: then it may be
+    a cache that is filled by chance."""
+    mean, profile = steady.sums.audited_mean(), steady.profile
+    if mean.per_run <= 0 or mean.steps >= REGULAR * mean.runs:
+        return False
+    step = mean.total / mean.steps
+    ages = [stretch(profile, range(age, age + 1)).sums for age in steady.ages]
+    gains = [max(0.0, each.size) / step for each in ages]
+    return not keeps_filling(Fill("", gains, [each.audited for each in ages]))
 
 
 def steps_go_on(whole: Window) -> bool:

@@ -19,9 +19,10 @@ from celery_memory_exporter.diagnosis.rules import Case
 #: Audited runs past start-up where none has ever left anything behind: what comes in one run of ten
 #: is missed by one type in twenty-five.
 LEAST_AUDITS = 30.0
-#: Late audits, at most: what comes in one run of k is in none of 9 * k of them once in ten thousand
-#: times, and after a single step that would be hundreds.
-MOST_AUDITS = 60.0
+#: Late audits where something was left behind before. What comes in one run of k is in none of
+#: 9 * k of them once in ten thousand times; but how often it comes is known by few audits, and
+#: after a single step that would be hundreds.
+LEAST_LATE, MOST_LATE = 15.0, 60.0
 #: Bytes a run, by the mean of late runs and so many standard errors above it: half a small object.
 NOTHING_BYTES, NOTHING_ERRORS = 48.0, 2.0
 
@@ -43,10 +44,10 @@ def audits_missing(case: Case) -> Missing | None:
     early = stretch(case.evidence.profile, range(late.ages.start)).sums
     left = early.audited_mean()
     if left.steps and left.per_run > 0:
-        has, needed = late.sums.audited, 2 * misses(left)
+        has, needed = late.sums.audited, min(max(LEAST_LATE, 2 * misses(left)), MOST_LATE)
     else:
         has, needed = steady.sums.audited, LEAST_AUDITS
-    needed = math.ceil(min(needed, MOST_AUDITS))
+    needed = math.ceil(needed)
     return Missing(has, needed) if has < needed else None
 
 

@@ -21,6 +21,9 @@ MIB = 1024 * 1024
 LEAST_POINTS = 8
 #: Growth of the main process's live memory: bytes, and share of what there was before.
 LEAST_MAIN_BYTES, LEAST_SHARE = 8 * MIB, 0.2
+#: What grows without a container that holds it is looked at for longer: large messages that are
+#: prefetched take some megabytes each. A container that grows by so many items holds it.
+LEAST_MAIN_SECONDS, LEAST_HELD_ITEMS = 180.0, 100
 #: Growth of a child's, which has its tasks for an explanation: so it is looked at for longer.
 LEAST_CHILD_BYTES, LEAST_CHILD_SECONDS = 16 * MIB, 600.0
 #: Where Celery keeps requests that wait in the main process; so many explain its growth.
@@ -109,9 +112,13 @@ def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:
     ]
     if grown < max(LEAST_MAIN_BYTES, LEAST_SHARE * live[0] if live else 0.0):
         return []
+    held = waiting or [
+        each for each in worker.report.main_containers if each.growth >= LEAST_HELD_ITEMS
+    ]
     if not waiting and rise(process, "live_bytes") < LEAST_MAIN_BYTES:
         return []
-    held = waiting or worker.report.main_containers
+    if not held and lived(process) < LEAST_MAIN_SECONDS:
+        return []
     holders = tuple(
         Holder(each.path, each.kind, each.items, each.growth, each.limit) for each in held
     )

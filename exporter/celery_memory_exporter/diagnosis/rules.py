@@ -19,7 +19,7 @@ from celery_memory_exporter.common.left_behind import (
 )
 from celery_memory_exporter.common.report import ProcessReport, TaskReport
 from celery_memory_exporter.diagnosis.filling import LEAST_NEW_RUNS, STILL_LATE, whole_rate
-from celery_memory_exporter.diagnosis.going_on import SEEN
+from celery_memory_exporter.diagnosis.going_on import REGULAR, SEEN
 from celery_memory_exporter.diagnosis.process_growth import kept_of_claimed, span
 from celery_memory_exporter.diagnosis.profile import Window, window
 from celery_memory_exporter.fleet.snapshot import WorkerView
@@ -29,9 +29,8 @@ SHORT_WARM = 5
 #: Runs of the type that a process must have seen. A cache of ninety entries has filled and shown it
 #: by then; with two children a leak is named after some 240 runs (the median over the zoo).
 SETTLED = 105
-#: Where only some runs leave something behind, chance needs longer to show that it goes on. That is
-#: so unless this share of the audited runs carries the mean.
-SETTLED_BY_CHANCE, REGULAR = 115, 0.8
+#: Where only some runs leave something behind, chance needs longer to show that it goes on.
+SETTLED_BY_CHANCE = 115
 #: Where recycling lets no process get that old: so many that are gone, and runs in all of them.
 GENERATIONS, GENERATION_RUNS = 3.0, 100.0
 #: Runs while a container filled up, without which that is not known well; and items a run, above

@@ -53,6 +53,8 @@ REFUTED_SHARE = 0.5
 #: Live memory comes and goes by less than this. A leak's rises by what its runs left behind: this
 #: share of it is far too little.
 LEAST_CLAIMED, LEAST_KEPT_SHARE = 1024 * 1024.0, 0.25
+#: Standard errors that are taken off what is claimed: much in few runs is claimed by few audits.
+CLAIMED_ERRORS = 2.0
 #: By the column of what the kernel counts: the class of growth.
 CLASS_OF_COUNT = {"fds": "descriptors", "threads": "threads", "children": "processes"}
 
@@ -233,6 +235,7 @@ def absent(case: Case) -> bool:
         return claimed >= LEAST_CLAIMED and 0 < there < LEAST_KEPT_SHARE * claimed
     figures = [kept_of_claimed(each) for each in case.processes]
     kept, claimed = (sum(each) for each in zip(*figures, strict=True)) if figures else (0.0, 0.0)
+    claimed *= max(0.0, 1 - CLAIMED_ERRORS / max(CLAIMED_ERRORS, case.steady.sums.mean().certainty))
     own = case.task.retained_bytes
     most = own >= sum(each.retained_bytes for each in case.worker.report.tasks) / 2
     return most and claimed >= LEAST_CLAIMED and kept < LEAST_KEPT_SHARE * claimed

@@ -81,7 +81,7 @@ def test_confidence_falls_with_the_processes_that_do_not_agree(
 
 
 def test_confidence_rises_with_the_standard_errors() -> None:
-    doubtful = dataclasses.replace(SURE, error=600.0)
+    doubtful = dataclasses.replace(SURE, error=6_000.0)
     evidence = dataclasses.replace(evidence_of(nothing, 5, 1), processes=1.0, growing=1.0)
     shares = [
         confidence(case_of(dataclasses.replace(evidence, overlapping=each), pool="threads"))

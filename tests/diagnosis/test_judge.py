@@ -310,9 +310,10 @@ def test_memory_that_is_not_there_is_charged_to_the_type_that_claims_most() -> N
 
 
 def test_where_runs_overlap_least_squares_claim_no_more_than_there_is() -> None:
-    """A task type beside a leak was given 2 MB a run, and 490 MB in all."""
-    running = samples.process("main", 100, history=history(live=lambda n: (30.0 + n / 8) * MIB))
-    for per_run, leaks in ((2e6, False), (5e3, True)):
+    """A task type beside a leak was given 2 MB a run, and 490 MB in all; and some kilobytes are
+    garbage of Celery's own."""
+    running = samples.process("main", 100, history=history(live=lambda n: (30.0 + n / 4) * MIB))
+    for per_run, leaks in ((2e6, False), (9e3, True), (3e3, False)):
         shared = Estimate(per_run, per_run / 100, per_run, per_run / 50, 400, 40)
         evidence = dataclasses.replace(told_by(Process(), overlapping=shared), collections=5)
         verdict = verdict_on(evidence, pool="threads", processes=[running])

@@ -187,12 +187,12 @@ def test_descriptors_opened_once_are_no_leak(first: int) -> None:
     [
         ({}, True),
         ({"error": None}, False),
-        ({"per_run": 199.0, "late_per_run": 199.0}, False),
-        ({"per_run": 200.0, "late_per_run": 200.0}, True),
+        ({"per_run": 1_990.0, "late_per_run": 1_990.0}, False),
+        ({"per_run": 2_000.0, "late_per_run": 2_000.0}, True),
         ({"runs": 79}, False),
         ({"intervals": 11}, False),
-        ({"late_per_run": 899.0}, False),
-        ({"late_per_run": 901.0}, True),
+        ({"late_per_run": 8_990.0}, False),
+        ({"late_per_run": 9_010.0}, True),
         ({"late_per_run": 0.0, "late_error": None}, True),
     ],
 )
@@ -203,13 +203,13 @@ def test_an_estimate_is_four_standard_errors_above_zero_and_still_is_in_the_late
 
 
 def test_an_estimate_is_above_the_least_amount() -> None:
-    assert stands(SURE, 1800.0)
-    assert not stands(SURE, 1801.0)
+    assert stands(SURE, 18_000.0)
+    assert not stands(SURE, 18_001.0)
     assert not stands(None, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("size", "against"), [(1800.0, False), (1000.0, False), (100.0, True), (0.0, True)]
+    ("size", "against"), [(18_000.0, False), (10_000.0, False), (1_000.0, True), (0.0, True)]
 )
 def test_runs_that_happened_to_be_alone_contradict_least_squares(
     size: float, against: bool
@@ -224,23 +224,23 @@ def test_a_few_runs_alone_contradict_nothing() -> None:
 
 
 def test_the_closer_one_tells_what_a_run_leaves_behind() -> None:
-    assert alone(900.0).bytes_per_run == pytest.approx(900.0)
-    assert alone(900.0, runs=WARM_RUNS + 29).bytes_per_run == 1800.0
-    blurred = dataclasses.replace(alone(900.0).evidence, overlapping=None)
-    assert case_of(blurred, pool="gevent").bytes_per_run == pytest.approx(900.0)
+    assert alone(9_000.0).bytes_per_run == pytest.approx(9_000.0)
+    assert alone(9_000.0, runs=WARM_RUNS + 29).bytes_per_run == 18_000.0
+    blurred = dataclasses.replace(alone(9_000.0).evidence, overlapping=None)
+    assert case_of(blurred, pool="gevent").bytes_per_run == pytest.approx(9_000.0)
 
 
 def test_a_single_run_alone_does_not_outweigh_least_squares() -> None:
     seen = Process()
     for number in range(60):
         if number == 50:
-            seen.read(45_000.0, only_large=False)
+            seen.read(450_000.0, only_large=False)
         else:
             seen.run()
     evidence = dataclasses.replace(told_by(seen, overlapping=SURE), collections=3)
     verdict = verdict_on(evidence, pool="gevent")
     assert isinstance(verdict, Suspect)
-    assert verdict.retained_bytes_per_run == 1800.0
+    assert verdict.retained_bytes_per_run == 18_000.0
 
 
 def test_how_certain_a_case_is_by_what_speaks_most_for_it() -> None:

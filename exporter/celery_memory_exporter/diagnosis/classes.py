@@ -32,6 +32,9 @@ from celery_memory_exporter.diagnosis.rules import (
 
 #: Items a run by least squares, from which on a container grows.
 LEAST_ITEMS = 0.02
+#: Where runs overlap, each leaves garbage of Celery's own to the next full collection, with gevent
+#: 3 KB: what is less than this tells of a leak only where a container holds it.
+OWN_GARBAGE_BYTES = 8192.0
 #: Objects, or blocks, that outlive a run: with fewer, it is the C heap that grows.
 LEAST_SURVIVORS = 0.5
 #: Of what a run leaves behind, where lines took more from the C heap than Python allocated: then it
@@ -70,8 +73,9 @@ def leaves_memory(case: Case) -> bool:
     if absent(case):
         return False
     if case.overlapping is not None:
-        above_zero = stands(case.overlapping, LEAST_BYTES)
-        return above_zero and garbage_aside(case) and not contradicted(case)
+        above_zero = stands(case.overlapping, LEAST_BYTES) and not contradicted(case)
+        more = case.bytes_per_run >= OWN_GARBAGE_BYTES or fills_a_container(case)
+        return above_zero and more and garbage_aside(case)
     steady, whole = case.steady, window(case.evidence.profile, SHORT_WARM)
     fills = fills_of(case)
     filling = [fill for fill in fills if keeps_filling(fill)]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_memory_exporter.common.codec import MAX_LIST_ITEMS, REASONS, DecodeError, decode, encode
-from celery_memory_exporter.common.report import VERSION
+from celery_memory_exporter.common.report import HISTORY, VERSION
 from tests import samples
 from tests.strategies import JSON
 
@@ -106,6 +106,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("bounds.runtime_seconds", [1.0, 1.0], "report.bounds.runtime_seconds: not ascending"),
         ("bounds.peak_bytes", [], "report.bounds.peak_bytes: not ascending"),
         ("processes.1.process", "main", "report.processes: a process is told twice"),
+        ("processes.1.retained_history", [1.0], "retained_history: not one a point"),
         (
             "objects",
             [{"type": "x", "count": 1, "growth": 0}] * (MAX_LIST_ITEMS + 1),
@@ -120,6 +121,13 @@ def test_a_malformed_report_is_refused_with_the_place(
         decode(changed(path, value))
     assert caught.value.reason == "malformed"
     assert message in str(caught.value)
+
+
+def test_runs_may_have_freed_more_than_they_left_behind() -> None:
+    points = [[float(second)] * len(HISTORY) for second in range(2)]
+    process = samples.process("0", 101, history=points, retained_history=[0.0, -5.0])
+    report = samples.report(processes=[process])
+    assert decode(over_the_wire(encode(report))) == report
 
 
 def test_a_lone_surrogate_becomes_something_that_can_be_shown() -> None:

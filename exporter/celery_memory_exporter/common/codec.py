@@ -165,6 +165,7 @@ def _malformed(path: str, expected: str, found: object) -> DecodeError:
 #: a history.
 SIGNED = frozenset(
     {"gains", "growth", "sum", "retained_blocks", "retained_native_bytes", "failed_bytes", "amount"}
+    | {"retained_history"}
 )
 
 

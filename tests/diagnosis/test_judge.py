@@ -318,3 +318,17 @@ def test_where_runs_overlap_least_squares_claim_no_more_than_there_is() -> None:
         evidence = dataclasses.replace(told_by(Process(), overlapping=shared), collections=5)
         verdict = verdict_on(evidence, pool="threads", processes=[running])
         assert isinstance(verdict, Suspect) is leaks
+
+
+def test_what_a_full_bounded_container_moves_is_chance() -> None:
+    """Its table is made anew now and then, and larger for a while."""
+
+    def shape(number: int) -> float:
+        if number < 60:
+            return 3000.0
+        return {0: 20_000.0, 20: -19_000.0}.get(number % 40, 0.0)
+
+    full = filled(shape, 200, lambda number: float(number < 60), limit=60)
+    verdict = verdict_on(full)
+    assert isinstance(verdict, Cleared)
+    assert verdict.growth_class == "bounded"

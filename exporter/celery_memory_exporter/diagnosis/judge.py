@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill, Holder
-from celery_memory_exporter.common.left_behind import LEAST_BYTES
+from celery_memory_exporter.common.left_behind import LEAST_BYTES, VERDICT
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.common.report import TaskReport
 from celery_memory_exporter.diagnosis import process_growth
@@ -127,8 +127,11 @@ def bounded_holder(case: Case) -> Holder | None:
 
 
 def leaves_more(case: Case, fill: Fill) -> bool:
-    """Whether audited runs leave memory behind since the container has gained its last item."""
+    """Whether audited runs surely leave memory behind since the container has gained its last item:
+    that a table is made anew now and then is chance."""
     gained = max((age for age, items in enumerate(fill.gains) if items > 0), default=-1)
     profile = case.evidence.profile
     since = stretch(profile, range(AGES.index(WARM_RUNS) + gained + 1, len(profile.runs))).sums
-    return since.audited >= LEAST_LATE_AUDITS and since.mean().per_run >= LEAST_BYTES
+    mean = since.mean()
+    sure = mean.per_run >= LEAST_BYTES and mean.certainty >= VERDICT.certainty
+    return since.audited >= LEAST_LATE_AUDITS and sure

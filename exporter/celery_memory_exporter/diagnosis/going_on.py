@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from celery_memory_exporter.common.evidence import AGES, WARM_RUNS, Fill
 from celery_memory_exporter.common.left_behind import LEAST_BLOCKS, Mean, Sums
@@ -39,6 +40,13 @@ SMALL, LESS_THAN_ONE = 0.1, 0.5
 LEAST_OFTEN, MOST_OFTEN = 0.001, 0.95
 
 
+class Missing(NamedTuple):
+    """Audits of later runs: how many there are, of how many that it takes."""
+
+    has: float
+    needed: float
+
+
 def latest(steady: Window) -> Window:
     """The oldest quarter of the runs, or those past ``SEEN`` where these are fewer: some processes
     may have seen many runs, and others few."""
@@ -47,14 +55,14 @@ def latest(steady: Window) -> Window:
     return old if older else quarter
 
 
-def late_audits_missing(steady: Window, column: str = "audited") -> tuple[float, float] | None:
+def late_audits_missing(steady: Window, column: str = "audited") -> Missing | None:
     """How many audits the later half or the last quarter has of those that it needs; ``None`` where
     both have enough. Without them nothing is known of what goes on, and of what has stopped.
     ``column``: or of which other readings."""
     late, last = (getattr(part.sums, column) for part in (steady.later(0.5), latest(steady)))
     if late < LEAST_LATE_AUDITS:
-        return late, LEAST_LATE_AUDITS
-    return (last, LEAST_LAST_AUDITS) if last < LEAST_LAST_AUDITS else None
+        return Missing(late, LEAST_LATE_AUDITS)
+    return Missing(last, LEAST_LAST_AUDITS) if last < LEAST_LAST_AUDITS else None
 
 
 def stopped(whole: Window, told_by: Callable[[Sums], Mean]) -> bool:

@@ -8,11 +8,10 @@ behind, and what they left has to be nothing, within what chance may do.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 from celery_memory_exporter.common.evidence import Estimate
 from celery_memory_exporter.common.left_behind import LEAST_LARGE_BYTES
-from celery_memory_exporter.diagnosis.going_on import late_audits_missing, misses
+from celery_memory_exporter.diagnosis.going_on import Missing, late_audits_missing, misses
 from celery_memory_exporter.diagnosis.profile import Window, stretch
 from celery_memory_exporter.diagnosis.rules import Case
 
@@ -27,19 +26,12 @@ LEAST_LATE, MOST_LATE = 15.0, 60.0
 NOTHING_BYTES, NOTHING_ERRORS = 48.0, 2.0
 
 
-class Missing(NamedTuple):
-    """Audits of later runs: how many there are, of how many that it takes."""
-
-    has: float
-    needed: float
-
-
 def audits_missing(case: Case) -> Missing | None:
     """``None`` where there are enough to say that nothing is left behind."""
     steady = case.steady
     too_few = late_audits_missing(steady)
     if too_few:
-        return Missing(*too_few)
+        return too_few
     late = steady.later(0.5)
     early = stretch(case.evidence.profile, range(late.ages.start)).sums
     left = early.audited_mean()

@@ -233,12 +233,14 @@ def absent(case: Case) -> bool:
         claimed = case.overlapping.per_run * case.overlapping.runs
         there = sum(span(each, "live_bytes") for each in case.processes)
         return claimed >= LEAST_CLAIMED and 0 < there < LEAST_KEPT_SHARE * claimed
+    # First, since it leaves one type of a worker or two: all have the same histories to go through.
+    of_all = sum(each.retained_bytes for each in case.worker.report.tasks)
+    if case.task.retained_bytes < of_all / 2:
+        return False
     figures = [kept_of_claimed(each) for each in case.processes]
     kept, claimed = (sum(each) for each in zip(*figures, strict=True)) if figures else (0.0, 0.0)
     claimed *= max(0.0, 1 - CLAIMED_ERRORS / max(CLAIMED_ERRORS, case.steady.sums.mean().certainty))
-    own = case.task.retained_bytes
-    most = own >= sum(each.retained_bytes for each in case.worker.report.tasks) / 2
-    return most and claimed >= LEAST_CLAIMED and kept < LEAST_KEPT_SHARE * claimed
+    return claimed >= LEAST_CLAIMED and kept < LEAST_KEPT_SHARE * claimed
 
 
 def stands(estimate: Estimate | None, least: float) -> bool:

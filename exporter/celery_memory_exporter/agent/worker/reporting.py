@@ -237,6 +237,7 @@ class Reporter:
 
 
 def told(rows: list[GrowingContainer]) -> list[Container]:
+    """Containers that grow, as the report has them."""
     return [
         Container(each.path, each.kind, each.items, each.growth, each.capacity) for each in rows
     ]

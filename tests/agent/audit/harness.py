@@ -79,6 +79,13 @@ def profile_of(meter: Meter) -> TaskProfile:
     return meter.totals.growth["t", ""]
 
 
+def survivors_of(meter: Meter) -> dict[str, int]:
+    """But for the queue that the test runner's own thread makes when it hands tests on."""
+    survivors = dict(profile_of(meter).survivors)
+    survivors.pop("collections.deque", None)
+    return survivors
+
+
 def totals_of(meter: Meter) -> TaskTotals:
     return meter.totals.rows["t", ""]
 

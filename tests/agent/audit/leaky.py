@@ -20,7 +20,6 @@ from celery_memory_exporter.agent.meter.conditions import Conditions
 from celery_memory_exporter.agent.meter.meter import Meter
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
-from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.readings import Readings
 
 Load = Callable[[str], ModuleType]
@@ -73,10 +72,6 @@ def run_until(
             break
     assert meter.guard.errors == 0
     return meter.deep.dossiers[KEY]
-
-
-def profile_of(meter: Meter) -> TaskProfile:
-    return meter.totals.growth[KEY]
 
 
 LEAKS = """

@@ -25,6 +25,7 @@ from tests.agent.audit.harness import (
     profile_of,
     returning,
     run,
+    survivors_of,
     totals_of,
 )
 
@@ -79,7 +80,7 @@ def test_an_application_that_froze_its_heap_is_audited_and_its_heap_stays_frozen
     finally:
         gc.unfreeze()
     assert profile_of(meter).audits == 20
-    assert profile_of(meter).survivors == {f"{Thing.__module__}.Thing": 15 * 20}
+    assert survivors_of(meter) == {f"{Thing.__module__}.Thing": 15 * 20}
 
 
 def test_where_the_application_switched_its_collector_off_no_finalizer_runs() -> None:
@@ -181,7 +182,7 @@ def test_garbage_that_a_young_collection_found_alive_is_not_left_behind(
         found.append(figures_of(profile_of(meter).row))
     assert mostly([each["blocks"] for each in found], 20)
     assert all(each["garbage_blocks"] >= rows for each in found)
-    assert set(profile_of(meter).survivors) == types
+    assert set(survivors_of(meter)) == types
 
 
 @pytest.mark.parametrize("size", [1, 4, 19])

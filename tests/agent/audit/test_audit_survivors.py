@@ -14,9 +14,9 @@ from tests.agent.audit.harness import (
     failing,
     keep,
     make_meter,
-    profile_of,
     returning,
     run,
+    survivors_of,
 )
 
 pytestmark = pytest.mark.usefixtures("heap_as_it_was")
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("heap_as_it_was")
 def test_survivors_are_exactly_what_was_kept() -> None:
     meter = make_meter()
     run(meter, returning(lambda: keep(2, Thing)), times=growth.WARM_RUNS_AT_LEAST + 10)
-    assert profile_of(meter).survivors == {f"{Thing.__module__}.Thing": 20}, (
+    assert survivors_of(meter) == {f"{Thing.__module__}.Thing": 20}, (
         "what start-up leaves is not told"
     )
 
@@ -33,7 +33,7 @@ def test_survivors_are_exactly_what_was_kept() -> None:
 def test_survivors_of_failing_runs_are_told_without_their_exceptions() -> None:
     meter = make_meter()
     run(meter, failing(lambda: keep(2, Thing)), times=growth.WARM_RUNS_AT_LEAST + 10)
-    assert profile_of(meter).survivors == {f"{Thing.__module__}.Thing": 20}
+    assert survivors_of(meter) == {f"{Thing.__module__}.Thing": 20}
 
 
 def test_an_audit_keeps_nothing_alive() -> None:

@@ -12,6 +12,7 @@ from celery_memory_exporter.agent.audit.suspicion import Suspicion
 from celery_memory_exporter.agent.stats.growth import TaskProfile
 from celery_memory_exporter.agent.stats.readings import Readings
 from celery_memory_exporter.common.evidence import AGES
+from tests.agent.audit.harness import profile_of, survivors_of
 from tests.agent.audit.leaky import (
     KEY,
     LEAKS,
@@ -19,7 +20,6 @@ from tests.agent.audit.leaky import (
     knows,
     line_of,
     make_meter,
-    profile_of,
     run_until,
 )
 
@@ -35,7 +35,7 @@ def test_a_leaks_line_and_its_holder_are_named(load: Load) -> None:
     assert kind == "dict"
     assert items > 0
     assert items % 20 == 0
-    assert profile_of(meter).survivors.keys() == {"leaky.Cart"}
+    assert survivors_of(meter).keys() == {"leaky.Cart"}
 
 
 def test_where_no_container_holds_it_a_path_is_found(load: Load) -> None:

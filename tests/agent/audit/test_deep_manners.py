@@ -11,7 +11,8 @@ import pytest
 
 from celery_memory_exporter.agent.meter.tracer import measured
 from celery_memory_exporter.agent.stats.budget import Budget
-from tests.agent.audit.leaky import LEAKS, Load, knows, make_meter, profile_of, run_until
+from tests.agent.audit.harness import profile_of
+from tests.agent.audit.leaky import LEAKS, Load, knows, make_meter, run_until
 
 
 def test_a_task_that_keeps_nothing_is_not_looked_at_deeply(load: Load) -> None:

@@ -94,6 +94,17 @@ def test_where_runs_overlap_nothing_is_left_behind_only_within_a_small_error(
     assert verdict.settled is known
 
 
+@pytest.mark.parametrize("size", [0.0, 3_000.0, 30_000.0])
+def test_where_runs_overlap_nothing_is_known_without_least_squares(size: float) -> None:
+    """Single readings of runs that happened to be alone have Celery's own garbage in them."""
+    alone = Process()
+    for _ in range(300):
+        alone.read(size, only_large=False)
+    verdict = verdict_on(told_by(alone), pool="gevent")
+    assert isinstance(verdict, Cleared)
+    assert not verdict.settled
+
+
 # --- the law ------------------------------------------------------------------------------------
 
 

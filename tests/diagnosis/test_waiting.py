@@ -76,3 +76,6 @@ def test_where_runs_overlap_it_takes_so_many_of_them() -> None:
     told = task(evidence)
     case = Case(view(evidence, pool="threads"), told, evidence, steady_window(evidence))
     assert runs_missing(case) == OVERLAPPING_RUNS - 30
+    unseen = dataclasses.replace(evidence, overlapping=None)
+    case = Case(view(unseen, pool="threads"), told, unseen, steady_window(unseen))
+    assert runs_missing(case) == OVERLAPPING_RUNS

@@ -79,10 +79,16 @@ class Case:
         return [each for each in figures if each.process != "main"] or figures
 
     @property
+    def overlaps(self) -> bool:
+        """Whether runs share their process: they are not audited, and single readings have Celery's
+        own garbage in them, so that least squares alone tell."""
+        return self.worker.report is not None and self.worker.report.pool in OVERLAPPING_POOLS
+
+    @property
     def overlapping(self) -> Estimate | None:
-        """Bytes a run by least squares, where runs share their process."""
-        pool = self.worker.report.pool if self.worker.report else ""
-        return self.evidence.overlapping if pool in OVERLAPPING_POOLS else None
+        """Bytes a run by least squares, where runs share their process; ``None`` also where nothing
+        is estimated yet."""
+        return self.evidence.overlapping if self.overlaps else None
 
     @property
     def bytes_per_run(self) -> float:
@@ -120,10 +126,10 @@ def steady_window(evidence: Evidence) -> Window:
 
 def settled(case: Case) -> bool:
     """Whether processes have seen runs enough for a verdict."""
-    if case.overlapping is not None:
-        return (
-            case.overlapping.runs >= OVERLAPPING_RUNS
-            and case.overlapping.intervals >= OVERLAPPING_INTERVALS
+    if case.overlaps:
+        shared = case.overlapping
+        return shared is not None and (
+            shared.runs >= OVERLAPPING_RUNS and shared.intervals >= OVERLAPPING_INTERVALS
         )
     profile, steady = case.evidence.profile, case.steady.sums
     mean = steady.mean()
@@ -142,7 +148,7 @@ def runs_enough(case: Case) -> bool:
 
 def unmeasured(case: Case) -> bool:
     """Whether there are runs enough, and nothing has been read of the later ones."""
-    if case.overlapping is not None:
+    if case.overlaps:
         return False
     return runs_enough(case) and not window(case.evidence.profile, SEEN).sums.measured
 

@@ -18,8 +18,8 @@ def seconds_until_known(case: Case) -> float | None:
 
 def runs_missing(case: Case) -> float | None:
     """Runs in all processes together until there are enough."""
-    if case.overlapping is not None:
-        return OVERLAPPING_RUNS - case.overlapping.runs
+    if case.overlaps:
+        return OVERLAPPING_RUNS - (case.overlapping.runs if case.overlapping else 0)
     if not runs_enough(case):
         processes = max(1, len(case.processes))
         return processes * SETTLED + LEAST_NEW_RUNS - sum(case.evidence.profile.runs)

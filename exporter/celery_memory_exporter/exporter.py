@@ -13,6 +13,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from celery_memory_exporter.common import procfs
 from celery_memory_exporter.config.settings import Broker, Config, Processes, Queues
+from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.told import Told
+from celery_memory_exporter.diagnosis.verdict import Diagnosis
 from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.rules import Rules
 from celery_memory_exporter.fleet.snapshot import Snapshot
@@ -50,8 +53,9 @@ class Exporter:
             logger.warning(NO_BROKER)
         queues = {broker.name: broker.queues for broker in brokers}
         self._fleet = Fleet(rules_of(settings), queues, began=time.monotonic())
+        self._told = Told(time.time)
         self._registry = CollectorRegistry()
-        self._registry.register(FleetCollector(self.snapshot))
+        self._registry.register(FleetCollector(self.snapshot, told=self._told))
         ProcessCollector(registry=self._registry)
         self._parts: list[Part] = [
             *self._process_table(settings.processes),
@@ -78,8 +82,8 @@ class Exporter:
         if listener is not None:
             history = RssHistory()
             yield HistoryKeeper(history, self.snapshot)
-            application = Application(self._registry, self.snapshot, self.unready, history)
-            yield HttpServer(application, listener)
+            show = Application(self._registry, self.snapshot, self.unready, history, self._told)
+            yield HttpServer(show, listener)
 
     def start(self) -> None:
         for part in self._parts:
@@ -91,6 +95,10 @@ class Exporter:
 
     def snapshot(self) -> Snapshot:
         return self._fleet.snapshot(time.monotonic())
+
+    def diagnosis(self) -> Diagnosis:
+        """Who leaks, as page and metrics tell it."""
+        return diagnose(self.snapshot().workers, self._told)
 
     def exposition(self) -> str:
         """What ``/metrics`` answers now, in the text format."""

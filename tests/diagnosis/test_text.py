@@ -62,6 +62,11 @@ def test_a_leak_with_its_holder_line_and_types() -> None:
     ]
 
 
+def test_since_when_is_told_to_the_minute() -> None:
+    lines = as_text(Diagnosis((suspect(since=1_700_000_000.0),), (), (worker(),))).splitlines()
+    assert "  since      2023-11-14 22:13 UTC" in lines
+
+
 def test_several_leaks_and_workers() -> None:
     workers = (worker(), worker("celery@web2", leaking=False), worker("celery@web3"))
     shown = as_text(Diagnosis((suspect(), suspect(worker="celery@web3")), (), workers))

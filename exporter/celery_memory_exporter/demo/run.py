@@ -19,7 +19,6 @@ from celery_memory_exporter.config import checks
 from celery_memory_exporter.config.settings import Broker, Config, Listen, Processes
 from celery_memory_exporter.demo import load, program, prometheus, view
 from celery_memory_exporter.demo.prometheus import Prometheus, PrometheusError
-from celery_memory_exporter.diagnosis.judge import diagnose
 from celery_memory_exporter.exporter import Exporter
 from celery_memory_exporter.web.server import bind
 
@@ -104,7 +103,7 @@ def play(folder: Path, listener: socket.socket, options: Options, stop: threadin
                 observer=observer,
                 log=folder / WORKER_LOG,
             )
-        return view.summary(history, diagnose(exporter.snapshot().workers))
+        return view.summary(history, exporter.diagnosis())
 
 
 def observed(

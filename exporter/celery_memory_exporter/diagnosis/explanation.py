@@ -165,23 +165,17 @@ def sites_of(case: Case) -> tuple[SiteRate, ...]:
 def clear_by_class(case: Case) -> Cleared:
     """No leak, with what it looked like instead; or not known yet, where what would tell is
     missing: that nothing was seen shows nothing."""
-    unknown = what_is_unknown(case)
-    if unknown:
-        return clear(case, UNSETTLED, unknown)
-    looks = looks_like(case)
-    return clear(case, looks, LOOKS[looks])
-
-
-def what_is_unknown(case: Case) -> str:
-    """Without which nothing can be said, in words; or nothing."""
     if absent(case):
-        return "what its runs seem to leave behind is not in its processes' memory"
+        reason = "what its runs seem to leave behind is not in its processes' memory"
+        return clear(case, UNSETTLED, reason, contradicted=True)
     unknown = what_audits_miss(case) if case.overlapping is None else what_squares_miss(case)
     if unknown:
-        return unknown
+        return clear(case, UNSETTLED, unknown)
     if keeps_memory(case) and any_process(case, rises_unexplained):
-        return "resident memory rises, and no heap that can be read explains it"
-    return ""
+        reason = "resident memory rises, and no heap that can be read explains it"
+        return clear(case, UNSETTLED, reason, contradicted=True)
+    looks = looks_like(case)
+    return clear(case, looks, LOOKS[looks])
 
 
 def what_audits_miss(case: Case) -> str:
@@ -225,7 +219,8 @@ def any_process(case: Case, does: Callable[[ProcessReport], bool]) -> bool:
     return any(does(view.figures) for view in case.worker.processes)
 
 
-def clear(case: Case, growth_class: str, reason: str) -> Cleared:
+def clear(case: Case, growth_class: str, reason: str, *, contradicted: bool = False) -> Cleared:
+    """``contradicted``: evidence speaks against a leak, though not all is known."""
     return Cleared(
         worker=case.worker.nodename,
         task=case.task.name,
@@ -236,4 +231,5 @@ def clear(case: Case, growth_class: str, reason: str) -> Cleared:
         audited_runs=case.task.audited_runs,
         advice=advice.NO_LEAK[growth_class],
         known_in_seconds=seconds_until_known(case) if growth_class == UNSETTLED else None,
+        contradicted=contradicted,
     )

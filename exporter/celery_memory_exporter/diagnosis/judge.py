@@ -39,6 +39,7 @@ from celery_memory_exporter.diagnosis.rules import (
     steady_window,
     unmeasured,
 )
+from celery_memory_exporter.diagnosis.told import Told
 from celery_memory_exporter.diagnosis.verdict import (
     UNSETTLED,
     Cleared,
@@ -53,8 +54,9 @@ from celery_memory_exporter.fleet.sums import by_name
 BY_PROCESS = frozenset({"python", "native", *CLASS_OF_COUNT.values()})
 
 
-def diagnose(workers: Iterable[WorkerView]) -> Diagnosis:
-    """The verdict on those of the workers that live."""
+def diagnose(workers: Iterable[WorkerView], told: Told | None = None) -> Diagnosis:
+    """The verdict on those of the workers that live. ``told`` is what was said of them before, by
+    which answers are stable, and remembers what is said now; without it each stands alone."""
     suspects: list[Suspect] = []
     cleared: list[Cleared] = []
     judged: list[WorkerVerdict] = []
@@ -62,15 +64,16 @@ def diagnose(workers: Iterable[WorkerView]) -> Diagnosis:
         if worker.report is None or not worker.live:
             continue
         # What is beyond the caps is no one's: a sum of task types cannot be accused.
-        verdicts = [
-            judge(worker, task) for task in by_name(worker.report.tasks) if task.name != OTHER
-        ]
+        tasks = [each for each in by_name(worker.report.tasks) if each.name != OTHER]
+        verdicts = [each for task in tasks if (each := judge(worker, task)) is not None]
+        if told is not None:
+            verdicts = told.of_tasks(worker, verdicts)
         found = [each for each in verdicts if isinstance(each, Suspect)]
-        cleared += [each for each in verdicts if isinstance(each, Cleared)]
-        found += process_growth.suspects(worker, found)
-        well = [isinstance(each, Cleared) and each.settled for each in verdicts]
-        known = bool(verdicts) and all(well)
+        found += growing_processes(worker, found, told)
+        harmless = [each for each in verdicts if isinstance(each, Cleared)]
+        known = bool(tasks) and sum(each.settled for each in harmless) == len(tasks)
         judged.append(process_growth.of_worker(worker, found, known=known))
+        cleared += harmless
         suspects += found
     suspects.sort(
         key=lambda each: (
@@ -81,6 +84,14 @@ def diagnose(workers: Iterable[WorkerView]) -> Diagnosis:
         )
     )
     return Diagnosis(tuple(suspects), tuple(cleared), tuple(judged))
+
+
+def growing_processes(worker: WorkerView, named: list[Suspect], told: Told | None) -> list[Suspect]:
+    """Those that none of the task types explains that are ``named``."""
+    growing = process_growth.suspects(worker, named)
+    if told is None:
+        return growing
+    return told.of_processes(worker, growing, explained=process_growth.explains(named))
 
 
 def judge(worker: WorkerView, task: TaskReport) -> Suspect | Cleared | None:

@@ -76,7 +76,6 @@ def span(process: ProcessReport, figure: str) -> float:
 def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
     """Processes that grow without a task type that explains it. ``named``: the worker's task types
     that leak."""
-    explained = any(each.growth_class in ("python", "native", "garbage") for each in named)
     found: list[Suspect] = []
     others = []
     for process in (view.figures for view in worker.processes):
@@ -93,10 +92,15 @@ def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
         for each in others
         if lived(each) >= LEAST_CHILD_SECONDS and rise(each, "live_bytes") >= LEAST_CHILD_BYTES
     ]
-    if growing and not explained:
+    if growing and not explains(named):
         per_hour = sum(hourly(each, rise(each, "live_bytes")) for each in growing)
         found.append(suspect(worker, growing, per_hour, "python", (), of=len(others)))
     return found
+
+
+def explains(named: Iterable[Suspect]) -> bool:
+    """Whether these task types leave memory behind, by which the processes that run them grow."""
+    return any(each.growth_class in ("python", "native", "garbage") for each in named)
 
 
 def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timezone
 
 from celery_memory_exporter.diagnosis.rules import CLASS_OF_COUNT
 from celery_memory_exporter.diagnosis.verdict import (
@@ -61,6 +62,8 @@ def suspect_lines(suspect: Suspect) -> list[str]:
             f"{suspect.audited_runs} audited, {suspect.growing_processes} of "
             f"{suspect.processes} processes, confidence {suspect.confidence:.2f}"
         )
+    if suspect.since is not None:
+        lines.append(f"  since      {moment(suspect.since)}")
     if suspect.object_types:
         rates = [f"{each.type} {each.per_run:g} a run" for each in suspect.object_types[:NAMES]]
         lines.append(f"  leaves     {', '.join(rates)}")
@@ -124,6 +127,11 @@ def size(count: float) -> str:
         if abs(count) >= factor:
             return f"{count / factor:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def moment(since: float) -> str:
+    """Unix time, to the minute."""
+    return datetime.fromtimestamp(since, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def duration(seconds: float) -> str:

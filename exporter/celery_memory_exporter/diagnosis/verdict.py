@@ -55,6 +55,8 @@ class Suspect:
     sites: tuple[SiteRate, ...] = ()
     holders: tuple[Holder, ...] = ()
     paths: tuple[str, ...] = ()
+    #: Unix time since when it has been told; ``None`` where nobody remembers.
+    since: float | None = None
 
     @property
     def holder(self) -> str:
@@ -78,6 +80,8 @@ class Cleared:
     #: Seconds until it should be known, if runs go on as they did; ``None`` where that cannot be
     #: told.
     known_in_seconds: float | None = None
+    #: Whether evidence speaks against a leak, though not all is known.
+    contradicted: bool = False
 
     @property
     def settled(self) -> bool:

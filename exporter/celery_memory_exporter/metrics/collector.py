@@ -14,6 +14,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.told import Told
 from celery_memory_exporter.diagnosis.verdict import Diagnosis
 from celery_memory_exporter.fleet.snapshot import GroupView, QueueView, SentView, Snapshot
 from celery_memory_exporter.metrics.catalogue import FAMILIES
@@ -23,10 +24,17 @@ from celery_memory_exporter.metrics.worker_samples import add_group
 
 
 class FleetCollector(Collector):
-    """Shows what ``snapshot`` answers, for a prometheus_client registry."""
+    """Shows what ``snapshot`` answers, for a prometheus_client registry. ``told`` is what was said
+    of its workers before."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], build: Build | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        build: Build | None = None,
+        told: Told | None = None,
+    ) -> None:
         self._snapshot = snapshot
+        self._told = told
         self._build = build or Build()
 
     def describe(self) -> Iterable[Metric]:
@@ -38,7 +46,7 @@ class FleetCollector(Collector):
         samples = Samples()
         for broker, part in by_broker(snapshot):
             samples.broker = broker if snapshot.several_brokers else None
-            add_broker(samples, part)
+            add_broker(samples, part, diagnose(part.workers, self._told))
         samples.broker = None
         add_exporter(samples, snapshot, self._build)
         return samples.metrics()
@@ -63,12 +71,12 @@ def by_broker(snapshot: Snapshot) -> Iterator[tuple[str, Snapshot]]:
         )
 
 
-def add_broker(samples: Samples, snapshot: Snapshot) -> None:
+def add_broker(samples: Samples, snapshot: Snapshot, diagnosis: Diagnosis) -> None:
     for group in snapshot.groups:
         samples.together = group.kept is not None
         add_group(samples, group)
     samples.together = True  # members of a group may have the same suspects
-    add_diagnosis(samples, diagnose(snapshot.workers))
+    add_diagnosis(samples, diagnosis)
     samples.together = False
     for sent in snapshot.sent:
         samples.add("celery_task_sent_total", (sent.name, sent.hostname, sent.queue), sent.count)

@@ -16,6 +16,7 @@ from celery_memory_exporter.common.report import Container
 from celery_memory_exporter.common.version import __version__
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.told import Told
 from celery_memory_exporter.diagnosis.verdict import UNSETTLED, Cleared, Suspect, WorkerVerdict
 from celery_memory_exporter.fleet.snapshot import GroupView, QueueView, Snapshot, WorkerView
 from celery_memory_exporter.web.rss_history import RssHistory, resident_bytes
@@ -26,13 +27,15 @@ MOST_ROWS = 5
 MOST_WORKERS = 3
 
 
-def overview(snapshot: Snapshot, history: RssHistory, now: float) -> dict[str, Any]:
-    """``now`` is Unix time."""
+def overview(
+    snapshot: Snapshot, history: RssHistory, now: float, told: Told | None = None
+) -> dict[str, Any]:
+    """``now`` is Unix time; ``told`` is what was said of the workers before."""
     suspects: list[tuple[str, Suspect]] = []
     cleared: list[Cleared] = []
     workers: list[dict[str, Any]] = []
     for group in snapshot.groups:
-        diagnosis = diagnose(group.members)
+        diagnosis = diagnose(group.members, told)
         suspects += [(group.broker, each) for each in diagnosis.suspects]
         cleared += diagnosis.cleared
         workers.append(worker_row(group, diagnosis.workers, history))
@@ -64,6 +67,7 @@ def suspect_rows(suspects: Iterable[tuple[str, Suspect]]) -> list[dict[str, Any]
         row["retained_bytes_per_hour"] = round(
             sum(each.retained_bytes_per_hour for _, each in group), 1
         )
+        row["since"] = min((each.since for _, each in group if each.since), default=None)
         named = dict.fromkeys((broker, each.worker) for broker, each in group)
         row["worker_count"] = len(named)
         row["workers"] = [

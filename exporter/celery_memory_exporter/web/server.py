@@ -24,6 +24,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from celery_memory_exporter.diagnosis.judge import diagnose
+from celery_memory_exporter.diagnosis.told import Told
 from celery_memory_exporter.fleet.snapshot import Snapshot
 from celery_memory_exporter.metrics import exposition
 from celery_memory_exporter.web import page
@@ -50,7 +51,8 @@ class Application:
     """An ASGI application. ``ready`` answers with what is not ready yet, by source; empty when all
     is well.
 
-    ``history`` is the page's sparklines; without one there are none.
+    ``history`` is the page's sparklines; without one there are none. ``told`` is what was said of
+    the workers before.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Application:
         snapshot: Callable[[], Snapshot],
         ready: Callable[[], dict[str, str]],
         history: RssHistory | None = None,
+        told: Told | None = None,
     ) -> None:
         self._registry = registry
         self._snapshot = snapshot
         self._ready = ready
         self._history = history or RssHistory()
+        self._told = told
         #: What takes a while to make, each in a thread.
         self._rendered: dict[str, Callable[[Scope], Answer]] = {
             "/metrics": self._metrics,
@@ -113,10 +117,10 @@ class Application:
         return HTTPStatus.NOT_FOUND, PLAIN, b"Not found. Metrics are at /metrics.\n"
 
     def _diagnosis(self, scope: Scope) -> Answer:
-        return as_json(scope, dataclasses.asdict(diagnose(self._snapshot().workers)))
+        return as_json(scope, dataclasses.asdict(diagnose(self._snapshot().workers, self._told)))
 
     def _overview(self, scope: Scope) -> Answer:
-        return as_json(scope, overview(self._snapshot(), self._history, time.time()))
+        return as_json(scope, overview(self._snapshot(), self._history, time.time(), self._told))
 
     def _metrics(self, scope: Scope) -> Answer:
         names = parse_qs(scope["query_string"].decode("latin-1")).get("name[]")

@@ -77,14 +77,16 @@ def test_confidence_falls_with_the_processes_that_do_not_agree(
     processes: float, growing: float, confident: float
 ) -> None:
     evidence = dataclasses.replace(evidence_of(leak), processes=processes, growing=growing)
-    assert confidence(case_of(evidence)) == confident
+    assert confidence(case_of(evidence), "python") == confident
 
 
 def test_confidence_rises_with_the_standard_errors() -> None:
     doubtful = dataclasses.replace(SURE, error=6_000.0)
     evidence = dataclasses.replace(evidence_of(nothing, 5, 1), processes=1.0, growing=1.0)
     shares = [
-        confidence(case_of(dataclasses.replace(evidence, overlapping=each), pool="threads"))
+        confidence(
+            case_of(dataclasses.replace(evidence, overlapping=each), pool="threads"), "python"
+        )
         for each in (doubtful, SURE)
     ]
     assert shares == [0.9, 0.99]

@@ -467,6 +467,20 @@ def shared_map_kept(number: int) -> None:
     MAPS[-1].write(b"x" * 200_000)
 
 
+MMAP = LIBC.mmap
+MMAP.restype = ctypes.c_void_p
+MMAP.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
+@app.task
+@leak("resident")
+def map_never_unmapped(number: int) -> None:
+    """Pages that never were malloc's, as pools of Arrow and PyTorch take them."""
+    address = MMAP(None, 100_000, mmap.PROT_READ | mmap.PROT_WRITE, PRIVATE, -1, 0)
+    ctypes.memset(address, 1, 100_000)
+
+
 @app.task
 @leak("garbage", "python", of=None)
 def collector_off(number: int) -> None:

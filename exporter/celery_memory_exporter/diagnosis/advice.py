@@ -13,6 +13,10 @@ LEAK = {
         "C code allocates what nobody frees: look for a missing close() or free() in an extension "
         "or ctypes call."
     ),
+    "resident": (
+        "Resident memory rises with its runs, and no heap that can be read explains it: look for "
+        "anonymous maps and pools of libraries (Arrow, PyTorch, another malloc) that are not freed."
+    ),
     "garbage": (
         "The garbage collector is off, so reference cycles stay: turn it on, or call gc.collect() "
         "now and then."

@@ -1,5 +1,5 @@
 """What grows with a task type's runs: Python's objects, the C heap, what the kernel counts, shared
-memory, garbage."""
+memory, garbage, and resident memory that no heap explains."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from celery_memory_exporter.diagnosis.rules import (
     stands,
     survivors_per_run,
 )
+from celery_memory_exporter.diagnosis.unexplained import resident_per_run
 
 #: Items a run by least squares, from which on a container grows.
 LEAST_ITEMS = 0.02
@@ -43,7 +44,7 @@ MOST = 0.75
 #: Shared memory rises in so many of the type's own audited runs, and in so few of another type's.
 OWN_SHARE, OTHERS_SHARE = 0.5, 0.25
 #: The class that tells most comes first.
-ORDER = ("threads", "processes", "descriptors", "shared", "python", "native", "garbage")
+ORDER = ("threads", "processes", "descriptors", "shared", "python", "native", "resident", "garbage")
 
 
 def classes_of(case: Case) -> tuple[str, ...]:
@@ -64,6 +65,8 @@ def classes_of(case: Case) -> tuple[str, ...]:
         found.add("shared")
     if not found and collects_nothing(case):
         found.add("garbage")
+    if not found and resident_per_run(case):
+        found.add("resident")
     return tuple(each for each in ORDER if each in found)
 
 

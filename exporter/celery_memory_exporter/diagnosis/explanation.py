@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 from celery_memory_exporter.common.evidence import Evidence
 from celery_memory_exporter.common.left_behind import LEAST_BYTES, LEAST_COUNT, VERDICT
@@ -28,6 +29,7 @@ from celery_memory_exporter.diagnosis.rules import (
     stands,
     survivors_per_run,
 )
+from celery_memory_exporter.diagnosis.unexplained import hidden, resident_per_run
 from celery_memory_exporter.diagnosis.verdict import (
     UNSETTLED,
     Cleared,
@@ -60,7 +62,7 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
     """The suspect, with all that is known of what it leaves behind."""
     task, evidence = case.task, case.evidence
     first = classes[0]
-    per_run = bytes_of(case, first)
+    per_run, seen = bytes_of(case, first), seen_in(case, first)
     sites = sites_of(case)
     # A bounded one beside an unbounded one is not what leaks.
     holders = tuple(sorted(evidence.holders, key=lambda each: each.limit is not None)[:MOST_NAMES])
@@ -76,9 +78,9 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
         retained_count_per_run=round(case.steady.sums.per_audit(column), 2) if column else 0.0,
         runs=case.runs,
         audited_runs=task.audited_runs,
-        confidence=confidence(case),
-        processes=round(evidence.processes),
-        growing_processes=round(evidence.growing),
+        confidence=confidence(case, first),
+        processes=round(seen.of),
+        growing_processes=round(seen.growing),
         advice=advice.for_leak(
             first, holders[0].path if holders else "", sites[0].site if sites else "", outcome
         ),
@@ -99,13 +101,28 @@ def bytes_of(case: Case, growth_class: str) -> float:
         return case.steady.sums.per_audit("shared")
     if growth_class == "garbage":
         return case.steady.sums.garbage
-    return max(0.0, case.bytes_per_run)
+    # Objects may hold what no heap that can be read has: tables of Arrow, tensors.
+    return max(0.0, case.bytes_per_run, resident_per_run(case))
 
 
-def confidence(case: Case) -> float:
+class SeenIn(NamedTuple):
+    """Processes that grow, ``of`` so many that could tell."""
+
+    growing: float
+    of: float
+
+
+def seen_in(case: Case, growth_class: str) -> SeenIn:
+    if growth_class == "resident":
+        return SeenIn(sum(map(rises_unexplained, case.processes)), len(case.processes))
+    return SeenIn(case.evidence.growing, case.evidence.processes)
+
+
+def confidence(case: Case, growth_class: str) -> float:
     """From 0 to 1: how far above zero the mean is, and how many of the processes agree (rule of
     succession)."""
-    agreement = (case.evidence.growing + 1) / (case.evidence.processes + 1)
+    seen = seen_in(case, growth_class)
+    agreement = (seen.growing + 1) / (seen.of + 1)
     return round(min(0.99, (1 - 1 / (1 + case.certainty**2)) * min(1.0, agreement)), 2)
 
 
@@ -182,6 +199,8 @@ def what_audits_miss(case: Case) -> str:
     missing = audits_missing(case)
     if missing:
         return "its later runs have {:.0f} of {:.0f} audits yet".format(*missing)
+    if hidden(case):
+        return "native memory cannot be read here, and resident memory may rise"
     if not leaves_nothing(case.steady):
         return "some later runs left something behind, too few to tell a leak from chance"
     return ""

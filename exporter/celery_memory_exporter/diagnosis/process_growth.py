@@ -58,13 +58,23 @@ def rise(process: ProcessReport, figure: str) -> float:
     )
 
 
+def gain(process: ProcessReport, figure: str) -> float:
+    """From the first quarter's floor to the last one's, whatever it did in between; never below 0,
+    which is what it is where there are too few points."""
+    values = series(process, figure)
+    if len(values) < LEAST_POINTS:
+        return 0.0
+    low = floors(values)
+    return max(0.0, low[3] - low[0])
+
+
 def kept_of_claimed(process: ProcessReport) -> tuple[float, float]:
     """By how much its live memory rose from the first quarter of its history to the last one, and
     what its runs are said to have left behind meanwhile. Bytes; nothing where that is not known."""
     if len(process.retained_history) < LEAST_POINTS:
         return 0.0, 0.0
-    live, claimed = floors(series(process, "live_bytes")), floors(process.retained_history)
-    return max(0.0, live[3] - live[0]), max(0.0, claimed[3] - claimed[0])
+    claimed = floors(process.retained_history)
+    return gain(process, "live_bytes"), max(0.0, claimed[3] - claimed[0])
 
 
 def span(process: ProcessReport, figure: str) -> float:
@@ -100,7 +110,7 @@ def suspects(worker: WorkerView, named: Iterable[Suspect]) -> list[Suspect]:
 
 def explains(named: Iterable[Suspect]) -> bool:
     """Whether these task types leave memory behind, by which the processes that run them grow."""
-    return any(each.growth_class in ("python", "native", "garbage") for each in named)
+    return any(each.growth_class in ("python", "native", "resident", "garbage") for each in named)
 
 
 def main_process(worker: WorkerView, process: ProcessReport) -> list[Suspect]:
@@ -230,8 +240,14 @@ def headroom(worker: WorkerView) -> Headroom:
 def rises_unexplained(process: ProcessReport) -> bool:
     """Whether anonymous memory rises, and live memory and what the C heap keeps do not."""
     grown = rise(process, "anon_bytes")
-    known = rise(process, "live_bytes") + rise(process, "free_bytes")
-    return grown >= LEAST_MAIN_BYTES and known < grown / 2
+    return grown >= LEAST_MAIN_BYTES and unexplained(process) > grown / 2
+
+
+def unexplained(process: ProcessReport) -> float:
+    """Bytes by which anonymous memory rose that live memory and what the C heap keeps do not
+    explain."""
+    known = gain(process, "live_bytes") + gain(process, "free_bytes")
+    return rise(process, "anon_bytes") - known
 
 
 def allocator_keeps(process: ProcessReport) -> bool:

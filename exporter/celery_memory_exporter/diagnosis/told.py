@@ -32,8 +32,8 @@ LEAST_SHARE = 0.5
 MOST = 10_000
 #: Classes of processes that grow without a task type to explain it.
 OF_PROCESSES = frozenset({"main", "python"})
-#: The one or the other is what a task type leaves behind, never both.
-MEMORY = frozenset({"python", "native"})
+#: One of these is what a task type leaves behind, never two.
+MEMORY = frozenset({"python", "native", "resident"})
 
 #: Of one life of a worker at a broker: a task type, or its processes by their class of growth.
 Key: TypeAlias = "tuple[str, str, Instance, str | None, str]"

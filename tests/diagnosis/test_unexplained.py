@@ -117,17 +117,31 @@ def test_nobody_is_named_where(what: str, changes: dict[str, Any]) -> None:
         (120 * MIB, *[0.0] * 1_199),  # an import
         (*[10.0 * MIB] * 12, *[0.0] * 1_188),  # pools of connections
         (100 * KIB, -100 * KIB) * 600,
-        (1.0 * KIB,) * 1_200,  # next to nothing of 120 MiB
+        (1.0 * KIB,) * 1_200,  # next to nothing of what the processes grow by
+        (10 * MIB,) * 1_200,  # which is given back before the next one begins
     ],
 )
 def test_a_few_large_runs_and_what_is_given_back_are_no_leak(sizes: tuple[float, ...]) -> None:
     assert resident_per_run(case(worker(adds(*sizes)))) == 0.0
 
 
-def test_whoever_adds_most_is_named() -> None:
-    more = adds(*[300 * KIB] * 1_200, name="shop.more")
-    assert resident_per_run(case(worker(adds(*STEADY), more))) == 0.0
-    assert resident_per_run(case(worker(more, adds(*STEADY)))) == 300 * KIB
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ((10 * KIB,) * 1_200, True),
+        ((200 * KIB,) * 1_200, False),
+        ((-300 * KIB,) * 1_200, False),  # the pages of whoever ran before
+    ],
+)
+def test_where_others_add_or_give_back_as_much_nobody_is_named(
+    other: tuple[float, ...], named: bool
+) -> None:
+    beside = adds(*other, name="shop.other")
+    diagnosis = diagnosis_of(worker(adds(*STEADY), beside))
+    assert [each.task for each in diagnosis.suspects] == ["shop.leak"] * named
+    if not named:
+        reasons = {each.task: each.reason for each in diagnosis.cleared}
+        assert reasons["shop.leak"].startswith("resident memory rises, and no heap")
 
 
 def test_objects_that_hold_it_are_told_with_all_of_it() -> None:

@@ -21,10 +21,13 @@ from celery_memory_exporter.diagnosis.process_growth import (
 )
 from celery_memory_exporter.diagnosis.rules import Case
 
-#: Of what the processes grow by, and of what the runs of all types add: this type's part.
-LEAST_SHARE = 0.5
+#: What its runs add, of all that the runs of all types add or give back: where others add and give
+#: back much, some of it may be theirs.
+OF_ALL = 0.75
+#: And of what the processes grow by, at least and at most.
+LEAST_OF_GROWTH, MOST_OF_GROWTH = 0.25, 4.0
 #: Standard errors of the mean above zero. A buffer, an arena, a pool of connections are a few runs.
-CERTAIN = 4.0
+CERTAIN = 5.0
 
 
 def resident_per_run(case: Case) -> float:
@@ -34,11 +37,12 @@ def resident_per_run(case: Case) -> float:
     if report is None or case.overlaps or not case.runs:
         return 0.0
     grown = sum(unexplained(each) for each in case.processes if rises_unexplained(each))
-    added, of_all = net(case.task), sum(max(0.0, net(each)) for each in report.tasks)
-    most_of_it = added >= LEAST_SHARE * max(grown, of_all)
-    if not grown or not most_of_it or certainty(case.task, report.bounds.delta_bytes) < CERTAIN:
+    added = net(case.task)
+    if not LEAST_OF_GROWTH * grown <= added <= MOST_OF_GROWTH * grown or not grown:
         return 0.0
-    return added / case.runs
+    alone = added >= OF_ALL * sum(abs(net(each)) for each in report.tasks)
+    sure = certainty(case.task, report.bounds.delta_bytes) >= CERTAIN
+    return added / case.runs if alone and sure else 0.0
 
 
 def net(task: TaskReport) -> float:
@@ -47,16 +51,13 @@ def net(task: TaskReport) -> float:
 
 
 def certainty(task: TaskReport, bounds: list[float]) -> float:
-    """The mean that a run adds, in standard errors at most: of each run no more is known than that
-    it was in its bucket."""
+    """The mean that a run adds, in standard errors: of each run no more is known than its bucket,
+    so it counts as the geometric mean of the bucket's ends."""
     edges = [4 * bounds[0], *bounds, 4 * bounds[-1]]
-    largest = [max(abs(low), abs(high)) for low, high in pairwise(edges)]
-    # Most runs add nothing, which is where this bucket ends.
-    nothing = bounds.index(0.0) if 0.0 in bounds else None
     squares = sum(
-        count * size * size
-        for at, (count, size) in enumerate(zip(task.delta.counts, largest, strict=True))
-        if at != nothing
+        # Most runs add nothing, which is where a bucket ends.
+        0.0 if high == 0 else count * abs(high) * max(abs(low), abs(high) / 4)
+        for count, (low, high) in zip(task.delta.counts, pairwise(edges), strict=True)
     )
     return task.delta.sum / math.sqrt(squares) if squares else 0.0
 

@@ -78,6 +78,56 @@ class Cache:
     )
 
 
+def test_one_method_asks_for_the_size_and_another_takes_out(define: Define) -> None:
+    """As cachelib's ``SimpleCache``."""
+    shop = define(
+        """
+class Store:
+    def __init__(self):
+        self._entries, self._names, self._threshold = {}, [], 500
+    def _over_threshold(self):
+        return len(self._entries) > self._threshold
+    def check(self, name):
+        if len(name) > 64:
+            raise ValueError(name)
+    def set(self, key, value):
+        if self._over_threshold():
+            self._entries.pop(next(iter(self._entries)))
+        self._entries[key] = value
+class Kept(dict):
+    def is_full(self):
+        return len(self) > 40
+    def put(self, key, value):
+        if self.is_full():
+            self.clear()
+        self[key] = value
+"""
+    )
+    shop.STORE, shop.KEPT = shop.Store(), shop.Kept()
+    assert capacities(".STORE", "._entries") == (500,)
+    assert capacities(".STORE", "._names") == ()
+    assert capacities(".KEPT") == (40,)
+
+
+def test_a_capacity_in_a_slot_that_is_multiplied(define: Define) -> None:
+    """As SQLAlchemy's ``LRUCache``, which is pruned when it has outgrown its capacity by a half."""
+    shop = define(
+        """
+class Cache:
+    __slots__ = ("capacity", "threshold", "data", "unset")
+    def __init__(self):
+        self.capacity, self.threshold, self.data = 100, 0.5, {}
+    def put(self, key, value):
+        self.data[key] = value
+        while len(self.data) > self.capacity + self.capacity * self.threshold:
+            for old in sorted(self.data)[self.capacity:]:
+                del self.data[old]
+"""
+    )
+    shop.CACHE = shop.Cache()
+    assert capacities(".CACHE", ".data") == (100, 200)
+
+
 def test_a_dict_of_a_class_that_takes_out_by_itself_is_bounded(define: Define) -> None:
     define(
         """

@@ -221,6 +221,28 @@ def test_a_deque_tells_its_limit(define: Define) -> None:
     )
 
 
+def test_a_deque_beside_what_is_limited_has_its_limit(define: Define) -> None:
+    """As the queue of Jinja's ``LRUCache``."""
+    shop = define(
+        """
+from collections import deque
+class Cache:
+    def __init__(self):
+        self.capacity, self.mapping, self.queue = 300, {}, deque()
+    def put(self, key):
+        if len(self.mapping) == self.capacity:
+            del self.mapping[self.queue.popleft()]
+        self.mapping[key] = key
+        self.queue.append(key)
+CACHE = Cache()
+"""
+    )
+    name = counter()
+    grown = grown_after(lambda: shop.CACHE.put(name()))
+    assert grown["shop.CACHE.queue"].capacity == 300
+    assert grown["shop.CACHE.mapping"].capacity == 300
+
+
 def test_modules_made_at_run_time_grow_sys_modules(define: Define) -> None:
     name = counter()
     grown = grown_after(lambda: define(name=name()))

@@ -3,9 +3,10 @@ when it is full.
 
 ``deque(maxlen=…)`` and ``lru_cache(maxsize=…)`` tell it by themselves. Of a cache that somebody
 wrote, the code tells: a function that names the container, asks for a size and takes items out is
-its bound, and the numbers that it compares with may be its capacity. Which of them is shows by
-itself: one that the container has grown past is none. So a cache that still fills is not taken for
-a leak, and a leak is taken for a cache no longer than until it has grown past that number.
+its bound, or several of one class that do so together; and the numbers that they compare with may
+be its capacity, or what they multiply it by. Which of them is shows by itself: one that the
+container has grown past is none. So a cache that still fills is not taken for a leak, and a leak is
+taken for a cache no longer than until it has grown past that number.
 
 Code objects and namespaces are read, nothing is run, and only numbers are kept.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import dis
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 from celery.app.task import Task
@@ -40,6 +41,7 @@ from celery_memory_exporter.agent.interruptions import let_pass
 NAMING = ".@(<"
 DELETE_SUBSCR = dis.opmap["DELETE_SUBSCR"]
 REMOVALS = frozenset({"clear", "discard", "heappop", "pop", "popitem", "popleft", "remove"})
+REMOVALS |= {"__delitem__"}
 SIZES = re.compile(r"^len$|size|max|limit|capacity|bound", re.IGNORECASE)
 #: ``size`` in small letters is what there is, not what there may be.
 CAPACITIES = re.compile(r"(?i:max|limit|capacity|bound)|SIZE")
@@ -47,6 +49,8 @@ CAPACITIES = re.compile(r"(?i:max|limit|capacity|bound)|SIZE")
 TIMES = re.compile(r"time|second|minute|hour|_age|retr|attempt|depth", re.IGNORECASE)
 #: Flags, indexes and the like are no capacities.
 LEAST_CAPACITY = 8
+#: A cache that may outgrow its capacity by a share of it is pruned before it is twice as large.
+MOST_OUTGROWN = 2
 #: Instructions between a number and its comparison (``number % 100 == 0``), and between a container
 #: and what takes out of it.
 COMPARED, BESIDE = 5, 2
@@ -61,11 +65,22 @@ def capacities_of(address: str) -> tuple[int, ...]:
         for function in _functions_of_module(owner):
             if name in _names(function.__code__) and _takes_from(function.__code__, name):
                 numbers |= _numbers(function, None)
-    for bound in (owner, resolve(address)):
-        for function in _functions_of(bound):
-            if _takes_out(function.__code__):
-                numbers |= _numbers(function, bound)
+    container = resolve(address)
+    numbers |= _numbers_of(owner, {name}) | _numbers_of(container, frozenset())
     return tuple(sorted(numbers))
+
+
+def _numbers_of(bound: Any, named: Set[str]) -> set[int]:
+    """Those of the methods that take items out by size; and of those that ask for the size, where
+    it is another one that takes out. These have to name what they ask of."""
+    functions = list(_functions_of(bound))
+    removes = any(_removes(each.__code__) for each in functions)
+    numbers: set[int] = set()
+    for function in functions:
+        code = function.__code__
+        if _takes_out(code) or (removes and "len" in code.co_names and named <= _names(code)):
+            numbers |= _numbers(function, bound)
+    return numbers
 
 
 def _name_and_owner(address: str) -> tuple[str, Any]:
@@ -136,8 +151,11 @@ def _names(code: types.CodeType) -> set[str]:
 
 def _takes_out(code: types.CodeType) -> bool:
     """Whether it takes items out of something, by some size."""
-    names = _names(code)
-    return (not REMOVALS.isdisjoint(names) or _deletes(code)) and any(map(SIZES.search, names))
+    return _removes(code) and any(map(SIZES.search, _names(code)))
+
+
+def _removes(code: types.CodeType) -> bool:
+    return not REMOVALS.isdisjoint(_names(code)) or _deletes(code)
 
 
 def _takes_from(code: types.CodeType, name: str) -> bool:
@@ -181,16 +199,39 @@ def _numbers(function: types.FunctionType, owner: Any) -> set[int]:
                     type(value) is str and before.opname != "LOAD_CONST" and not TIMES.search(value)
                 ):
                     numbers.add(variables.get(value, 0))
+    if any(map(_multiplies, dis.get_instructions(function.__code__))):
+        numbers |= {MOST_OUTGROWN * number for number in numbers}
     return {number for number in numbers if number >= LEAST_CAPACITY}
 
 
+def _multiplies(instruction: dis.Instruction) -> bool:
+    """``BINARY_MULTIPLY`` before Python 3.11."""
+    return instruction.opname == "BINARY_MULTIPLY" or (
+        instruction.opname == "BINARY_OP" and instruction.argrepr == "*"
+    )
+
+
 def _spaces_of(owner: Any) -> list[Any]:
-    """Where its attributes are: its classes and itself."""
+    """Where its attributes are: its classes, its slots and itself."""
     if owner is None:
         return []
     if is_class(owner):
         return [*map(class_dict, reversed(mro(owner) or ()))]
-    return [*map(class_dict, reversed(bases_of(owner))), namespace_of(owner)]
+    bases = [*map(class_dict, reversed(bases_of(owner)))]
+    return [*bases, _slots_of(owner, bases), namespace_of(owner)]
+
+
+def _slots_of(owner: Any, bases: list[Any]) -> dict[str, Any]:
+    """What Python's own descriptors of ``__slots__`` have."""
+    values = {}
+    for space in bases:
+        for name, slot in items_of(space):
+            if type(slot) is types.MemberDescriptorType:
+                try:
+                    values[name] = slot.__get__(owner)
+                except AttributeError as error:  # not set
+                    let_pass(error)
+    return values
 
 
 def _integers(function: types.FunctionType, spaces: list[Any]) -> dict[str, int]:

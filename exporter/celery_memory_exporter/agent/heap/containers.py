@@ -93,9 +93,8 @@ class Probe:
             items = measure(found)
             if items is not None:
                 shape = known_shape(found)
-                if shape.capacity is not None:
-                    capacity = shape.capacity(found)
-                else:
+                capacity = shape.capacity(found) if shape.capacity is not None else None
+                if capacity is None:
                     numbers = self._capacities[address]
                     capacity = next((number for number in numbers if number >= items), None)
                 growing.append(GrowingContainer(path, shape.kind, items, items - first, capacity))

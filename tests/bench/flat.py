@@ -1,5 +1,5 @@
-"""That the agent itself does not leak: a worker with it runs tasks of many types, and its processes
-stay as they are.
+"""That the agent and the exporter do not leak: a worker runs tasks of many types, and the processes
+of both stay as they are.
 
 Tasks are sent while the worker runs them, so that a long run needs no large queue. What comes first
 is left out: imports, the first run of each type, Celery's own bounded memory of tasks done. Of the
@@ -11,15 +11,17 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
 import psutil
 
+from tests.bench.consumers import Ours, running
 from tests.bench.result import BenchError, Options, Part, Row
 from tests.bench.stage import (
-    CHILDREN,
     LEAST_TASKS_PER_SECOND,
     POLL_SECONDS,
     START_SECONDS,
@@ -47,30 +49,34 @@ class Sample:
     unique: float
 
 
-Samples = dict[int, list[Sample]]
+Samples = dict[str, list[Sample]]
 
 
-def sampled(worker: BenchWorker, runs: int, samples: Samples) -> None:
-    """Adds a sample of each process. Raises ``BenchError`` when it is not the processes that it
-    was."""
+def sampled(worker: BenchWorker, exporter: Ours, runs: int, samples: Samples) -> None:
+    """Adds a sample of each process; of children that come and go, of their mean. Nothing where one
+    of them ends meanwhile. Raises ``BenchError`` when the worker is gone."""
+    worker.check()
+    main, *children = worker.tree()
     try:
-        for process in worker.tree():
-            memory = process.memory_full_info()
-            samples.setdefault(process.pid, []).append(
-                Sample(runs, memory.rss / 1024, memory.uss / 1024)
-            )
-    except psutil.Error as error:
-        raise BenchError(
-            f"a process of the worker is gone: {error}\n{worker.text[-2000:]}"
-        ) from None
-    if len(samples) != 1 + CHILDREN:
-        raise BenchError(
-            f"the worker has had {len(samples)} processes instead of "
-            f"{1 + CHILDREN}:\n{worker.text[-2000:]}"
-        )
+        held = {"main": held_by(main), "exporter": held_by(psutil.Process(exporter.pid))}
+        of_children = [held_by(each) for each in children]
+    except psutil.Error:
+        return
+    if of_children:
+        resident, unique = (statistics.fmean(each) for each in zip(*of_children, strict=True))
+        held["children, mean"] = resident, unique
+    for name, (resident, unique) in held.items():
+        samples.setdefault(name, []).append(Sample(runs, resident, unique))
 
 
-def watched(worker: BenchWorker, load: Load, names: list[str], options: Options) -> Samples:
+def held_by(process: psutil.Process) -> tuple[float, float]:
+    memory = process.memory_full_info()
+    return memory.rss / 1024, memory.uss / 1024
+
+
+def watched(
+    worker: BenchWorker, exporter: Ours, load: Load, names: list[str], options: Options
+) -> Samples:
     """Runs the tasks; the answer is what each process held on the way."""
     samples: Samples = {}
     upcoming = cycle(names)
@@ -88,30 +94,32 @@ def watched(worker: BenchWorker, load: Load, names: list[str], options: Options)
         if load.sent - done < LEAST_WAITING and load.sent < options.tasks:
             load.send(list(islice(upcoming, min(PORTION, options.tasks - load.sent))))
         elif done >= due:
-            sampled(worker, done, samples)
+            sampled(worker, exporter, done, samples)
             due = done + interval
         else:
             time.sleep(POLL_SECONDS)
     return samples
 
 
-def measure(options: Options) -> list[Row]:
+def measure(worker_options: Sequence[str], options: Options) -> list[Row]:
     with (
         tempfile.TemporaryDirectory(prefix="celery-memory-bench-") as name,
         running_redis(Path(name)) as broker,
+        running(Ours(Path(name), broker), broker) as exporter,
     ):
         from tests.bench import many
 
-        worker = BenchWorker(Path(name), broker, "flat", agent=True, application=many.__name__)
+        worker = BenchWorker(
+            Path(name), broker, "flat", *worker_options, agent=True, application=many.__name__
+        )
         load = Load(broker, worker)
         try:
             worker.start()
-            samples = watched(worker, load, many.NAMES, options)
+            samples = watched(worker, exporter, load, many.NAMES, options)
         finally:
             worker.ensure_stopped()
-    names = ["main", *(f"child {number}" for number in range(CHILDREN))]
     rows = [Row("task types", str(many.TASK_TYPES))]
-    for process, found in zip(names, samples.values(), strict=True):
+    for process, found in samples.items():
         rows.append(growth(f"{process}, resident", [(each.runs, each.resident) for each in found]))
         rows.append(growth(f"{process}, unique", [(each.runs, each.unique) for each in found]))
     return rows
@@ -137,4 +145,13 @@ def growth(what: str, points: list[tuple[int, float]]) -> Row:
     )
 
 
-PART = Part("memory of a worker with the agent over many runs", measure, tasks=100_000)
+PART = Part(
+    "memory of a worker with the agent, and of the exporter, over many runs",
+    partial(measure, ()),
+    tasks=100_000,
+)
+RECYCLED_PART = Part(
+    "the same, where children end after a thousand tasks",
+    partial(measure, ("--max-tasks-per-child", "1000")),
+    tasks=200_000,
+)

@@ -20,6 +20,7 @@ PARTS: dict[str, Part] = {
     "scrape": scrape.PART,
     "report": report.PART,
     "flat": flat.PART,
+    "flat_recycled": flat.RECYCLED_PART,
     "peers": peers.PART,
     "cardinality": cardinality.PART,
 }

@@ -8,7 +8,7 @@ from tests.bench.result import Options
 from tests.bench.run import PARTS
 
 #: Parts with real workers, and how many tasks these run.
-TASKS = {"throughput": 500, "recycling": 500, "flat": 600}
+TASKS = {"throughput": 500, "recycling": 500, "flat": 600, "flat_recycled": 1_500}
 #: It installs Flower from the network, and is run by hand.
 INSTALLING = "peers"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from celery_memory_exporter.diagnosis.told import Told
 from celery_memory_exporter.fleet.fleet import Fleet
 from celery_memory_exporter.fleet.limits import Limits
 from celery_memory_exporter.fleet.rules import Rules
@@ -28,7 +29,14 @@ class Site:
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         self.broken = False
         self.server = HttpServer(
-            Application(CollectorRegistry(), self.snapshot, dict, self.history), listener
+            Application(
+                CollectorRegistry(),
+                self.snapshot,
+                dict,
+                self.history,
+                Told(lambda: 1_700_000_000.0),
+            ),
+            listener,
         )
 
     def snapshot(self) -> Snapshot:

@@ -42,7 +42,7 @@ def outbox(pipe: Pipe) -> Outbox:
 
 def measured(**changes: Any) -> Measurements:
     values: dict[str, Any] = {"totals": {}, "growth": {KEY: TaskProfile(), OTHER: TaskProfile()}}
-    values |= {"dossiers": {}, "containers": [], "searches": 0, "costs": Costs(0.5, 1, 2)}
+    values |= {"dossiers": {}, "containers": [], "costs": Costs(0.5, 1, 2)}
     return Measurements(**{**values, **changes})
 
 
@@ -115,15 +115,17 @@ def test_evidence_that_found_the_pipe_full_in_between_is_sent_whole_later(
     assert [len(pipe.of(kind)) for kind in (ProfileRecord, HoldersRecord)] == [2, 1]
 
 
-def test_containers_are_sent_after_each_search_and_no_more_than_fit(
+def test_containers_are_sent_whenever_they_have_grown_and_no_more_than_fit(
     pipe: Pipe, outbox: Outbox
 ) -> None:
-    rows = [GrowingContainer("n" * 500, "dict", 3, 2, None) for _ in range(2 * NAMES)]
-    for searches in (0, 1, 1, 2):
-        outbox.send_evidence(measured(containers=rows, searches=searches))
-    sent = pipe.of(ContainersRecord)
-    assert len(sent) == 2
-    assert sent[0].rows == [GrowingContainer("n" * NAME_BYTES, "dict", 3, 2, None)] * NAMES
+    for items in (3, 3, 9):
+        rows = [GrowingContainer("n" * 500, "dict", items, 2, None) for _ in range(2 * NAMES)]
+        outbox.send_evidence(measured(containers=rows))
+    assert [record.rows for record in pipe.of(ContainersRecord)] == [
+        [GrowingContainer("n" * NAME_BYTES, "dict", items, 2, None)] * NAMES for items in (3, 9)
+    ]
+    outbox.send_evidence(measured(containers=[]))
+    assert pipe.of(ContainersRecord)[-1].rows == []
 
 
 def test_figures_tell_what_the_agent_costs(pipe: Pipe, outbox: Outbox) -> None:

@@ -79,9 +79,8 @@ class Measurements:
     totals: dict[TaskKey, TaskTotals]
     growth: dict[TaskKey, TaskProfile]
     dossiers: dict[TaskKey, Dossier]
-    #: Those that grow, and how many searches for such have come to their end.
+    #: Those that grow.
     containers: list[GrowingContainer]
-    searches: int
     costs: Costs
 
 

@@ -92,13 +92,11 @@ class Meter:
     def measurements(self) -> Measurements:
         """Everything that is to be sent of this process's runs. Reads the sizes of up to twenty
         containers, so it is not for each run."""
-        probe = self.deep.probe
         return Measurements(
             totals=self.totals.rows,
             growth=self.totals.growth,
             dossiers=self.deep.dossiers,
-            containers=probe.containers(),
-            searches=probe.walks,
+            containers=self.deep.probe.containers(),
             costs=Costs(
                 self._overhead_seconds,
                 self.guard.errors,

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from celery_memory_exporter.agent.heap import census
 from celery_memory_exporter.agent.heap.census import TypeCount
+from celery_memory_exporter.agent.heap.containers import GrowingContainer
 from celery_memory_exporter.agent.meter.books import Measurements
 from celery_memory_exporter.agent.stats.tally import TaskKey, TaskTotals
 from celery_memory_exporter.agent.worker.channel import Channel
@@ -41,8 +42,8 @@ class Outbox:
         #: Task types of which there is more to tell than their totals.
         self._evidence: set[TaskKey] = set()
         self._types: dict[str, TypeCount] = {}
-        #: The search of which the containers were sent.
-        self._search = 0
+        #: As they were sent.
+        self._containers: list[GrowingContainer] = []
 
     @property
     def empty(self) -> bool:
@@ -71,10 +72,9 @@ class Outbox:
     def send_evidence(self, measured: Measurements) -> None:
         """What runs left behind, of the types that ran since."""
         rows = {row.path: row for row in measured.containers}
-        if measured.searches != self._search:
-            fastest = [replace(row, path=cut(row.path)) for row in measured.containers[:NAMES]]
-            if self._channel.send(ContainersRecord(self._pid, fastest)):
-                self._search = measured.searches
+        fastest = [replace(row, path=cut(row.path)) for row in measured.containers[:NAMES]]
+        if fastest != self._containers and self._channel.send(ContainersRecord(self._pid, fastest)):
+            self._containers = fastest
         for key in list(self._evidence):
             self._evidence.discard(key)
             records = evidence_records(

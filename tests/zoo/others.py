@@ -363,7 +363,7 @@ class Payload:
 
 
 @app.task
-@leak("python", of=Payload)
+@leak("python", of=Payload, by=("C code",))
 def reference_count_of_c_code(number: int) -> None:
     """A C extension that forgets to release: no holder."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(Payload()))

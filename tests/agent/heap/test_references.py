@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from celery_memory_exporter.agent.heap.addresses import MAX_PATH_LENGTH
 from celery_memory_exporter.agent.heap.containers import Probe
-from celery_memory_exporter.agent.heap.references import path_to_module
+from celery_memory_exporter.agent.heap.references import held_by_c_code, path_to_module
 from tests.agent.conftest import Define
 
 #: No search here takes so long.
@@ -189,3 +190,46 @@ def test_a_path_fits_a_label(define: Define) -> None:
 def test_a_class_in_place_of_a_module_is_no_holder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shop", Node)
     assert path_to_module([Node()], LONG) is None
+
+
+# --- C code -------------------------------------------------------------------------------------
+
+
+def increment(found: object, by: int) -> None:
+    count = ctypes.pythonapi.Py_IncRef if by > 0 else ctypes.pythonapi.Py_DecRef
+    count(ctypes.py_object(found))
+
+
+@pytest.mark.parametrize("cycle", [False, True])
+def test_what_no_object_refers_to_is_held_by_c_code(cycle: bool) -> None:
+    candidates: list[object] = [Node(), Node()]
+    if cycle:
+        candidates[1].next = candidates[1]  # type: ignore[attr-defined]
+    increment(candidates[1], 1)
+    try:
+        assert held_by_c_code(candidates) == f"C code (no object refers to {__name__}.Node)"
+    finally:
+        increment(candidates[1], -1)
+
+
+@pytest.mark.parametrize("hold", [lambda node: [node], Node])
+def test_what_an_object_refers_to_is_not(hold: Callable[[Node], Any]) -> None:
+    candidates: list[object] = [Node()]
+    held = hold(candidates[0])  # type: ignore[arg-type]
+    assert held_by_c_code(candidates) is None
+    assert held is not None
+
+
+def test_what_nobody_holds_is_not() -> None:
+    assert held_by_c_code([]) is None
+    assert held_by_c_code([Node(), Node()]) is None
+
+
+def test_where_objects_are_frozen_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates: list[object] = [Node()]
+    increment(candidates[0], 1)
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 100_000)
+    try:
+        assert held_by_c_code(candidates) is None
+    finally:
+        increment(candidates[0], -1)

@@ -226,6 +226,7 @@ class DeepAuditor:
 
     def _find_path(self, dossier: Dossier) -> None:
         dossier.paths_tried += 1
-        path = references.path_to_module(survivors.telling(), PATH_SECONDS)
+        left = survivors.telling()
+        path = references.path_to_module(left, PATH_SECONDS) or references.held_by_c_code(left)
         if path is not None:
             dossier.add_path(path)

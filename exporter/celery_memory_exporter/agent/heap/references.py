@@ -13,6 +13,7 @@ frames, are never the answer, and nothing is kept alive.
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import time
 import types
@@ -34,6 +35,8 @@ from celery_memory_exporter.agent.interruptions import let_pass
 
 #: What is further away from a module than this is not explained by it.
 MAX_STEPS = 20
+#: Python 3.12 freezes some hundred objects that live for ever by itself.
+MOST_FROZEN = 1_000
 #: Searches of one candidate again, because the path led through the agent.
 MAX_DETOURS = 3
 
@@ -63,6 +66,30 @@ def path_to_module(candidates: Sequence[object], seconds: float) -> str | None:
             if path is not None:
                 return path
     return None
+
+
+def held_by_c_code(candidates: list[object]) -> str | None:
+    """In words that C code holds the first of these which somebody holds, where no Python object
+    refers to it; else ``None``, as where objects are frozen, which hides who refers to what. It
+    costs one pass over the heap."""
+    if gc.get_freeze_count() > MOST_FROZEN:
+        return None
+    nobodys = [_Nobodys()]
+    for at in range(len(candidates)):
+        if sys.getrefcount(candidates[at]) > sys.getrefcount(nobodys[0]):
+            name = type_name(type(candidates[at]))
+            return None if _referred(candidates, at) else f"C code (no object refers to {name})"
+    return None
+
+
+class _Nobodys:
+    """A list alone refers to it."""
+
+
+def _referred(candidates: list[object], at: int) -> bool:
+    """Whether an object does that is not the caller's, nor the candidate itself."""
+    ignored = {id(candidates), id(candidates[at]), id(namespace_of(candidates[at])), *_frames()}
+    return any(id(each) not in ignored for each in gc.get_referrers(candidates[at]))
 
 
 def _path(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_memory_exporter.common.evidence import Estimate, Evidence, Fill, Holder
+from celery_memory_exporter.common.kernel import CgroupMemory
 from celery_memory_exporter.common.names import OTHER
 from celery_memory_exporter.diagnosis.rules import SETTLED
 from celery_memory_exporter.diagnosis.verdict import Cleared, Diagnosis, Suspect
@@ -187,6 +188,26 @@ def test_a_container_with_a_limit_is_no_leak() -> None:
 def test_what_is_bounded_by_its_code_is_no_leak_while_it_fills() -> None:
     assert isinstance(verdict_on(filled(leak, 200, lambda _: 1.0, limit=500)), Cleared)
     assert isinstance(verdict_on(filled(leak, 200, lambda _: 1.0)), Suspect)
+
+
+@pytest.mark.parametrize(
+    ("limit", "memory", "bounded"),
+    [
+        (10**9, None, False),  # two terabytes
+        (10**6, None, True),
+        (10**6, 2**30, False),
+        (1_000, 2**30, True),
+    ],
+)
+def test_a_bound_that_memory_is_too_small_for_is_none(
+    limit: int, memory: int | None, bounded: bool
+) -> None:
+    held = filled(leak, 400, lambda _: 1.0, limit)
+    cgroup = CgroupMemory(limit_bytes=memory)
+    verdict = verdict_on(held, cgroup=cgroup)
+    assert isinstance(verdict, Cleared) is bounded
+    if bounded:
+        assert verdict.growth_class == "bounded"
 
 
 def test_an_unbounded_container_beside_a_bounded_one_is_named_first() -> None:

@@ -26,7 +26,7 @@ from celery_memory_exporter.common.report import TaskReport
 from celery_memory_exporter.diagnosis import process_growth
 from celery_memory_exporter.diagnosis.classes import classes_of
 from celery_memory_exporter.diagnosis.explanation import accuse, clear, clear_by_class
-from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_rate
+from celery_memory_exporter.diagnosis.filling import keeps_filling, newest_rate, whole_rate
 from celery_memory_exporter.diagnosis.going_on import LEAST_LATE_AUDITS
 from celery_memory_exporter.diagnosis.profile import stretch
 from celery_memory_exporter.diagnosis.rules import (
@@ -50,6 +50,8 @@ from celery_memory_exporter.diagnosis.verdict import (
 from celery_memory_exporter.fleet.snapshot import WorkerView
 from celery_memory_exporter.fleet.sums import by_name
 
+#: Of a worker without a memory limit: what takes more than this is no bound that helps anybody.
+MOST_BYTES = 16 * 1024.0**3
 #: Classes of what each process can see for itself.
 BY_PROCESS = frozenset({"python", "native", *CLASS_OF_COUNT.values()})
 
@@ -125,16 +127,33 @@ def seen_by_half(case: Case) -> bool:
 
 def bounded_holder(case: Case) -> Holder | None:
     """The container that takes what runs leave behind, if it is bounded, and nothing else takes a
-    part of it: it is not full yet, or since it is nothing more was left behind."""
+    part of it: it is not full yet, but will be before memory is, or since it is nothing more was
+    left behind."""
     holders = case.evidence.holders
     if not holders or any(
         each.limit is None and each.growth >= MINOR * holders[0].growth for each in holders
     ):
         return None
     fill = next((each for each in case.evidence.fills if each.path == holders[0].path), None)
+    if bytes_when_full(case, holders[0], fill) > memory_of(case.worker):
+        return None
     if fill is None or sum(fill.runs) < LEAST_FILL_RUNS or newest_rate(fill) > 0:
         return holders[0]
     return None if leaves_more(case, fill) else holders[0]
+
+
+def bytes_when_full(case: Case, holder: Holder, fill: Fill | None) -> float:
+    """What all processes of the worker will hold in it then, at what an item has taken so far."""
+    assert holder.limit is not None
+    known = fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS and whole_rate(fill) > 0
+    items_per_run = whole_rate(fill) if known and fill is not None else 1.0
+    return holder.limit * max(0.0, case.bytes_per_run) / items_per_run * len(case.processes)
+
+
+def memory_of(worker: WorkerView) -> float:
+    """Bytes that a worker's limit lets it have."""
+    limit = process_growth.headroom(worker).limit
+    return float(limit) if limit else MOST_BYTES
 
 
 def leaves_more(case: Case, fill: Fill) -> bool:

@@ -32,7 +32,7 @@ NOOP = f"{TESTS_APPLICATION}.noop"
 APPLICATION = "tests.bench.application"
 WORK = f"{APPLICATION}.work"
 #: Until audits have used up what a young worker may spend on them; and to see that a part works.
-WARM_UP_TASKS, LEAST_WARM_UP = 8_000, 500
+WARM_UP_TASKS, LEAST_WARM_UP = 4_000, 500
 RECYCLED = ("--max-tasks-per-child", "100")
 #: Variant -> has the agent, options of the worker.
 VARIANTS: dict[str, tuple[bool, tuple[str, ...]]] = {

@@ -133,6 +133,12 @@ class Program:
             self.stop()
 
 
+def is_stopped(process: psutil.Process) -> bool:
+    """Whether each of its threads is, or it has ended and waits for its parent."""
+    threads = Path(f"/proc/{process.pid}/task").glob("*/stat")
+    return all(each.read_text().rpartition(")")[2].split()[0] in "TZ" for each in threads)
+
+
 @contextlib.contextmanager
 def suspended(pid: int) -> Iterator[None]:
     """With all its children: nobody answers, and nothing is closed."""
@@ -141,6 +147,8 @@ def suspended(pid: int) -> Iterator[None]:
     for process in processes:
         process.suspend()
     try:
+        # A thread that waits for a core takes the signal later than the others still answer.
+        wait_for(lambda: all(map(is_stopped, processes)), "all of its threads stand still")
         yield
     finally:
         for process in processes:

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -22,6 +23,7 @@ import psutil
 from tests.bench.consumers import Ours, running
 from tests.bench.result import BenchError, Options, Part, Row
 from tests.bench.stage import (
+    CHILDREN,
     LEAST_TASKS_PER_SECOND,
     POLL_SECONDS,
     START_SECONDS,
@@ -52,33 +54,62 @@ class Sample:
 Samples = dict[str, list[Sample]]
 
 
-def sampled(worker: BenchWorker, exporter: Ours, runs: int, samples: Samples) -> None:
-    """Adds a sample of each process; of children that come and go, of their mean. Nothing where one
-    of them ends meanwhile. Raises ``BenchError`` when the worker is gone."""
-    worker.check()
-    main, *children = worker.tree()
-    try:
-        held = {"main": held_by(main), "exporter": held_by(psutil.Process(exporter.pid))}
-        of_children = [held_by(each) for each in children]
-    except psutil.Error:
-        return
-    if of_children:
-        resident, unique = (statistics.fmean(each) for each in zip(*of_children, strict=True))
-        held["children, mean"] = resident, unique
-    for name, (resident, unique) in held.items():
-        samples.setdefault(name, []).append(Sample(runs, resident, unique))
+class Watch:
+    """Samples of the processes of one worker, and of the exporter. Where children are not recycled,
+    they have to be the same all the time."""
+
+    def __init__(self, worker: BenchWorker, exporter: Ours, *, recycled: bool) -> None:
+        self.samples: Samples = {}
+        self._worker, self._exporter, self._recycled = worker, exporter, recycled
+        self._pids: set[int] = set()
+
+    def look(self, runs: int) -> None:
+        """Adds a sample of each process; of children that come and go, of their mean. Raises
+        ``BenchError`` when one is gone that should be there."""
+        try:
+            main, *children = self._worker.tree()
+            self._add("main", runs, held_by(main))
+            self._add("exporter", runs, held_by(psutil.Process(self._exporter.pid)))
+            if self._recycled:
+                self._add_mean(children, runs)
+            else:
+                self._add_each(children, runs)
+        except psutil.Error as error:
+            raise self._gone(f"{error}") from None
+
+    def _add_each(self, children: list[psutil.Process], runs: int) -> None:
+        self._pids |= {each.pid for each in children}
+        if len(self._pids) != CHILDREN:
+            raise self._gone(f"there have been {len(self._pids)} children instead of {CHILDREN}")
+        for number, child in enumerate(children):
+            self._add(f"child {number}", runs, held_by(child))
+
+    def _add(self, name: str, runs: int, held: tuple[float, float]) -> None:
+        self.samples.setdefault(name, []).append(Sample(runs, *held))
+
+    def _add_mean(self, children: list[psutil.Process], runs: int) -> None:
+        held = []
+        for child in children:
+            with suppress(psutil.NoSuchProcess):  # it has just ended
+                held.append(held_by(child))
+        if held:
+            resident, unique = (statistics.fmean(each) for each in zip(*held, strict=True))
+            self._add("children, mean", runs, (resident, unique))
+
+    def _gone(self, what: str) -> BenchError:
+        return BenchError(f"a process is gone: {what}\n{self._worker.text[-2000:]}")
 
 
 def held_by(process: psutil.Process) -> tuple[float, float]:
+    """kB: resident, and what no other process shares."""
     memory = process.memory_full_info()
     return memory.rss / 1024, memory.uss / 1024
 
 
-def watched(
-    worker: BenchWorker, exporter: Ours, load: Load, names: list[str], options: Options
-) -> Samples:
-    """Runs the tasks; the answer is what each process held on the way."""
-    samples: Samples = {}
+def run_all(
+    worker: BenchWorker, watch: Watch, load: Load, names: list[str], options: Options
+) -> None:
+    """Runs the tasks, and looks at what each process holds on the way."""
     upcoming = cycle(names)
     warm = int(WARM_UP_SHARE * options.tasks)
     interval = max(1, (options.tasks - warm) // SAMPLES)
@@ -94,14 +125,14 @@ def watched(
         if load.sent - done < LEAST_WAITING and load.sent < options.tasks:
             load.send(list(islice(upcoming, min(PORTION, options.tasks - load.sent))))
         elif done >= due:
-            sampled(worker, exporter, done, samples)
+            watch.look(done)
             due = done + interval
         else:
             time.sleep(POLL_SECONDS)
-    return samples
 
 
-def measure(worker_options: Sequence[str], options: Options) -> list[Row]:
+def measure(recycling: Sequence[str], options: Options) -> list[Row]:
+    """``recycling``: the worker's options by which its children end, if they do."""
     with (
         tempfile.TemporaryDirectory(prefix="celery-memory-bench-") as name,
         running_redis(Path(name)) as broker,
@@ -110,16 +141,17 @@ def measure(worker_options: Sequence[str], options: Options) -> list[Row]:
         from tests.bench import many
 
         worker = BenchWorker(
-            Path(name), broker, "flat", *worker_options, agent=True, application=many.__name__
+            Path(name), broker, "flat", *recycling, agent=True, application=many.__name__
         )
         load = Load(broker, worker)
+        watch = Watch(worker, exporter, recycled=bool(recycling))
         try:
             worker.start()
-            samples = watched(worker, exporter, load, many.NAMES, options)
+            run_all(worker, watch, load, many.NAMES, options)
         finally:
             worker.ensure_stopped()
     rows = [Row("task types", str(many.TASK_TYPES))]
-    for process, found in samples.items():
+    for process, found in watch.samples.items():
         rows.append(growth(f"{process}, resident", [(each.runs, each.resident) for each in found]))
         rows.append(growth(f"{process}, unique", [(each.runs, each.unique) for each in found]))
     return rows

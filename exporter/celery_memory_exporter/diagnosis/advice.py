@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery_memory_exporter.diagnosis.verdict import UNSETTLED
+from celery_memory_exporter.diagnosis.verdict import UNSETTLED, Suspect
 
 LEAK = {
     "python": (
@@ -65,6 +65,13 @@ def for_process(growth_class: str, holder: str, *, waits: bool) -> str:
     of requests that wait."""
     text = WAITING if waits else LEAK[growth_class]
     return f"{holder} grows. {text}" if holder else text
+
+
+def for_suspect(suspect: Suspect) -> str:
+    """What to do about a task type that leaks, by all that is told of it."""
+    holder = suspect.holders[0].path if suspect.holders else ""
+    site = suspect.sites[0].site if suspect.sites else ""
+    return for_leak(suspect.growth_class, holder, site, suspect.outcome)
 
 
 def for_leak(growth_class: str, holder: str, site: str, outcome: str | None) -> str:

@@ -3,6 +3,7 @@ who holds it; or why not."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -63,12 +64,11 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
     task, evidence = case.task, case.evidence
     first = classes[0]
     per_run, seen = bytes_of(case, first), seen_in(case, first)
-    sites = sites_of(case)
     # A bounded one beside an unbounded one is not what leaks.
     holders = tuple(sorted(evidence.holders, key=lambda each: each.limit is not None)[:MOST_NAMES])
     outcome = "failed" if first in ("python", "native") and only_failing(case) else None
     column = next((name for name, counted in CLASS_OF_COUNT.items() if counted == first), "")
-    return Suspect(
+    suspect = Suspect(
         worker=case.worker.nodename,
         task=task.name,
         growth_class=first,
@@ -81,15 +81,14 @@ def accuse(case: Case, classes: tuple[str, ...]) -> Suspect:
         confidence=confidence(case, first),
         processes=round(seen.of),
         growing_processes=round(seen.growing),
-        advice=advice.for_leak(
-            first, holders[0].path if holders else "", sites[0].site if sites else "", outcome
-        ),
+        advice="",
         outcome=outcome,
         object_types=rates_of(case),
-        sites=sites,
+        sites=sites_of(case),
         holders=holders,
         paths=tuple(evidence.paths),
     )
+    return dataclasses.replace(suspect, advice=advice.for_suspect(suspect))
 
 
 def bytes_of(case: Case, growth_class: str) -> float:

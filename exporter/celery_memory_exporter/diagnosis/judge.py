@@ -145,9 +145,10 @@ def bounded_holder(case: Case) -> Holder | None:
 def bytes_when_full(case: Case, holder: Holder, fill: Fill | None) -> float:
     """What all processes of the worker will hold in it then, at what an item has taken so far."""
     assert holder.limit is not None
-    known = fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS and whole_rate(fill) > 0
-    items_per_run = whole_rate(fill) if known and fill is not None else 1.0
-    return holder.limit * max(0.0, case.bytes_per_run) / items_per_run * len(case.processes)
+    known = fill is not None and sum(fill.runs) >= LEAST_FILL_RUNS
+    rate = whole_rate(fill) if fill is not None and known else 0.0
+    per_item = max(0.0, case.bytes_per_run) / (rate if rate > 0 else 1.0)
+    return holder.limit * per_item * len(case.processes)
 
 
 def memory_of(worker: WorkerView) -> float:

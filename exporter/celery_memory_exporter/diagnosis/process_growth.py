@@ -43,13 +43,16 @@ def floors(values: list[float]) -> list[float]:
     return [min(values[round(part * quarter) : round((part + 1) * quarter)]) for part in range(4)]
 
 
+def quarters(process: ProcessReport, figure: str) -> list[float]:
+    """The floors of one figure of its history; zeros where there are too few points."""
+    values = series(process, figure)
+    return floors(values) if len(values) >= LEAST_POINTS else [0.0] * 4
+
+
 def rise(process: ProcessReport, figure: str) -> float:
     """From the first quarter's floor to the last one's; 0 unless it rose from each quarter to the
     next."""
-    values = series(process, figure)
-    if len(values) < LEAST_POINTS:
-        return 0.0
-    low = floors(values)
+    low = quarters(process, figure)
     step = 0.05 * (low[3] - low[0])
     return (
         low[3] - low[0]
@@ -61,10 +64,7 @@ def rise(process: ProcessReport, figure: str) -> float:
 def gain(process: ProcessReport, figure: str) -> float:
     """From the first quarter's floor to the last one's, whatever it did in between; never below 0,
     which is what it is where there are too few points."""
-    values = series(process, figure)
-    if len(values) < LEAST_POINTS:
-        return 0.0
-    low = floors(values)
+    low = quarters(process, figure)
     return max(0.0, low[3] - low[0])
 
 

@@ -23,7 +23,7 @@ from celery_memory_exporter.diagnosis.verdict import Cleared, Suspect
 from celery_memory_exporter.fleet.snapshot import WorkerView
 
 #: Reports in a row that find a class until it is told beside those that are, and that do not find
-#: it until it is told no more: a minute and ten, with one report in fifteen seconds.
+#: it until it is told no more: one minute and ten minutes, with a report each fifteen seconds.
 REPORTS_TO_JOIN, REPORTS_TO_DROP = 5, 40
 #: Of the container that grows most: one that was told first before goes on being told first while
 #: it grows by this share of it.
@@ -45,9 +45,8 @@ class Accusation:
     """What was told last, and by which reports."""
 
     suspect: Suspect
-    #: The number of the report that was looked at last, and of the last one that accused.
+    #: The number of the report that was looked at last.
     sequence: int
-    found_last: int
     #: By class: the first report in a row that found it, and the last one.
     found: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -56,7 +55,7 @@ class Accusation:
         for each in classes:
             first, last = self.found.get(each, (sequence, sequence))
             self.found[each] = (first if last >= self.sequence else sequence, sequence)
-        self.sequence = self.found_last = sequence
+        self.sequence = sequence
 
     def classes(self) -> tuple[str, ...]:
         """Those to tell now, the one that tells most first."""
@@ -111,7 +110,7 @@ class Told:
         if before is None:
             return []
         before.sequence = sequence_of(worker)
-        if before.sequence - before.found_last < REPORTS_TO_DROP:
+        if before.sequence - before.found[growth_class][1] < REPORTS_TO_DROP:
             return [before.suspect]
         del self._accusations[key]
         return []
@@ -122,13 +121,11 @@ class Told:
         key, sequence = key_of(worker, task, growth_class), sequence_of(worker)
         before = self._accusations.get(key)
         if before is None:
-            told = dataclasses.replace(found, since=round(self._clock(), 3))
-            before = self._accusations[key] = Accusation(told, sequence, sequence)
-            before.note(found.growth_classes, sequence)
-        else:
-            before.note(found.growth_classes, sequence)
-            classes = before.classes() if task is not None else found.growth_classes
-            before.suspect = merged(before.suspect, found, classes)
+            first = dataclasses.replace(found, since=round(self._clock(), 3))
+            before = self._accusations[key] = Accusation(first, sequence)
+        before.note(found.growth_classes, sequence)
+        classes = before.classes() if task is not None else found.growth_classes
+        before.suspect = merged(before.suspect, found, classes)
         self._accusations.move_to_end(key)
         while len(self._accusations) > MOST:
             self._accusations.popitem(last=False)
@@ -178,13 +175,9 @@ def merged(before: Suspect, now: Suspect, classes: tuple[str, ...]) -> Suspect:
         holders=holders,
         paths=now.paths or before.paths,
     )
-    return known if known.task is None else dataclasses.replace(known, advice=advice_for(known))
-
-
-def advice_for(suspect: Suspect) -> str:
-    holder = suspect.holders[0].path if suspect.holders else ""
-    site = suspect.sites[0].site if suspect.sites else ""
-    return advice.for_leak(suspect.growth_class, holder, site, suspect.outcome)
+    if known.task is None:
+        return known
+    return dataclasses.replace(known, advice=advice.for_suspect(known))
 
 
 def in_order(before: tuple[Holder, ...], now: tuple[Holder, ...]) -> tuple[Holder, ...]:

@@ -36,13 +36,15 @@ def resident_per_run(case: Case) -> float:
     report = case.worker.report
     if report is None or case.overlaps or not case.runs:
         return 0.0
-    grown = sum(unexplained(each) for each in case.processes if rises_unexplained(each))
+    # The histories last: all types of a worker have the same ones to go through.
     added = net(case.task)
-    if not LEAST_OF_GROWTH * grown <= added <= MOST_OF_GROWTH * grown or not grown:
+    if added <= 0 or certainty(case.task, report.bounds.delta_bytes) < CERTAIN:
         return 0.0
-    alone = added >= OF_ALL * sum(abs(net(each)) for each in report.tasks)
-    sure = certainty(case.task, report.bounds.delta_bytes) >= CERTAIN
-    return added / case.runs if alone and sure else 0.0
+    if added < OF_ALL * sum(abs(net(each)) for each in report.tasks):
+        return 0.0
+    grown = sum(unexplained(each) for each in case.processes if rises_unexplained(each))
+    is_it = LEAST_OF_GROWTH * grown <= added <= MOST_OF_GROWTH * grown
+    return added / case.runs if is_it else 0.0
 
 
 def net(task: TaskReport) -> float:

@@ -40,8 +40,9 @@ from celery_memory_exporter.agent.interruptions import let_pass
 #: arguments, closures.
 NAMING = ".@(<"
 DELETE_SUBSCR = dis.opmap["DELETE_SUBSCR"]
-REMOVALS = frozenset({"clear", "discard", "heappop", "pop", "popitem", "popleft", "remove"})
-REMOVALS |= {"__delitem__"}
+REMOVALS = frozenset(
+    {"__delitem__", "clear", "discard", "heappop", "pop", "popitem", "popleft", "remove"}
+)
 SIZES = re.compile(r"^len$|size|max|limit|capacity|bound", re.IGNORECASE)
 #: ``size`` in small letters is what there is, not what there may be.
 CAPACITIES = re.compile(r"(?i:max|limit|capacity|bound)|SIZE")
@@ -65,8 +66,7 @@ def capacities_of(address: str) -> tuple[int, ...]:
         for function in _functions_of_module(owner):
             if name in _names(function.__code__) and _takes_from(function.__code__, name):
                 numbers |= _numbers(function, None)
-    container = resolve(address)
-    numbers |= _numbers_of(owner, {name}) | _numbers_of(container, frozenset())
+    numbers |= _numbers_of(owner, {name}) | _numbers_of(resolve(address), frozenset())
     return tuple(sorted(numbers))
 
 

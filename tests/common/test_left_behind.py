@@ -114,6 +114,18 @@ def test_the_verdict_asks_for_several_steps() -> None:
     assert (LeftBehind(few, sure).steadily, LeftBehind(several, sure).steadily > 0) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("seen", "of", "sure"),
+    [(7, 25, False), (6, 15, False), (15, 15, True), (20, 40, True)],
+)
+def test_a_block_now_and_then_is_no_leak_for_the_verdict(seen: int, of: int, sure: bool) -> None:
+    """What leaves one in eleven runs is seen seven times in 25 by chance: the mean is above the
+    least one, and no more than that."""
+    sums = audited(*[0.0] * of, blocks=float(seen))
+    sums = sums._replace(squares=seen * MEAN_BLOCK_BYTES**2)
+    assert bool(LeftBehind(sums, VERDICT).steadily) is sure
+
+
 def test_the_amount_is_the_mean() -> None:
     sums = audited(*[2000.0] * 20, blocks=20.0)._replace(squares=20 * 2090.0**2)
     for standard in STANDARDS.values():
